@@ -1,0 +1,129 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Group gradients: the mean gradient of each of K groups of a batch."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from gq_optax import _dtypes
+
+
+class GroupGradients(NamedTuple):
+  """The mean gradients of K groups, as an update that `grad_queue` recognises by its type.
+
+  Attributes:
+    grads: pytree of `[K, *p]` leaves: the mean gradient of each group. What stands in an empty
+      group (also NaN) is never read.
+    counts: `[K]`, integer or floating: how many examples each group has; 0 means empty.
+    losses: `[K]`, the mean loss of each group, or None. Where `value=` is not given, an adaptive
+      queue length takes the batch loss from here.
+  """
+
+  grads: chex.ArrayTree
+  counts: jax.Array
+  losses: jax.Array | None = None
+
+
+def sizes(counts: jax.Array) -> jax.Array:
+  """Group sizes as float32; a negative count is an empty group."""
+  return jnp.maximum(jnp.asarray(counts).astype(jnp.float32), 0.0)
+
+
+def shares(counts: jax.Array, exponent: jax.typing.ArrayLike) -> jax.Array:
+  r"""The weight of each group in the update; they sum to 1, and empty groups have 0.
+
+  .. math:: a_k = n_k^{1-e} / \textstyle\sum_j n_j^{1-e} \quad\text{over the non-empty groups}
+
+  Args:
+    counts: `[K]`.
+    exponent: e in `[0, 1]`: 0 weighs by population (the paper), 1 weighs every group the same. A
+      traced value is clamped.
+
+  Returns:
+    float32 `[K]`; all 0 if every group is empty.
+  """
+  mass = sizes(counts)
+  if not (isinstance(exponent, float | int) and exponent == 0):
+    power = 1.0 - jnp.clip(jnp.asarray(exponent, jnp.float32), 0.0, 1.0)
+    mass = jnp.where(mass > 0.0, jnp.where(mass > 0.0, mass, 1.0) ** power, 0.0)
+  total = jnp.sum(mass)
+  return mass / jnp.where(total > 0.0, total, 1.0)
+
+
+def combine(grads: chex.ArrayTree, weights: jax.Array) -> chex.ArrayTree:
+  """The weighted sum of group gradients, `[K, *p]` -> `[*p]`, in float32 or wider."""
+
+  def leaf(g):
+    w = weights.astype(_dtypes.at_least_float32(g.dtype))
+    # Unrolled over the groups: one pass over memory, where a contraction makes a copy first.
+    return sum(w[k] * g[k].astype(w.dtype) for k in range(g.shape[0]))
+
+  return jax.tree.map(leaf, grads)
+
+
+def group_means(per_example: chex.ArrayTree, labels: jax.Array, num_groups: int) -> GroupGradients:
+  r"""The mean gradient of each group out of per-example gradients.
+
+  .. math:: c_k = \tfrac{1}{n_k} \sum_{i: k(i) = k} g_i
+
+  Args:
+    per_example: pytree of `[B, *p]` leaves.
+    labels: int `[B]`; a label outside `[0, K)` belongs to no group.
+    num_groups: K.
+
+  Returns:
+    `GroupGradients` in float32 or wider.
+  """
+  member = jax.nn.one_hot(labels, num_groups, dtype=jnp.float32)
+  counts = jnp.sum(member, axis=0)
+  divisor = jnp.maximum(counts, 1.0)
+
+  def leaf(g):
+    dtype = _dtypes.at_least_float32(g.dtype)
+    sums = jax.lax.dot_general(
+        member.astype(g.dtype),  # zeros and ones are exact in any dtype
+        g,
+        (((0,), (0,)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=dtype,
+    )
+    return sums / divisor.astype(dtype).reshape(-1, *(1,) * (g.ndim - 1))
+
+  return GroupGradients(jax.tree.map(leaf, per_example), counts)
+
+
+def drop_empty(groups: GroupGradients) -> GroupGradients:
+  """Puts zeros where a group is empty, so that nothing of it can leak."""
+  filled = sizes(groups.counts) > 0.0
+
+  def leaf(g):
+    return jnp.where(filled.reshape(-1, *(1,) * (g.ndim - 1)), g, jnp.zeros_like(g))
+
+  return groups._replace(grads=jax.tree.map(leaf, groups.grads))
+
+
+def batch_loss(groups: GroupGradients) -> jax.Array:
+  """The mean loss of the batch out of the groups' mean losses."""
+  filled = sizes(groups.counts) > 0.0
+  losses = jnp.where(filled, jnp.asarray(groups.losses).astype(jnp.float32), 0.0)
+  return jnp.sum(shares(groups.counts, 0) * losses)
+
+
+def mean(per_example: chex.ArrayTree) -> chex.ArrayTree:
+  """The mean over the batch, accumulated in float32 or wider, in the gradients' dtype."""
+
+  def leaf(g):
+    return jnp.mean(g, axis=0, dtype=_dtypes.at_least_float32(g.dtype)).astype(g.dtype)
+
+  return jax.tree.map(leaf, per_example)
+
+
+def safe_norm(tree: chex.ArrayTree) -> tuple[jax.Array, jax.Array]:
+  """The global norm as `(scale, norm / scale)`, so that squares neither vanish nor overflow."""
+  tree = optax.tree.cast(tree, jnp.float32)
+  largest = optax.tree.norm(tree, ord=jnp.inf) if jax.tree.leaves(tree) else jnp.zeros([])
+  scale = jnp.where(largest > 0.0, largest, 1.0)
+  return scale, optax.tree.norm(jax.tree.map(lambda x: x / scale, tree))

@@ -1,0 +1,148 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The three forms of an update, told apart by their shapes and brought into one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from gq_optax import _gradients, _validate
+from gq_optax._gradients import GroupGradients
+
+
+class Batch(NamedTuple):
+  """An update in any of its forms.
+
+  Attributes:
+    raw: the raw mean gradient `[*p]`, in the gradients' dtype.
+    terms: for every leaf of the parameters the list of the K gradients `[*p]` to weigh.
+    shares: float32 `[K]`, the weight of each group in the update.
+    counts: float32 `[num_clusters]`, examples per group; 0 where nothing is grouped.
+    size: float32 `[]`; 0 means that the batch holds no example.
+    inertia: float32 `[]`, of the K-means; 0 where none was run.
+  """
+
+  raw: chex.ArrayTree
+  terms: list[list[jax.Array]]
+  shares: jax.Array
+  counts: jax.Array
+  size: jax.Array
+  inertia: jax.Array
+
+
+def single(gradient: chex.ArrayTree, counts: jax.Array, inertia: jax.Array) -> Batch:
+  """A mean gradient `[*p]`: one group."""
+  one = jnp.ones([], jnp.float32)
+  return Batch(gradient, [[g] for g in jax.tree.leaves(gradient)], one[None], counts, one, inertia)
+
+
+def grouped(groups: GroupGradients, dtypes: chex.ArrayTree, exponent, inertia: jax.Array) -> Batch:
+  """K group gradients; `dtypes` are those of the gradients they were made of."""
+  groups = _gradients.drop_empty(groups)
+  counts = _gradients.sizes(groups.counts)
+  raw = _gradients.combine(groups.grads, _gradients.shares(counts, 0))
+  return Batch(
+      raw=jax.tree.map(lambda g, d: g.astype(d), raw, dtypes),
+      terms=[list(g) for g in jax.tree.leaves(groups.grads)],
+      shares=_gradients.shares(counts, exponent),
+      counts=counts,
+      size=jnp.sum(counts),
+      inertia=inertia,
+  )
+
+
+def gradients(updates: Any) -> chex.ArrayTree:
+  """The gradient tree of an update of any form."""
+  return updates.grads if isinstance(updates, GroupGradients) else updates
+
+
+def form(updates: Any, slots: chex.ArrayTree) -> str:
+  """Tells "mean", "per_example" and "group" apart; raises on anything else.
+
+  Args:
+    updates: what was passed to `update`.
+    slots: the queue `[L, *p]`, which knows the parameters' shapes.
+  """
+  is_group = isinstance(updates, GroupGradients)
+  tree = gradients(updates)
+  if jax.tree.structure(tree) != jax.tree.structure(slots):
+    raise ValueError(
+        "updates must have the tree structure of the parameters,"
+        f" {jax.tree.structure(slots)}, but {jax.tree.structure(tree)} was found."
+    )
+  leaves = [
+      (jax.tree_util.keystr(path) or "the root", g, s.shape[1:])
+      for (path, g), s in zip(
+          jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(slots), strict=True
+      )
+  ]
+  for name, g, _ in leaves:
+    _validate.floating(f"the update at {name}", g)
+  if not is_group and all(jnp.shape(g) == p for _, g, p in leaves):
+    return "mean"
+
+  size = updates.counts.shape[0] if is_group and jnp.ndim(updates.counts) == 1 else None
+  for name, g, p in leaves:
+    size = jnp.shape(g)[0] if size is None and jnp.ndim(g) else size
+    if size == 0 or jnp.shape(g) != (size, *p):
+      rule = (
+          "GroupGradients with grads [K, *p] and counts [K]"
+          if is_group
+          else "a mean gradient [*p], per-example gradients [B, *p], or GroupGradients"
+      )
+      raise ValueError(
+          f"updates must be {rule}, alike for all leaves and not empty, but at {name} shape"
+          f" {jnp.shape(g)} was found for a parameter of shape {p}."
+      )
+  if is_group:
+    _validate.shape("counts of the GroupGradients", updates.counts, "[K]", (size,))
+    if updates.losses is not None:
+      _validate.shape("losses of the GroupGradients", updates.losses, f"[K] = [{size}]", (size,))
+  _refuse_masked(tree)
+  return "group" if is_group else "per_example"
+
+
+def _refuse_masked(tree: chex.ArrayTree) -> None:
+  """`optax.masked` would hand the leaves it hides on as they are: batched."""
+  is_masked = lambda node: isinstance(node, optax.MaskedNode)
+  if any(is_masked(node) for node in jax.tree.leaves(tree, is_leaf=is_masked)):
+    raise ValueError(
+        "grad_queue inside optax.masked or optax.partition takes mean gradients [*p] only: the other"
+        " parameters would be left with a batch axis. Put grad_queue in front instead:"
+        " optax.chain(grad_queue(...), optax.partition(...))."
+    )
+
+
+def loss(value: Any, updates: Any) -> jax.Array:
+  """The batch loss for the adaptive length, from `value=` or from the groups' losses."""
+  if value is not None:
+    _validate.shape("value", value, "a scalar", ())
+    return jnp.asarray(value).astype(jnp.float32)
+  if isinstance(updates, GroupGradients) and updates.losses is not None:
+    return _gradients.batch_loss(updates)
+  raise ValueError(
+      "an adaptive queue_length (shortest, longest) needs the loss at every update: pass value=, or"
+      " GroupGradients with losses; neither was found."
+  )
+
+
+def all_finite(tree: chex.ArrayTree) -> jax.Array:
+  """Is every number of the tree finite?"""
+  # As a maximum, which NaN passes through: several times cheaper than `isfinite` and `all`.
+  largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
+  return jnp.all(jnp.stack([x < jnp.inf for x in largest])) if largest else jnp.asarray(True)
+
+
+def map_leaves(
+    function: Callable[..., tuple[jax.Array, list[jax.Array]]],
+    slots: chex.ArrayTree,
+    terms: list[list[jax.Array]],
+    compared: list[list[jax.Array]],
+) -> tuple[chex.ArrayTree, list[list[jax.Array]]]:
+  """Applies `function(terms, compared, slots)` leaf by leaf; returns the tree of its first results."""
+  leaves, treedef = jax.tree.flatten(slots)
+  results = [function(*leaf) for leaf in zip(terms, compared, leaves, strict=True)]
+  return jax.tree.unflatten(treedef, [r[0] for r in results]), [r[1] for r in results]

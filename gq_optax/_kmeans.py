@@ -1,0 +1,222 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""K-means with a fixed number of steps: one compilation, a known cost, never a NaN."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gq_optax import _validate
+
+
+class KMeansResult(NamedTuple):
+  """What `kmeans` returns.
+
+  Attributes:
+    centroids: float32 `[K, d]`; unit rows (or zeros) under the cosine metric.
+    labels: int32 `[n]`, the nearest centroid of every row; ties go to the lowest index.
+    counts: int32 `[K]`, rows of positive weight per group.
+    inertia: float32 `[]`, weighted sum of squared distances (Euclidean) or of 1 - cosine.
+    converged: bool `[]`, whether the last iteration changed no label.
+  """
+
+  centroids: jax.Array
+  labels: jax.Array
+  counts: jax.Array
+  inertia: jax.Array
+  converged: jax.Array
+
+
+def kmeans(
+    x: jax.Array,
+    num_clusters: int,
+    *,
+    key: jax.Array | int | None = None,
+    init: jax.Array | None = None,
+    metric: str = "euclidean",
+    num_iters: int = 10,
+    sample_weight: jax.Array | None = None,
+) -> KMeansResult:
+  r"""Lloyd's algorithm, seeded by greedy k-means++ or warm-started from `init`.
+
+  .. math:: \min_{c, k(\cdot)} \sum_i w_i \| x_i - c_{k(i)} \|^2
+            \quad\text{or}\quad \min_{c, k(\cdot)} \sum_i w_i (1 - \cos(x_i, c_{k(i)}))
+
+  An empty group takes the row farthest from its own centroid, as in scikit-learn. With fewer distinct
+  rows than groups the surplus groups stay empty. Rows of weight 0 (padding) get a label but move
+  nothing. A row that is not finite counts as the zero vector of weight 0. Under the cosine metric a
+  zero vector has cosine 0 with everything.
+
+  Args:
+    x: `[n, d]`, real; computed in float32.
+    num_clusters: K, with `1 <= K <= n`.
+    key: int or PRNG key for the seeding; None means key 0. Unused with `init`.
+    init: first centroids `[K, d]`, to continue from an earlier result.
+    metric: "euclidean" or "cosine" (spherical K-means).
+    num_iters: Lloyd iterations, always that many; 0 only assigns.
+    sample_weight: `[n]`, not negative; None weighs every row the same.
+
+  Returns:
+    A `KMeansResult`, whose labels are those of its centroids.
+
+  Raises:
+    ValueError: if a shape, `num_clusters`, `num_iters` or `metric` is out of its range.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> x = jnp.array([[0.], [1.], [10.], [11.]])
+    >>> result = gq.kmeans(x, 2, init=jnp.array([[0.], [11.]]))
+    >>> print(result.labels, result.centroids.ravel(), result.inertia)
+    [0 0 1 1] [ 0.5 10.5] 1.0
+
+  Reference: Lloyd (1982); Arthur and Vassilvitskii, k-means++ (2007). The grouping of Al Hasib, Grad
+  Queue (arXiv 2404.16917), Algorithm 1.
+  """
+  x = jnp.asarray(x)
+  _validate.shape("x", x, "[n, d]", (None, None))
+  rows, dim = x.shape
+  num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
+  num_iters = _validate.static_int("num_iters", num_iters, 0)
+  _validate.one_of("metric", metric, ("euclidean", "cosine"))
+  if num_clusters > rows:
+    raise ValueError(
+        f"num_clusters must be at most the number of rows of x ({rows}), but {num_clusters} was found."
+    )
+  if sample_weight is None:
+    weight = jnp.ones(rows, jnp.float32)
+  else:
+    _validate.shape("sample_weight", sample_weight, f"[n] = [{rows}]", (rows,))
+    weight = jnp.asarray(sample_weight).astype(jnp.float32)
+  if init is not None:
+    _validate.shape("init", init, f"[K, d] = [{num_clusters}, {dim}]", (num_clusters, dim))
+    init = jnp.asarray(init).astype(jnp.float32)
+  prng = _validate.prng_key("key", 0 if key is None else key)
+  return _kmeans(x.astype(jnp.float32), weight, prng, init, num_clusters, metric, num_iters)
+
+
+@functools.partial(jax.jit, static_argnames=("num_clusters", "metric", "num_iters"))
+def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
+  usable = jnp.all(jnp.isfinite(x), axis=1)
+  x = jnp.where(usable[:, None], x, 0.0)
+  weight = jnp.where(jnp.logical_and(usable, weight > 0.0), weight, 0.0)
+  weight = jnp.where(jnp.isfinite(weight), weight, 0.0)
+
+  if metric == "cosine":
+    x, center, scale = _unit(x), jnp.zeros_like(x[0]), jnp.ones_like(x[0, 0])
+    # A zero vector has no direction: it neither moves a centroid nor seeds a group.
+    pull = jnp.where(jnp.any(x != 0.0, axis=1), weight, 0.0)
+  else:
+    # Centred and scaled (by a power of two, which is exact): the squares below neither cancel
+    # against a large common offset nor overflow.
+    scale = _power_of_two(jnp.max(jnp.abs(x)))
+    x = x / scale
+    center = jnp.einsum("n,nd->d", weight, x) / jnp.maximum(jnp.sum(weight), _TINY)
+    x, pull = x - center[None], weight
+
+  if init is None:
+    start = _seed(key, x, pull, num_clusters)
+  else:
+    start = jnp.where(jnp.all(jnp.isfinite(init), axis=1, keepdims=True), init, 0.0)
+    start = _unit(start) if metric == "cosine" else start / scale - center[None]
+
+  def iterate(_, carry):
+    centroids, _ = carry
+    labels, distance = _assign(x, centroids, metric)
+    labels = _reseed(labels, distance, pull, num_clusters)
+    return _means(x, labels, pull, centroids, metric), labels
+
+  nobody = jnp.full(x.shape[0], -1, jnp.int32)
+  centroids, before = jax.lax.fori_loop(0, num_iters, iterate, (start, nobody))
+  labels, distance = _assign(x, centroids, metric)
+  # On the unit sphere half the squared distance is 1 - cosine; a zero vector is 1 away from all.
+  if metric == "cosine":
+    distance = 1.0 - jnp.sum(x * centroids[labels], axis=1)
+  else:
+    centroids = (centroids + center[None]) * scale
+    distance = distance * jnp.square(scale)
+  counted = (weight > 0.0).astype(jnp.int32)
+  return KMeansResult(
+      centroids=centroids,
+      labels=labels,
+      counts=jnp.zeros(num_clusters, jnp.int32).at[labels].add(counted),
+      inertia=jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0)),
+      converged=jnp.all(labels == before),
+  )
+
+
+_TINY = float(jnp.finfo(jnp.float32).tiny)
+
+
+def _power_of_two(largest):
+  """The power of two just above `largest`, or 1 for 0."""
+  exponent = jnp.frexp(largest)[1]
+  return jnp.where(largest > 0.0, jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -120, 120)), 1.0)
+
+
+def _unit(x):
+  """Rows of length one; zero rows stay zero."""
+  x = x / jnp.maximum(jnp.max(jnp.abs(x), axis=1, keepdims=True), _TINY)
+  norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True))
+  return jnp.where(norm > 0.0, x / jnp.where(norm > 0.0, norm, 1.0), 0.0)
+
+
+def _assign(x, centroids, metric):
+  """The nearest centroid of every row (lowest index on ties) and the squared distance to it."""
+  relative = -2.0 * jnp.einsum("nd,kd->nk", x, centroids, precision=jax.lax.Precision.HIGHEST)
+  if metric == "euclidean":
+    relative += jnp.sum(jnp.square(centroids), axis=1)[None]
+  labels = jnp.argmin(relative, axis=1).astype(jnp.int32)
+  # Of the chosen one exactly: the expanded square above cancels close to a centroid.
+  return labels, jnp.sum(jnp.square(x - centroids[labels]), axis=1)
+
+
+def _reseed(labels, distance, weight, num_clusters):
+  """Gives each empty group the farthest row that is still free; ties go to the lowest index."""
+  filled = jnp.zeros(num_clusters, weight.dtype).at[labels].add(weight) > 0.0
+  order = jnp.cumsum(jnp.logical_not(filled)) - 1  # the j-th empty group takes the j-th farthest row
+  distance = jnp.where(weight > 0.0, distance, 0.0)
+  far, rows = jax.lax.top_k(distance, num_clusters)
+  takes = jnp.logical_and(jnp.logical_not(filled), far[order] > 0.0)
+  target = jnp.where(takes, rows[order], labels.shape[0])
+  return labels.at[target].set(jnp.arange(num_clusters, dtype=jnp.int32), mode="drop")
+
+
+def _means(x, labels, weight, centroids, metric):
+  """The weighted mean of every group; a group without weight stays where it was."""
+  member = jax.nn.one_hot(labels, centroids.shape[0], dtype=x.dtype) * weight[:, None]
+  total = jnp.sum(member, axis=0)
+  sums = jnp.einsum("nk,nd->kd", member, x, precision=jax.lax.Precision.HIGHEST)
+  if metric == "cosine":
+    means = _unit(sums)
+    alive = jnp.any(sums != 0.0, axis=1)  # members that cancel leave no direction
+  else:
+    means = sums / jnp.where(total > 0.0, total, 1.0)[:, None]
+    alive = total > 0.0
+  return jnp.where(alive[:, None], means, centroids)
+
+
+def _seed(key, x, weight, num_clusters):
+  """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most."""
+  trials = 2 + int(math.log(num_clusters))
+  keys = jax.random.split(key, num_clusters)
+
+  def draw(key, mass, number):
+    # No mass left (fewer distinct rows than groups): every logit is -inf, and row 0 wins.
+    return jax.random.categorical(key, jnp.log(mass), shape=(number,))
+
+  first = x[draw(keys[0], weight, 1)[0]]
+  centroids = jnp.zeros((num_clusters, x.shape[1]), x.dtype).at[0].set(first)
+  nearest = jnp.sum(jnp.square(x - first[None]), axis=1)
+
+  def add(i, carry):
+    centroids, nearest = carry
+    candidates = x[draw(keys[i], weight * nearest, trials)]
+    squares = jnp.sum(jnp.square(x[None] - candidates[:, None]), axis=2)
+    squares = jnp.minimum(squares, nearest[None])
+    best = jnp.argmin(jnp.einsum("n,tn->t", weight, squares))
+    return centroids.at[i].set(candidates[best]), squares[best]
+
+  return jax.lax.fori_loop(1, num_clusters, add, (centroids, nearest))[0]

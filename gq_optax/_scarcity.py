@@ -1,0 +1,154 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Coordinate scarcity: how unusual is a gradient against the queue? `(g, mean, std) -> weight`."""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+
+class ScarcityFn(Protocol):
+  """A pure, coordinatewise function from a gradient and the queue's statistics to a weight."""
+
+  def __call__(self, g: jax.Array, mean: jax.Array, std: jax.Array, /) -> jax.Array:
+    """Returns the weight `[*p]` of every coordinate of `g`; all three arguments are `[*p]`."""
+
+
+def z_score(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+  r"""Distance from the queue's mean in standard deviations.
+
+  .. math:: z = |g - \mu| / \sigma, \qquad z = 0 \text{ if } g = \mu, \qquad
+            z \to \infty \text{ if } \sigma = 0, g \ne \mu
+
+  Args:
+    g: gradient, `[*p]`, float32 or wider.
+    mean: mean of the queue, `[*p]`, same dtype.
+    std: population standard deviation of the queue, `[*p]`, same dtype, not negative.
+
+  Returns:
+    `[*p]`, in `[0, inf]`, never NaN for finite input.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> g, mean, std = jnp.array([3., 1., 1.]), jnp.array([1., 1., 0.]), jnp.array([4., 0., 0.])
+    >>> print(gq.z_score(g, mean, std))
+    [0.5 0.  inf]
+
+  Reference: Al Hasib, Grad Queue (arXiv 2404.16917), equation 1.
+  """
+  distance = jnp.abs(g - mean)
+  # Selecting the divisor keeps 0 / 0 out, and uses the square root behind `std` once: twice would
+  # cost XLA a pass over memory.
+  return distance / jnp.where(distance == 0.0, 1.0, std)
+
+
+def delta_rho(
+    g: jax.Array, mean: jax.Array, std: jax.Array, rho: jax.typing.ArrayLike = 3.0
+) -> jax.Array:
+  r"""The paper's scarcity: the z-score, bounded on both sides.
+
+  .. math:: w = \mathrm{clip}(|g - \mu| / \sigma,\; 1/\rho,\; \rho)
+
+  Bounds: `[1/rho, rho]`. Below 1 (damped) within one standard deviation of the mean.
+
+  Args:
+    g: gradient, `[*p]`, float32 or wider.
+    mean: mean of the queue, `[*p]`.
+    std: population standard deviation of the queue, `[*p]`.
+    rho: bound, at least 1; a smaller one counts as 1.
+
+  Returns:
+    Weight `[*p]`. Where `std` is 0 it is `1/rho` if `g` equals `mean`, else `rho`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> print(gq.delta_rho(jnp.array([1., 3., 99.]), jnp.ones(3), jnp.ones(3), rho=4.0))
+    [0.25 2.   4.  ]
+
+  Reference: Al Hasib, Grad Queue (arXiv 2404.16917), equation 2.
+  """
+  bound = jnp.maximum(jnp.asarray(rho, g.dtype), 1.0)
+  return jnp.clip(z_score(g, mean, std), 1.0 / bound, bound)
+
+
+def tail_probability(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+  r"""The probability of a value *closer* to the mean, were the queue Gaussian.
+
+  .. math:: w = 1 - P(|Z| \ge z) = \mathrm{erf}(z / \sqrt 2)
+
+  Two-sided: 1 minus the p-value of the z-test. Bounds: `[0, 1]`. It never amplifies; .68 at one
+  standard deviation, .95 at two; 0 where the gradient repeats its mean.
+
+  Args:
+    g: gradient, `[*p]`, float32 or wider.
+    mean: mean of the queue, `[*p]`.
+    std: population standard deviation of the queue, `[*p]`.
+
+  Returns:
+    Weight `[*p]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> w = gq.tail_probability(jnp.array([1., 2., 3.]), jnp.ones(3), jnp.ones(3))
+    >>> print(w.round(2))
+    [0.   0.68 0.95]
+  """
+  return jax.scipy.special.erf(z_score(g, mean, std) * 0.5**0.5)
+
+
+def surprisal(
+    g: jax.Array, mean: jax.Array, std: jax.Array, max_weight: jax.typing.ArrayLike = 9.0
+) -> jax.Array:
+  r"""The information, in nats, of a value at least this far from the mean.
+
+  .. math:: w = \min(-\log P(|Z| \ge z),\; w_{max})
+
+  Bounds: `[0, max_weight]`. 0 where the gradient repeats its mean, 1.15 at one standard deviation,
+  3.1 at two; it grows like half the squared z-score, faster than Delta_rho.
+
+  Args:
+    g: gradient, `[*p]`, float32 or wider.
+    mean: mean of the queue, `[*p]`.
+    std: population standard deviation of the queue, `[*p]`.
+    max_weight: upper bound, reached at a z-score of 3.84 by default; use `functools.partial` for another.
+
+  Returns:
+    Weight `[*p]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> w = gq.surprisal(jnp.array([1., 2., 3., 99.]), jnp.ones(4), jnp.ones(4))
+    >>> print(w.round(2))
+    [0.   1.15 3.09 9.  ]
+  """
+  # Beyond 1e4 standard deviations -log P exceeds 5e7; the bound keeps z * z finite.
+  z = jnp.minimum(z_score(g, mean, std), 1e4)
+  log_p = jnp.log(2.0).astype(z.dtype) + jax.scipy.stats.norm.logsf(z)
+  return jnp.clip(-log_p, 0.0, jnp.asarray(max_weight, z.dtype))
+
+
+def identity(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+  """No coordinate scarcity: every weight is exactly 1.
+
+  For group weighting alone, or as the control that only the groups differ from.
+
+  Args:
+    g: gradient, `[*p]`.
+    mean: unused.
+    std: unused.
+
+  Returns:
+    Ones `[*p]`. Bounds: `[1, 1]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> print(gq.identity(jnp.array([5., 7.]), jnp.zeros(2), jnp.ones(2)))
+    [1. 1.]
+  """
+  del mean, std
+  return jnp.ones_like(g)

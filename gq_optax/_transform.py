@@ -1,0 +1,281 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""grad_queue: scarcity against the queue as an Optax gradient transformation."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from gq_optax import _dtypes, _embeddings, _figures, _gradients, _input, _kmeans, _length, _queue, _validate
+from gq_optax._scarcity import ScarcityFn, delta_rho
+
+
+class GradQueueState(NamedTuple):
+  """State of `grad_queue`, arrays only.
+
+  Attributes:
+    queue: the ring of the last L raw gradients: slots `[L, *p]`, index and count.
+    losses: the recent losses when the length is adaptive, else None.
+    figures: what `diagnostics` reads when `track=True`, else None.
+  """
+
+  queue: _queue.Queue
+  losses: _length.LossWindow | None
+  figures: _figures.Figures | None
+
+
+def grad_queue(
+    queue_length: int | tuple[int, int] = 3,
+    rho: jax.typing.ArrayLike = 3.0,
+    *,
+    scarcity: ScarcityFn | None = None,
+    num_clusters: int = 1,
+    group_exponent: jax.typing.ArrayLike = 0.0,
+    embed: Callable[[chex.ArrayTree], jax.Array] | None = None,
+    update_norm: str | jax.typing.ArrayLike | None = None,
+    queue_dtype: jax.typing.DTypeLike | None = None,
+    track: bool = False,
+    key: jax.Array | int = 0,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Weighs gradients by how scarce they are against the last L gradients.
+
+  .. math:: \mu, \sigma = \mathrm{mean}, \mathrm{std}(g_{t-1}, \dots, g_{t-L}), \qquad
+            g^* = \sum_k a_k\; w(c_k; \mu, \sigma) \odot c_k, \qquad
+            w = \mathrm{clip}(|c_k - \mu| / \sigma, 1/\rho, \rho)
+
+  where :math:`c_k` are the mean gradients of K groups of the batch and :math:`a_k` their shares of it;
+  with one group :math:`c_1 = g_t`. Chain it in front of any optimizer. `update` takes one of three:
+
+  - a mean gradient `[*p]`;
+  - per-example gradients `[B, *p]` (every leaf with one leading axis more than its parameter), grouped
+    here by K-means on `embeddings=[B, d]` or on `embed(gradients)`;
+  - a `GroupGradients` of means `[K, *p]`, counts `[K]` and losses `[K]` or None.
+
+  ================================  ==============================================================
+  case                              what happens
+  ================================  ==============================================================
+  at most L gradients seen          every weight is exactly 1; groups combine as always
+  sigma = 0                         weight 1/rho where g equals mu, else rho
+  rho = 1                           every weight is 1: the same as without `grad_queue`, bit by bit
+  a NaN or Inf in the gradient      the raw mean gradient passes on, the state stays as it was
+  the weighted update overflows     the update passes on, the gradient is not queued
+  overflow of `queue_dtype`         counts as not finite
+  empty group                       contributes nothing, whatever stands in it
+  every group empty                 the update is 0, the state stays as it was
+  `value` not finite                the loss is not recorded, the gradient is
+  bfloat16, float16                 statistics in float32, the update in the gradient's dtype
+  ================================  ==============================================================
+
+  Does not compose with `optax.masked` and `optax.partition` for the two batched forms (an error says
+  so: they would leave other leaves batched); wrap the optimizer behind it. `optax.MultiSteps` and
+  `optax.apply_if_finite` go around the mean form and behind the batched forms.
+
+  Args:
+    queue_length: L, the gradients kept. A pair `(shortest, longest)` follows the trend of the loss:
+      the longer it has been falling, the longer the window; `update` then needs `value=`.
+    rho: bound of the weights, at least 1 (1 switches them off). May be traced, and is then clamped.
+    scarcity: a function `(g, mean, std) -> weight` in place of Delta_rho (`rho` is then unused), such
+      as `gq.tail_probability`, `gq.surprisal`, `gq.identity`.
+    num_clusters: K of the K-means over per-example gradients. The paper uses B / 64. Mean gradients
+      are one group whatever it says.
+    group_exponent: 0 weighs groups by population, as the paper does; 1 weighs every non-empty group
+      the same. May be traced, and is then clamped to `[0, 1]`.
+    embed: a function from per-example gradients to `[B, d]`, used where `embeddings=` is not given.
+      None: a sketch of each gradient, 64 numbers of length one.
+    update_norm: "match" rescales the update to the norm of the raw mean gradient; a number caps the
+      ratio of the two. None leaves it.
+    queue_dtype: storage dtype of the queue; None: each parameter's. Where it is narrower than the
+      gradient, the gradient is rounded to it before it is compared.
+    track: carry the figures that `gq.diagnostics` reads.
+    key: int or PRNG key for K-means and sketch.
+
+  Returns:
+    An `optax.GradientTransformationExtraArgs`. Unknown extra args are ignored.
+
+  Raises:
+    ValueError: if an argument is out of its range, a parameter is not real floating, or an update is
+      none of the three forms.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> import gq_optax as gq
+    >>> tx = optax.chain(gq.grad_queue(queue_length=3, rho=3.0), optax.sgd(0.1, momentum=0.9))
+    >>> params = {"w": jnp.zeros(2)}
+    >>> state = tx.init(params)
+    >>> updates, state = tx.update({"w": jnp.ones(2)}, state, params)
+
+  Reference: Al Hasib, Grad Queue (arXiv 2404.16917), equations 1 and 2, Algorithm 1.
+  """
+  shortest, longest = _queue_lengths(queue_length)
+  adaptive = isinstance(queue_length, tuple)
+  num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
+  _validate.real("rho", rho, 1.0)
+  _validate.real("group_exponent", group_exponent, 0.0, 1.0)
+  if isinstance(update_norm, str):
+    _validate.one_of("update_norm", update_norm, ("match",))
+  elif update_norm is not None:
+    _validate.real("update_norm", update_norm, 0.0, open_low=True)
+  if queue_dtype is not None and not jnp.issubdtype(queue_dtype, jnp.floating):
+    raise ValueError(f"queue_dtype must be a real floating dtype, but {queue_dtype} was found.")
+  prng = _validate.prng_key("key", key)
+  weigh = functools.partial(delta_rho, rho=rho) if scarcity is None else scarcity
+  # Delta_rho with rho = 1 is the identity; saying so here makes it one bit by bit.
+  enabled = jnp.asarray(rho) > 1.0 if scarcity is None else jnp.asarray(True)
+
+  def init_fn(params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+      _validate.floating(f"the parameter at {jax.tree_util.keystr(path) or 'the root'}", leaf)
+    return GradQueueState(
+        queue=_queue.init(params, longest, queue_dtype),
+        losses=_length.init(longest) if adaptive else None,
+        figures=_figures.init(num_clusters) if track else None,
+    )
+
+  def update_fn(updates, state, params=None, *, value=None, embeddings=None, **extra_args):
+    del params, extra_args
+    queue = state.queue
+    batch = read(updates, queue, embeddings)
+    compared = _round_to(batch.terms, queue.slots)
+    accept = jnp.logical_and(_input.all_finite(compared), batch.size > 0.0)
+
+    losses, length, active = state.losses, longest, queue.count > longest
+    if adaptive:
+      losses = _length.push(losses, _input.loss(value, updates), accept)
+      length = _length.effective_length(losses, shortest, longest)
+      active = queue.count > shortest
+    length = jnp.minimum(length, queue.count)
+    active = jnp.logical_and(active, enabled)
+    in_window = _queue.window(queue, length) if adaptive else None
+
+    def leaf(term, rounded, slots):
+      newest = (queue.index - 1) % longest
+      mean, std = _queue.mean_and_std(slots, newest, in_window)
+      weights = [
+          jnp.where(active, _checked(weigh, g.astype(mean.dtype), mean, std), 1.0) for g in rounded
+      ]
+      shares = batch.shares.astype(mean.dtype)
+      parts = [w * g.astype(w.dtype) for w, g in zip(weights, term, strict=True)]
+      if len(parts) == 1:
+        return parts[0], weights
+      return sum(shares[k] * part for k, part in enumerate(parts)), weights
+
+    weighted, weights = _input.map_leaves(leaf, queue.slots, batch.terms, compared)
+    scale = _norm_scale(update_norm, weighted, batch.raw)
+    changed = jnp.logical_or(active, len(batch.shares) > 1)
+
+    def finish(update, raw):
+      if scale is not None:
+        update = update * scale.astype(update.dtype)
+      return jnp.where(jnp.logical_and(accept, changed), update.astype(raw.dtype), raw)
+
+    result = jax.tree.map(finish, weighted, batch.raw)
+    # Besides keeping the gradient of a failed step out, waiting for the result orders the write after
+    # the last read of the slots; without that order XLA copies the whole queue, twice, at every step.
+    accept = jnp.logical_and(accept, _input.all_finite(result))
+
+    figures = state.figures
+    if track:
+      figures = _figures.measure(figures, batch, result, weights, length, accept)
+    return result, GradQueueState(_queue.push(queue, batch.raw, accept), losses, figures)
+
+  def read(updates, queue, embeddings):
+    """Any of the three forms as a `Batch`."""
+    form = _input.form(updates, queue.slots)
+    inertia = jnp.zeros([], jnp.float32)
+    if form == "mean":
+      if embeddings is not None and num_clusters > 1:
+        raise ValueError(
+            "embeddings can only group per-example gradients [B, *p], but a mean gradient [*p] was found."
+        )
+      return _input.single(updates, jnp.zeros(num_clusters, jnp.float32), inertia)
+    dtypes = jax.tree.map(lambda g: g.dtype, _input.gradients(updates))
+    if form == "per_example":
+      batch_size = jax.tree.leaves(updates)[0].shape[0]
+      if num_clusters == 1:
+        counts = jnp.full(1, batch_size, jnp.float32)
+        return _input.single(_gradients.mean(updates), counts, inertia)
+      clusters = cluster(updates, embeddings, batch_size, queue.count)
+      inertia = clusters.inertia
+      updates = _gradients.group_means(updates, clusters.labels, num_clusters)
+    elif track and updates.counts.shape[0] != num_clusters:
+      raise ValueError(
+          "with track=True, num_clusters must be the number of groups of the GroupGradients"
+          f" ({updates.counts.shape[0]}), but {num_clusters} was found."
+      )
+    return _input.grouped(updates, dtypes, group_exponent, inertia)
+
+  def cluster(per_example, embeddings, batch_size, count):
+    if num_clusters > batch_size:
+      raise ValueError(
+          f"num_clusters must be at most the batch size ({batch_size}), but {num_clusters} was found."
+      )
+    sketch_key, kmeans_key = jax.random.split(prng)
+    if embeddings is None:
+      if embed is None:
+        embeddings = _embeddings.unit_sketch(per_example, sketch_key)
+      else:
+        embeddings = embed(per_example)
+    _validate.shape("embeddings", embeddings, f"[B, d] with B = {batch_size}", (batch_size, None))
+    step_key = jax.random.fold_in(kmeans_key, count)
+    return _kmeans.kmeans(embeddings, num_clusters, key=step_key)
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _queue_lengths(queue_length: Any) -> tuple[int, int]:
+  if not isinstance(queue_length, tuple):
+    length = _validate.static_int("queue_length", queue_length, 1)
+    return length, length
+  if len(queue_length) != 2:
+    raise ValueError(
+        f"queue_length must be an int or a pair (shortest, longest), but {queue_length} was found."
+    )
+  shortest = _validate.static_int("queue_length[0], the shortest,", queue_length[0], 1)
+  longest = _validate.static_int("queue_length[1], the longest,", queue_length[1], shortest)
+  return shortest, longest
+
+
+def _checked(weigh: ScarcityFn, g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+  weight = weigh(g, mean, std)
+  if jnp.shape(weight) != g.shape or not jnp.issubdtype(jnp.result_type(weight), jnp.floating):
+    raise ValueError(
+        f"scarcity must return a float weight of shape {g.shape} for every coordinate, but"
+        f" {jax.typeof(weight)} was found."
+    )
+  return weight.astype(g.dtype)
+
+
+def _round_to(terms: list[list[jax.Array]], slots: chex.ArrayTree) -> list[list[jax.Array]]:
+  """The terms as the queue would store them.
+
+  A constant gradient must equal its own rounded copies in the queue: else its weight would be rho, for
+  infinitely scarce, in place of 1/rho.
+  """
+
+  def rounded(term, dtype):
+    if _dtypes.holds(dtype, term.dtype):
+      return term
+    # The barrier: XLA may keep the excess precision of a cast there and back.
+    return jax.lax.optimization_barrier(term.astype(dtype))
+
+  dtypes = [s.dtype for s in jax.tree.leaves(slots)]
+  return [[rounded(t, d) for t in group] for group, d in zip(terms, dtypes, strict=True)]
+
+
+def _norm_scale(update_norm, update, raw):
+  """The factor that `update_norm` asks for, or None."""
+  if update_norm is None:
+    return None
+  raw_scale, raw_norm = _gradients.safe_norm(raw)
+  scale, norm = _gradients.safe_norm(update)
+  match = raw_norm / jnp.where(norm > 0.0, norm, 1.0) * (raw_scale / scale)
+  match = jnp.where(jnp.logical_and(norm > 0.0, jnp.isfinite(match)), match, 1.0)
+  if isinstance(update_norm, str):
+    return match
+  cap = jnp.maximum(jnp.asarray(update_norm, jnp.float32), 0.0)
+  return jnp.minimum(1.0, cap * match)

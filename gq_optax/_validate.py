@@ -1,0 +1,76 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Checks at trace time. A message names the parameter, the rule, and what was found."""
+
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def static_int(name: str, value: Any, minimum: int) -> int:
+  """A Python integer of at least `minimum`."""
+  if isinstance(value, jax.Array):
+    raise ValueError(
+        f"{name} fixes array shapes and must be a Python int, but a JAX array of type"
+        f" {jax.typeof(value)} was found. Under optax.inject_hyperparams list it in static_args."
+    )
+  if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    raise ValueError(f"{name} must be an int, but {value!r} was found.")
+  if value < minimum:
+    raise ValueError(f"{name} must be at least {minimum}, but {value} was found.")
+  return int(value)
+
+
+def real(name: str, value: Any, low: float, high: float = float("inf"), *, open_low=False) -> None:
+  """A number within bounds. Arrays pass: they may be traced, and are clamped where they are used."""
+  if isinstance(value, jax.Array):
+    if value.ndim:
+      raise ValueError(f"{name} must be a scalar, but shape {value.shape} was found.")
+    return
+  if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    raise ValueError(f"{name} must be a real number, but {value!r} was found.")
+  above = value > low if open_low else value >= low
+  if not (above and value <= high):  # written so that NaN fails
+    bracket = "(" if open_low else "["
+    raise ValueError(f"{name} must be in {bracket}{low}, {high}], but {value} was found.")
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+  """One of the given strings."""
+  if value not in choices:
+    raise ValueError(f"{name} must be one of {choices}, but {value!r} was found.")
+
+
+def shape(name: str, value: Any, rule: str, expected: tuple[int | None, ...]) -> None:
+  """An array of the expected shape, where None stands for any size."""
+  found = jnp.shape(value)
+  fits = len(found) == len(expected) and all(
+      e is None or e == f for e, f in zip(expected, found, strict=True)
+  )
+  if not fits:
+    raise ValueError(f"{name} must be {rule}, but shape {found} was found.")
+
+
+def floating(name: str, value: Any) -> None:
+  """An array of real floating dtype."""
+  dtype = jnp.result_type(value)
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise ValueError(f"{name} must have a real floating dtype, but {dtype} was found.")
+
+
+def prng_key(name: str, key: Any) -> jax.Array:
+  """A PRNG key out of an int (also a traced one), a typed key, or a raw uint32 key."""
+  if isinstance(key, bool):
+    raise ValueError(f"{name} must be an int or a PRNG key, but {key!r} was found.")
+  if isinstance(key, numbers.Integral):
+    return jax.random.key(int(key))
+  if isinstance(key, jax.Array):
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+      if key.shape == ():
+        return key
+    elif key.shape == () and jnp.issubdtype(key.dtype, jnp.integer):
+      return jax.random.key(key)
+    elif key.shape == (2,) and key.dtype == jnp.uint32:
+      return jax.random.wrap_key_data(key)
+  raise ValueError(f"{name} must be an int or one PRNG key, but {key!r} was found.")
