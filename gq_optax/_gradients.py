@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Group gradients: the mean gradient of each of K groups of a batch."""
 
+import functools
 from typing import NamedTuple
 
 import chex
@@ -53,15 +54,12 @@ def shares(counts: jax.Array, exponent: jax.typing.ArrayLike) -> jax.Array:
   return mass / jnp.where(total > 0.0, total, 1.0)
 
 
-def combine(grads: chex.ArrayTree, weights: jax.Array) -> chex.ArrayTree:
-  """The weighted sum of group gradients, `[K, *p]` -> `[*p]`, in float32 or wider."""
-
-  def leaf(g):
-    w = weights.astype(_dtypes.at_least_float32(g.dtype))
-    # Unrolled over the groups: one pass over memory, where a contraction makes a copy first.
-    return sum(w[k] * g[k].astype(w.dtype) for k in range(g.shape[0]))
-
-  return jax.tree.map(leaf, grads)
+def combine(terms: list[jax.Array], weights: jax.Array) -> jax.Array:
+  """The weighted sum of K gradients `[*p]` with weights `[K]`, in float32 or wider."""
+  dtype = _dtypes.at_least_float32(terms[0].dtype)
+  # Unrolled over the groups: one pass over memory, where a contraction makes a copy first.
+  parts = [w * term.astype(dtype) for w, term in zip(weights.astype(dtype), terms, strict=True)]
+  return functools.reduce(jnp.add, parts)
 
 
 def group_means(per_example: chex.ArrayTree, labels: jax.Array, num_groups: int) -> GroupGradients:
@@ -95,14 +93,9 @@ def group_means(per_example: chex.ArrayTree, labels: jax.Array, num_groups: int)
   return GroupGradients(jax.tree.map(leaf, per_example), counts)
 
 
-def drop_empty(groups: GroupGradients) -> GroupGradients:
-  """Puts zeros where a group is empty, so that nothing of it can leak."""
-  filled = sizes(groups.counts) > 0.0
-
-  def leaf(g):
-    return jnp.where(filled.reshape(-1, *(1,) * (g.ndim - 1)), g, jnp.zeros_like(g))
-
-  return groups._replace(grads=jax.tree.map(leaf, groups.grads))
+def terms(grads: jax.Array, counts: jax.Array) -> list[jax.Array]:
+  """The K gradients of one leaf `[K, *p]`; zeros where a group is empty, so that nothing leaks."""
+  return [jnp.where(n > 0.0, grads[k], 0.0) for k, n in enumerate(sizes(counts))]
 
 
 def batch_loss(groups: GroupGradients) -> jax.Array:

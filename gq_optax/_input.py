@@ -41,12 +41,14 @@ def single(gradient: chex.ArrayTree, counts: jax.Array, inertia: jax.Array) -> B
 
 def grouped(groups: GroupGradients, dtypes: chex.ArrayTree, exponent, inertia: jax.Array) -> Batch:
   """K group gradients; `dtypes` are those of the gradients they were made of."""
-  groups = _gradients.drop_empty(groups)
   counts = _gradients.sizes(groups.counts)
-  raw = _gradients.combine(groups.grads, _gradients.shares(counts, 0))
+  population = _gradients.shares(counts, 0)
+  leaves, treedef = jax.tree.flatten(groups.grads)
+  terms = [_gradients.terms(leaf, counts) for leaf in leaves]
+  raw = jax.tree.unflatten(treedef, [_gradients.combine(leaf, population) for leaf in terms])
   return Batch(
       raw=jax.tree.map(lambda g, d: g.astype(d), raw, dtypes),
-      terms=[list(g) for g in jax.tree.leaves(groups.grads)],
+      terms=terms,
       shares=_gradients.shares(counts, exponent),
       counts=counts,
       size=jnp.sum(counts),

@@ -141,7 +141,9 @@ def grad_queue(
     queue = state.queue
     batch = read(updates, queue, embeddings)
     compared = _round_to(batch.terms, queue.slots)
-    accept = jnp.logical_and(_input.all_finite(compared), batch.size > 0.0)
+    # A group that is not finite makes the mean so; a cast may overflow in a group alone.
+    cast = [c for c, t in zip(compared, batch.terms, strict=True) if c is not t]
+    accept = jnp.logical_and(_input.all_finite((batch.raw, cast)), batch.size > 0.0)
 
     losses, length, active = state.losses, longest, queue.count > longest
     if adaptive:
@@ -158,11 +160,8 @@ def grad_queue(
       weights = [
           jnp.where(active, _checked(weigh, g.astype(mean.dtype), mean, std), 1.0) for g in rounded
       ]
-      shares = batch.shares.astype(mean.dtype)
       parts = [w * g.astype(w.dtype) for w, g in zip(weights, term, strict=True)]
-      if len(parts) == 1:
-        return parts[0], weights
-      return sum(shares[k] * part for k, part in enumerate(parts)), weights
+      return (parts[0] if len(parts) == 1 else _gradients.combine(parts, batch.shares)), weights
 
     weighted, weights = _input.map_leaves(leaf, queue.slots, batch.terms, compared)
     scale = _norm_scale(update_norm, weighted, batch.raw)
@@ -257,14 +256,13 @@ def _round_to(terms: list[list[jax.Array]], slots: chex.ArrayTree) -> list[list[
   infinitely scarce, in place of 1/rho.
   """
 
-  def rounded(term, dtype):
-    if _dtypes.holds(dtype, term.dtype):
-      return term
+  def rounded(leaf, dtype):
+    if _dtypes.holds(dtype, leaf[0].dtype):
+      return leaf
     # The barrier: XLA may keep the excess precision of a cast there and back.
-    return jax.lax.optimization_barrier(term.astype(dtype))
+    return jax.lax.optimization_barrier([term.astype(dtype) for term in leaf])
 
-  dtypes = [s.dtype for s in jax.tree.leaves(slots)]
-  return [[rounded(t, d) for t in group] for group, d in zip(terms, dtypes, strict=True)]
+  return [rounded(t, s.dtype) for t, s in zip(terms, jax.tree.leaves(slots), strict=True)]
 
 
 def _norm_scale(update_norm, update, raw):
