@@ -7,32 +7,32 @@ from gq_optax._embeddings import sketch
 from gq_optax._gradients import GroupGradients
 from gq_optax._kmeans import KMeansResult, kmeans
 from gq_optax._scarcity import (
-    ScarcityFn,
-    delta_rho,
-    identity,
-    surprisal,
-    tail_probability,
-    z_score,
+  ScarcityFn,
+  delta_rho,
+  identity,
+  surprisal,
+  tail_probability,
+  z_score,
 )
 from gq_optax._transform import GradQueueState, grad_queue
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "GradQueueState",
-    "GroupGradients",
-    "KMeansResult",
-    "ScarcityFn",
-    "delta_rho",
-    "diagnostics",
-    "gq_adam",
-    "gq_sgd",
-    "grad_queue",
-    "identity",
-    "kmeans",
-    "sketch",
-    "state_bytes",
-    "surprisal",
-    "tail_probability",
-    "z_score",
+  "GradQueueState",
+  "GroupGradients",
+  "KMeansResult",
+  "ScarcityFn",
+  "delta_rho",
+  "diagnostics",
+  "gq_adam",
+  "gq_sgd",
+  "grad_queue",
+  "identity",
+  "kmeans",
+  "sketch",
+  "state_bytes",
+  "surprisal",
+  "tail_probability",
+  "z_score",
 ]

@@ -9,19 +9,19 @@ from gq_optax._transform import grad_queue
 
 
 def gq_sgd(
-    learning_rate: optax.ScalarOrSchedule,
-    momentum: float | None = 0.9,
-    nesterov: bool = False,
-    queue_length: int | tuple[int, int] = 3,
-    rho: jax.typing.ArrayLike = 3.0,
-    *,
-    scarcity: ScarcityFn | None = None,
-    num_clusters: int = 1,
-    group_exponent: jax.typing.ArrayLike = 0.0,
-    update_norm: str | jax.typing.ArrayLike | None = None,
-    queue_dtype: jax.typing.DTypeLike | None = None,
-    track: bool = False,
-    key: jax.Array | int = 0,
+  learning_rate: optax.ScalarOrSchedule,
+  momentum: float | None = 0.9,
+  nesterov: bool = False,
+  queue_length: int | tuple[int, int] = 3,
+  rho: jax.typing.ArrayLike = 3.0,
+  *,
+  scarcity: ScarcityFn | None = None,
+  num_clusters: int = 1,
+  group_exponent: jax.typing.ArrayLike = 0.0,
+  update_norm: str | jax.typing.ArrayLike | None = None,
+  queue_dtype: jax.typing.DTypeLike | None = None,
+  track: bool = False,
+  key: jax.Array | int = 0,
 ) -> optax.GradientTransformationExtraArgs:
   r"""SGD with momentum on gradients weighted by scarcity: the paper's GQ-SGDM.
 
@@ -61,36 +61,36 @@ def gq_sgd(
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), section 3 and Algorithm 1.
   """
   return optax.chain(
-      grad_queue(
-          queue_length,
-          rho,
-          scarcity=scarcity,
-          num_clusters=num_clusters,
-          group_exponent=group_exponent,
-          update_norm=update_norm,
-          queue_dtype=queue_dtype,
-          track=track,
-          key=key,
-      ),
-      optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
+    grad_queue(
+      queue_length,
+      rho,
+      scarcity=scarcity,
+      num_clusters=num_clusters,
+      group_exponent=group_exponent,
+      update_norm=update_norm,
+      queue_dtype=queue_dtype,
+      track=track,
+      key=key,
+    ),
+    optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
   )
 
 
 def gq_adam(
-    learning_rate: optax.ScalarOrSchedule,
-    b1: jax.typing.ArrayLike = 0.9,
-    b2: jax.typing.ArrayLike = 0.999,
-    eps: jax.typing.ArrayLike = 1e-8,
-    queue_length: int | tuple[int, int] = 3,
-    rho: jax.typing.ArrayLike = 3.0,
-    *,
-    scarcity: ScarcityFn | None = None,
-    num_clusters: int = 1,
-    group_exponent: jax.typing.ArrayLike = 0.0,
-    update_norm: str | jax.typing.ArrayLike | None = None,
-    queue_dtype: jax.typing.DTypeLike | None = None,
-    track: bool = False,
-    key: jax.Array | int = 0,
+  learning_rate: optax.ScalarOrSchedule,
+  b1: jax.typing.ArrayLike = 0.9,
+  b2: jax.typing.ArrayLike = 0.999,
+  eps: jax.typing.ArrayLike = 1e-8,
+  queue_length: int | tuple[int, int] = 3,
+  rho: jax.typing.ArrayLike = 3.0,
+  *,
+  scarcity: ScarcityFn | None = None,
+  num_clusters: int = 1,
+  group_exponent: jax.typing.ArrayLike = 0.0,
+  update_norm: str | jax.typing.ArrayLike | None = None,
+  queue_dtype: jax.typing.DTypeLike | None = None,
+  track: bool = False,
+  key: jax.Array | int = 0,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Adam on gradients weighted by scarcity: the paper's GQ-ADAM.
 
@@ -131,16 +131,16 @@ def gq_adam(
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), section 3 and Algorithm 1.
   """
   return optax.chain(
-      grad_queue(
-          queue_length,
-          rho,
-          scarcity=scarcity,
-          num_clusters=num_clusters,
-          group_exponent=group_exponent,
-          update_norm=update_norm,
-          queue_dtype=queue_dtype,
-          track=track,
-          key=key,
-      ),
-      optax.adam(learning_rate, b1=b1, b2=b2, eps=eps),
+    grad_queue(
+      queue_length,
+      rho,
+      scarcity=scarcity,
+      num_clusters=num_clusters,
+      group_exponent=group_exponent,
+      update_norm=update_norm,
+      queue_dtype=queue_dtype,
+      track=track,
+      key=key,
+    ),
+    optax.adam(learning_rate, b1=b1, b2=b2, eps=eps),
   )

@@ -4,7 +4,6 @@
 import math
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,7 +11,7 @@ import optax
 from gq_optax._transform import GradQueueState
 
 
-def diagnostics(opt_state: chex.ArrayTree) -> dict[str, jax.Array]:
+def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
   """The figures of the last step, as scalars for any logger.
 
   ====================  ===========================================================================
@@ -62,7 +61,9 @@ def diagnostics(opt_state: chex.ArrayTree) -> dict[str, jax.Array]:
 
 def _read(state: GradQueueState) -> dict[str, jax.Array]:
   if state.figures is None:
-    raise ValueError("diagnostics needs grad_queue(track=True), but a state without figures was found.")
+    raise ValueError(
+      "diagnostics needs grad_queue(track=True), but a state without figures was found."
+    )
   figures = {name: jnp.asarray(value) for name, value in state.figures._asdict().items()}
   counts, inertia = figures.pop("group_counts"), figures.pop("inertia")
   if counts.shape[0] > 1:

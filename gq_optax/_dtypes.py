@@ -14,5 +14,5 @@ def holds(storage: jax.typing.DTypeLike, dtype: jax.typing.DTypeLike) -> bool:
   """Can `storage` represent every value of `dtype`?"""
   wide, narrow = jnp.finfo(storage), jnp.finfo(dtype)
   return bool(
-      wide.nmant >= narrow.nmant and wide.maxexp >= narrow.maxexp and wide.minexp <= narrow.minexp
+    wide.nmant >= narrow.nmant and wide.maxexp >= narrow.maxexp and wide.minexp <= narrow.minexp
   )

@@ -1,17 +1,18 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """What to cluster: low-dimensional descriptions of the examples of a batch."""
 
+import functools
 import math
 import zlib
 
-import chex
 import jax
 import jax.numpy as jnp
+import optax
 
 from gq_optax import _validate
 
 
-def sketch(per_example_tree: chex.ArrayTree, dim: int, key: jax.Array | int) -> jax.Array:
+def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> jax.Array:
   r"""A random projection of per-example gradients that keeps inner products on average.
 
   .. math:: s_{b,j} = \sum_{i \equiv j \,(\mathrm{mod}\ d)} \epsilon_i\, g_{b,i}, \qquad
@@ -34,6 +35,7 @@ def sketch(per_example_tree: chex.ArrayTree, dim: int, key: jax.Array | int) -> 
 
   Example:
     >>> import jax.numpy as jnp
+  import optax
     >>> import gq_optax as gq
     >>> gradients = {"w": jnp.ones((8, 20, 30)), "b": jnp.ones((8, 30))}
     >>> gq.sketch(gradients, 16, key=0).shape
@@ -46,22 +48,21 @@ def sketch(per_example_tree: chex.ArrayTree, dim: int, key: jax.Array | int) -> 
   leaves = jax.tree_util.tree_leaves_with_path(per_example_tree)
   if not leaves:
     raise ValueError("per_example_tree must have at least one leaf, but none was found.")
-  total = None
+  parts = []
   for path, leaf in leaves:
     name = jax.tree_util.keystr(path)
     _validate.floating(f"per_example_tree{name}", leaf)
     if leaf.ndim == 0 or leaf.shape[0] != leaves[0][1].shape[0]:
       raise ValueError(
-          "every leaf of per_example_tree must have the same leading axis B, but shapes"
-          f" {leaves[0][1].shape} and {leaf.shape} (at {name or 'the root'}) were found."
+        "every leaf of per_example_tree must have the same leading axis B, but shapes"
+        f" {leaves[0][1].shape} and {leaf.shape} (at {name or 'the root'}) were found."
       )
     # The key follows the leaf's name, so that the projection of a leaf does not hang on the others.
-    part = _sketch_leaf(leaf, dim, jax.random.fold_in(key, zlib.crc32(name.encode()) >> 1))
-    total = part if total is None else total + part
-  return total
+    parts.append(_sketch_leaf(leaf, dim, jax.random.fold_in(key, zlib.crc32(name.encode()) >> 1)))
+  return functools.reduce(jnp.add, parts)
 
 
-def unit_sketch(per_example_tree: chex.ArrayTree, key: jax.Array, dim: int = 64) -> jax.Array:
+def unit_sketch(per_example_tree: optax.Updates, key: jax.Array, dim: int = 64) -> jax.Array:
   """Sketches of length one: K-means on them groups gradients by direction, whatever their size."""
   rows = sketch(per_example_tree, dim, key)
   norm = jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True))

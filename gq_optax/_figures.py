@@ -3,7 +3,6 @@
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -21,7 +20,7 @@ class Figures(NamedTuple):
     amplified: float32 `[]`, share of coordinates with a weight above 1.
     damped: float32 `[]`, share of coordinates with a weight below 1.
     cosine: float32 `[]`, between the update and the raw mean gradient; 1 where one of them is 0.
-    norm_ratio: float32 `[]`, norm of the update over that of the raw mean gradient; 1 where that is 0.
+    norm_ratio: float32 `[]`, norm of the update over that of the raw mean gradient, or 1.
     group_counts: float32 `[K]`, examples in each group; 0 where nothing is grouped.
     inertia: float32 `[]`, of the K-means; 0 where none was run.
     skipped: int32 `[]`, steps so far that were not queued (not finite, or empty).
@@ -42,25 +41,25 @@ def init(num_clusters: int) -> Figures:
   """The figures before the first step: no weighting, no groups."""
   # Every field an array of its own: a buffer that occurs twice could not be donated.
   return Figures(
-      effective_length=jnp.zeros([], jnp.int32),
-      mean_weight=jnp.ones([], jnp.float32),
-      amplified=jnp.zeros([], jnp.float32),
-      damped=jnp.zeros([], jnp.float32),
-      cosine=jnp.ones([], jnp.float32),
-      norm_ratio=jnp.ones([], jnp.float32),
-      group_counts=jnp.zeros(num_clusters, jnp.float32),
-      inertia=jnp.zeros([], jnp.float32),
-      skipped=jnp.zeros([], jnp.int32),
+    effective_length=jnp.zeros([], jnp.int32),
+    mean_weight=jnp.ones([], jnp.float32),
+    amplified=jnp.zeros([], jnp.float32),
+    damped=jnp.zeros([], jnp.float32),
+    cosine=jnp.ones([], jnp.float32),
+    norm_ratio=jnp.ones([], jnp.float32),
+    group_counts=jnp.zeros(num_clusters, jnp.float32),
+    inertia=jnp.zeros([], jnp.float32),
+    skipped=jnp.zeros([], jnp.int32),
   )
 
 
 def measure(
-    previous: Figures,
-    batch: Batch,
-    update: chex.ArrayTree,
-    weights: list[list[jax.Array]],
-    length: jax.Array,
-    accept: jax.Array,
+  previous: Figures,
+  batch: Batch,
+  update: optax.Updates,
+  weights: list[list[jax.Array]],
+  length: jax.Array,
+  accept: jax.Array,
 ) -> Figures:
   """The figures of this step; of a step that is not accepted only its number is kept."""
   size = max(sum(leaf[0].size for leaf in weights), 1)
@@ -80,15 +79,15 @@ def measure(
   cosine = product / (safe_raw * jnp.where(comparable, norm, 1.0))
   ratio = norm / safe_raw * (scale / raw_scale)
   figures = Figures(
-      effective_length=length,
-      mean_weight=mean(lambda w: w),
-      amplified=mean(lambda w: (w > 1.0).astype(w.dtype)),
-      damped=mean(lambda w: (w < 1.0).astype(w.dtype)),
-      cosine=jnp.where(comparable, jnp.clip(cosine, -1.0, 1.0), 1.0),
-      norm_ratio=jnp.where(raw_norm > 0.0, jnp.where(comparable, ratio, 0.0), 1.0),
-      group_counts=batch.counts,
-      inertia=batch.inertia,
-      skipped=previous.skipped,
+    effective_length=length,
+    mean_weight=mean(lambda w: w),
+    amplified=mean(lambda w: (w > 1.0).astype(w.dtype)),
+    damped=mean(lambda w: (w < 1.0).astype(w.dtype)),
+    cosine=jnp.where(comparable, jnp.clip(cosine, -1.0, 1.0), 1.0),
+    norm_ratio=jnp.where(raw_norm > 0.0, jnp.where(comparable, ratio, 0.0), 1.0),
+    group_counts=batch.counts,
+    inertia=batch.inertia,
+    skipped=previous.skipped,
   )
   skipped = previous._replace(skipped=optax.safe_increment(previous.skipped))
   return jax.tree.map(lambda new, old: jnp.where(accept, new, old), figures, skipped)

@@ -4,7 +4,6 @@
 import functools
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -23,7 +22,7 @@ class GroupGradients(NamedTuple):
       queue length takes the batch loss from here.
   """
 
-  grads: chex.ArrayTree
+  grads: optax.Updates
   counts: jax.Array
   losses: jax.Array | None = None
 
@@ -62,7 +61,7 @@ def combine(terms: list[jax.Array], weights: jax.Array) -> jax.Array:
   return functools.reduce(jnp.add, parts)
 
 
-def group_means(per_example: chex.ArrayTree, labels: jax.Array, num_groups: int) -> GroupGradients:
+def group_means(per_example: optax.Updates, labels: jax.Array, num_groups: int) -> GroupGradients:
   r"""The mean gradient of each group out of per-example gradients.
 
   .. math:: c_k = \tfrac{1}{n_k} \sum_{i: k(i) = k} g_i
@@ -82,11 +81,11 @@ def group_means(per_example: chex.ArrayTree, labels: jax.Array, num_groups: int)
   def leaf(g):
     dtype = _dtypes.at_least_float32(g.dtype)
     sums = jax.lax.dot_general(
-        member.astype(g.dtype),  # zeros and ones are exact in any dtype
-        g,
-        (((0,), (0,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=dtype,
+      member.astype(g.dtype),  # zeros and ones are exact in any dtype
+      g,
+      (((0,), (0,)), ((), ())),
+      precision=jax.lax.Precision.HIGHEST,
+      preferred_element_type=dtype,
     )
     return sums / divisor.astype(dtype).reshape(-1, *(1,) * (g.ndim - 1))
 
@@ -105,7 +104,7 @@ def batch_loss(groups: GroupGradients) -> jax.Array:
   return jnp.sum(shares(groups.counts, 0) * losses)
 
 
-def mean(per_example: chex.ArrayTree) -> chex.ArrayTree:
+def mean(per_example: optax.Updates) -> optax.Updates:
   """The mean over the batch, accumulated in float32 or wider, in the gradients' dtype."""
 
   def leaf(g):
@@ -114,7 +113,7 @@ def mean(per_example: chex.ArrayTree) -> chex.ArrayTree:
   return jax.tree.map(leaf, per_example)
 
 
-def safe_norm(tree: chex.ArrayTree) -> tuple[jax.Array, jax.Array]:
+def safe_norm(tree: optax.Updates) -> tuple[jax.Array, jax.Array]:
   """The global norm as `(scale, norm / scale)`, so that squares neither vanish nor overflow."""
   tree = optax.tree.cast(tree, jnp.float32)
   largest = optax.tree.norm(tree, ord=jnp.inf) if jax.tree.leaves(tree) else jnp.zeros([])

@@ -4,7 +4,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,7 +24,7 @@ class Batch(NamedTuple):
     inertia: float32 `[]`, of the K-means; 0 where none was run.
   """
 
-  raw: chex.ArrayTree
+  raw: optax.Updates
   terms: list[list[jax.Array]]
   shares: jax.Array
   counts: jax.Array
@@ -33,13 +32,13 @@ class Batch(NamedTuple):
   inertia: jax.Array
 
 
-def single(gradient: chex.ArrayTree, counts: jax.Array, inertia: jax.Array) -> Batch:
+def single(gradient: optax.Updates, counts: jax.Array, inertia: jax.Array) -> Batch:
   """A mean gradient `[*p]`: one group."""
   one = jnp.ones([], jnp.float32)
   return Batch(gradient, [[g] for g in jax.tree.leaves(gradient)], one[None], counts, one, inertia)
 
 
-def grouped(groups: GroupGradients, dtypes: chex.ArrayTree, exponent, inertia: jax.Array) -> Batch:
+def grouped(groups: GroupGradients, dtypes: optax.Updates, exponent, inertia: jax.Array) -> Batch:
   """K group gradients; `dtypes` are those of the gradients they were made of."""
   counts = _gradients.sizes(groups.counts)
   population = _gradients.shares(counts, 0)
@@ -47,21 +46,21 @@ def grouped(groups: GroupGradients, dtypes: chex.ArrayTree, exponent, inertia: j
   terms = [_gradients.terms(leaf, counts) for leaf in leaves]
   raw = jax.tree.unflatten(treedef, [_gradients.combine(leaf, population) for leaf in terms])
   return Batch(
-      raw=jax.tree.map(lambda g, d: g.astype(d), raw, dtypes),
-      terms=terms,
-      shares=_gradients.shares(counts, exponent),
-      counts=counts,
-      size=jnp.sum(counts),
-      inertia=inertia,
+    raw=jax.tree.map(lambda g, d: g.astype(d), raw, dtypes),
+    terms=terms,
+    shares=_gradients.shares(counts, exponent),
+    counts=counts,
+    size=jnp.sum(counts),
+    inertia=inertia,
   )
 
 
-def gradients(updates: Any) -> chex.ArrayTree:
+def gradients(updates: Any) -> optax.Updates:
   """The gradient tree of an update of any form."""
   return updates.grads if isinstance(updates, GroupGradients) else updates
 
 
-def form(updates: Any, slots: chex.ArrayTree) -> str:
+def form(updates: Any, slots: optax.Updates) -> str:
   """Tells "mean", "per_example" and "group" apart; raises on anything else.
 
   Args:
@@ -70,16 +69,16 @@ def form(updates: Any, slots: chex.ArrayTree) -> str:
   """
   is_group = isinstance(updates, GroupGradients)
   tree = gradients(updates)
-  if jax.tree.structure(tree) != jax.tree.structure(slots):
+  expected, found = jax.tree.structure(slots), jax.tree.structure(tree)
+  if not expected == found:  # type: ignore[operator]  # missing in the stubs of jaxlib
     raise ValueError(
-        "updates must have the tree structure of the parameters,"
-        f" {jax.tree.structure(slots)}, but {jax.tree.structure(tree)} was found."
+      f"updates must have the tree structure of the parameters, {expected}, but {found} was found."
     )
   leaves = [
-      (jax.tree_util.keystr(path) or "the root", g, s.shape[1:])
-      for (path, g), s in zip(
-          jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(slots), strict=True
-      )
+    (jax.tree_util.keystr(path) or "the root", g, s.shape[1:])
+    for (path, g), s in zip(
+      jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(slots), strict=True
+    )
   ]
   for name, g, _ in leaves:
     _validate.floating(f"the update at {name}", g)
@@ -91,13 +90,13 @@ def form(updates: Any, slots: chex.ArrayTree) -> str:
     size = jnp.shape(g)[0] if size is None and jnp.ndim(g) else size
     if size == 0 or jnp.shape(g) != (size, *p):
       rule = (
-          "GroupGradients with grads [K, *p] and counts [K]"
-          if is_group
-          else "a mean gradient [*p], per-example gradients [B, *p], or GroupGradients"
+        "GroupGradients with grads [K, *p] and counts [K]"
+        if is_group
+        else "a mean gradient [*p], per-example gradients [B, *p], or GroupGradients"
       )
       raise ValueError(
-          f"updates must be {rule}, alike for all leaves and not empty, but at {name} shape"
-          f" {jnp.shape(g)} was found for a parameter of shape {p}."
+        f"updates must be {rule}, alike for all leaves and not empty, but at {name} shape"
+        f" {jnp.shape(g)} was found for a parameter of shape {p}."
       )
   if is_group:
     _validate.shape("counts of the GroupGradients", updates.counts, "[K]", (size,))
@@ -107,14 +106,14 @@ def form(updates: Any, slots: chex.ArrayTree) -> str:
   return "group" if is_group else "per_example"
 
 
-def _refuse_masked(tree: chex.ArrayTree) -> None:
+def _refuse_masked(tree: optax.Updates) -> None:
   """`optax.masked` would hand the leaves it hides on as they are: batched."""
   is_masked = lambda node: isinstance(node, optax.MaskedNode)
   if any(is_masked(node) for node in jax.tree.leaves(tree, is_leaf=is_masked)):
     raise ValueError(
-        "grad_queue inside optax.masked or optax.partition takes mean gradients [*p] only: the other"
-        " parameters would be left with a batch axis. Put grad_queue in front instead:"
-        " optax.chain(grad_queue(...), optax.partition(...))."
+      "grad_queue inside optax.masked or optax.partition takes mean gradients [*p] only: the other"
+      " parameters would be left with a batch axis. Put grad_queue in front instead:"
+      " optax.chain(grad_queue(...), optax.partition(...))."
     )
 
 
@@ -126,12 +125,12 @@ def loss(value: Any, updates: Any) -> jax.Array:
   if isinstance(updates, GroupGradients) and updates.losses is not None:
     return _gradients.batch_loss(updates)
   raise ValueError(
-      "an adaptive queue_length (shortest, longest) needs the loss at every update: pass value=, or"
-      " GroupGradients with losses; neither was found."
+    "an adaptive queue_length (shortest, longest) needs the loss at every update: pass value=, or"
+    " GroupGradients with losses; neither was found."
   )
 
 
-def all_finite(tree: chex.ArrayTree) -> jax.Array:
+def all_finite(tree: optax.Updates) -> jax.Array:
   """Is every number of the tree finite?"""
   # As a maximum, which NaN passes through: several times cheaper than `isfinite` and `all`.
   largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
@@ -139,12 +138,12 @@ def all_finite(tree: chex.ArrayTree) -> jax.Array:
 
 
 def map_leaves(
-    function: Callable[..., tuple[jax.Array, list[jax.Array]]],
-    slots: chex.ArrayTree,
-    terms: list[list[jax.Array]],
-    compared: list[list[jax.Array]],
-) -> tuple[chex.ArrayTree, list[list[jax.Array]]]:
-  """Applies `function(terms, compared, slots)` leaf by leaf; returns the tree of its first results."""
+  function: Callable[..., tuple[jax.Array, list[jax.Array]]],
+  slots: optax.Updates,
+  terms: list[list[jax.Array]],
+  compared: list[list[jax.Array]],
+) -> tuple[optax.Updates, list[list[jax.Array]]]:
+  """`function(terms, compared, slots)` leaf by leaf; its first results come back as a tree."""
   leaves, treedef = jax.tree.flatten(slots)
   results = [function(*leaf) for leaf in zip(terms, compared, leaves, strict=True)]
   return jax.tree.unflatten(treedef, [r[0] for r in results]), [r[1] for r in results]

@@ -30,24 +30,24 @@ class KMeansResult(NamedTuple):
 
 
 def kmeans(
-    x: jax.Array,
-    num_clusters: int,
-    *,
-    key: jax.Array | int | None = None,
-    init: jax.Array | None = None,
-    metric: str = "euclidean",
-    num_iters: int = 10,
-    sample_weight: jax.Array | None = None,
+  x: jax.Array,
+  num_clusters: int,
+  *,
+  key: jax.Array | int | None = None,
+  init: jax.Array | None = None,
+  metric: str = "euclidean",
+  num_iters: int = 10,
+  sample_weight: jax.Array | None = None,
 ) -> KMeansResult:
   r"""Lloyd's algorithm, seeded by greedy k-means++ or warm-started from `init`.
 
   .. math:: \min_{c, k(\cdot)} \sum_i w_i \| x_i - c_{k(i)} \|^2
             \quad\text{or}\quad \min_{c, k(\cdot)} \sum_i w_i (1 - \cos(x_i, c_{k(i)}))
 
-  An empty group takes the row farthest from its own centroid, as in scikit-learn. With fewer distinct
-  rows than groups the surplus groups stay empty. Rows of weight 0 (padding) get a label but move
-  nothing. A row that is not finite counts as the zero vector of weight 0. Under the cosine metric a
-  zero vector has cosine 0 with everything.
+  An empty group takes the row farthest from its own centroid, as in scikit-learn. With fewer
+  distinct rows than groups the surplus groups stay empty. Rows of weight 0 (padding) get a label but
+  move nothing. A row that is not finite counts as the zero vector of weight 0. Under the cosine
+  metric a zero vector has cosine 0 with everything.
 
   Args:
     x: `[n, d]`, real; computed in float32.
@@ -72,8 +72,8 @@ def kmeans(
     >>> print(result.labels, result.centroids.ravel(), result.inertia)
     [0 0 1 1] [ 0.5 10.5] 1.0
 
-  Reference: Lloyd (1982); Arthur and Vassilvitskii, k-means++ (2007). The grouping of Al Hasib, Grad
-  Queue (arXiv 2404.16917), Algorithm 1.
+  Reference: Lloyd (1982); Arthur and Vassilvitskii, k-means++ (2007). The grouping of Al Hasib,
+  Grad Queue (arXiv 2404.16917), Algorithm 1.
   """
   x = jnp.asarray(x)
   _validate.shape("x", x, "[n, d]", (None, None))
@@ -83,7 +83,7 @@ def kmeans(
   _validate.one_of("metric", metric, ("euclidean", "cosine"))
   if num_clusters > rows:
     raise ValueError(
-        f"num_clusters must be at most the number of rows of x ({rows}), but {num_clusters} was found."
+      f"num_clusters must be at most the rows of x ({rows}), but {num_clusters} was found."
     )
   if sample_weight is None:
     weight = jnp.ones(rows, jnp.float32)
@@ -139,11 +139,11 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
     distance = distance * jnp.square(scale)
   counted = (weight > 0.0).astype(jnp.int32)
   return KMeansResult(
-      centroids=centroids,
-      labels=labels,
-      counts=jnp.zeros(num_clusters, jnp.int32).at[labels].add(counted),
-      inertia=jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0)),
-      converged=jnp.all(labels == before),
+    centroids=centroids,
+    labels=labels,
+    counts=jnp.zeros(num_clusters, jnp.int32).at[labels].add(counted),
+    inertia=jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0)),
+    converged=jnp.all(labels == before),
   )
 
 
@@ -153,7 +153,9 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 def _power_of_two(largest):
   """The power of two just above `largest`, or 1 for 0."""
   exponent = jnp.frexp(largest)[1]
-  return jnp.where(largest > 0.0, jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -120, 120)), 1.0)
+  return jnp.where(
+    largest > 0.0, jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -120, 120)), 1.0
+  )
 
 
 def _unit(x):
@@ -176,7 +178,9 @@ def _assign(x, centroids, metric):
 def _reseed(labels, distance, weight, num_clusters):
   """Gives each empty group the farthest row that is still free; ties go to the lowest index."""
   filled = jnp.zeros(num_clusters, weight.dtype).at[labels].add(weight) > 0.0
-  order = jnp.cumsum(jnp.logical_not(filled)) - 1  # the j-th empty group takes the j-th farthest row
+  order = (
+    jnp.cumsum(jnp.logical_not(filled)) - 1
+  )  # the j-th empty group takes the j-th farthest row
   distance = jnp.where(weight > 0.0, distance, 0.0)
   far, rows = jax.lax.top_k(distance, num_clusters)
   takes = jnp.logical_and(jnp.logical_not(filled), far[order] > 0.0)

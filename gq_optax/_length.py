@@ -16,7 +16,7 @@ class LossWindow(NamedTuple):
   """
 
   values: jax.Array
-  count: jax.Array
+  count: jax.Array  # type: ignore[assignment]  # shadows a method of tuple, as optax does
 
 
 def init(longest: int) -> LossWindow:
@@ -30,7 +30,7 @@ def push(losses: LossWindow, value: jax.Array, accept: jax.Array) -> LossWindow:
   shifted = jnp.concatenate([value[None], losses.values[:-1]])
   count = jnp.minimum(losses.count + 1, losses.values.shape[0])
   return LossWindow(
-      jnp.where(accept, shifted, losses.values), jnp.where(accept, count, losses.count)
+    jnp.where(accept, shifted, losses.values), jnp.where(accept, count, losses.count)
   )
 
 

@@ -3,7 +3,6 @@
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,12 +19,12 @@ class Queue(NamedTuple):
     count: int32 `[]`, how many gradients were pushed so far; saturates instead of wrapping.
   """
 
-  slots: chex.ArrayTree
-  index: jax.Array
-  count: jax.Array
+  slots: optax.Updates
+  index: jax.Array  # type: ignore[assignment]  # shadows a method of tuple, as optax does
+  count: jax.Array  # type: ignore[assignment]  # shadows a method of tuple, as optax does
 
 
-def init(params: chex.ArrayTree, length: int, dtype: jax.typing.DTypeLike | None) -> Queue:
+def init(params: optax.Updates, length: int, dtype: jax.typing.DTypeLike | None) -> Queue:
   """An empty queue for `params` (arrays or `ShapeDtypeStruct`s)."""
 
   def empty(leaf):
@@ -36,18 +35,18 @@ def init(params: chex.ArrayTree, length: int, dtype: jax.typing.DTypeLike | None
   return Queue(jax.tree.map(empty, params), jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
 
 
-def push(queue: Queue, gradient: chex.ArrayTree, accept: jax.Array) -> Queue:
+def push(queue: Queue, gradient: optax.Updates, accept: jax.Array) -> Queue:
   """Writes `gradient` into the oldest slot; with `accept` False the queue stays as it was."""
   length = _length(queue)
   # An index past the end drops the write: nothing is read back and the donated buffer stays.
   target = jnp.where(accept, queue.index, length)
   slots = jax.tree.map(
-      lambda s, g: s.at[target].set(g.astype(s.dtype), mode="drop"), queue.slots, gradient
+    lambda s, g: s.at[target].set(g.astype(s.dtype), mode="drop"), queue.slots, gradient
   )
   return Queue(
-      slots=slots,
-      index=jnp.where(accept, (queue.index + 1) % length, queue.index),
-      count=jnp.where(accept, optax.safe_increment(queue.count), queue.count),
+    slots=slots,
+    index=jnp.where(accept, (queue.index + 1) % length, queue.index),
+    count=jnp.where(accept, optax.safe_increment(queue.count), queue.count),
   )
 
 
@@ -58,7 +57,7 @@ def window(queue: Queue, length: jax.Array) -> list[jax.Array]:
 
 
 def mean_and_std(
-    slots: jax.Array, newest: jax.Array, in_window: list[jax.Array] | None
+  slots: jax.Array, newest: jax.Array, in_window: list[jax.Array] | None
 ) -> tuple[jax.Array, jax.Array]:
   r"""Mean and population standard deviation of one leaf over the window, in two passes.
 
@@ -82,6 +81,7 @@ def mean_and_std(
   # The loop over the L slots is unrolled: XLA makes one pass over memory of it, while a reduction
   # over the leading axis is ten times slower on CPU and needs temporaries. A quarter of the
   # difference of two finite numbers is always finite.
+  size: jax.Array
   entries = [slots[i].astype(dtype) * 0.25 for i in range(length)]
   reference = slots.at[newest].get(mode="promise_in_bounds").astype(dtype) * 0.25
   deviations = [entry - reference for entry in entries]
@@ -89,7 +89,7 @@ def mean_and_std(
     size = jnp.asarray(length, dtype)
   else:
     deviations = [jnp.where(i, d, 0.0) for i, d in zip(in_window, deviations, strict=True)]
-    size = sum(i.astype(dtype) for i in in_window)
+    size = jnp.sum(jnp.stack(in_window), dtype=dtype)
 
   largest = jnp.abs(deviations[0])
   for deviation in deviations[1:]:

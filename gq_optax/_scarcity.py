@@ -44,7 +44,7 @@ def z_score(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
 
 
 def delta_rho(
-    g: jax.Array, mean: jax.Array, std: jax.Array, rho: jax.typing.ArrayLike = 3.0
+  g: jax.Array, mean: jax.Array, std: jax.Array, rho: jax.typing.ArrayLike = 3.0
 ) -> jax.Array:
   r"""The paper's scarcity: the z-score, bounded on both sides.
 
@@ -100,7 +100,7 @@ def tail_probability(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array
 
 
 def surprisal(
-    g: jax.Array, mean: jax.Array, std: jax.Array, max_weight: jax.typing.ArrayLike = 9.0
+  g: jax.Array, mean: jax.Array, std: jax.Array, max_weight: jax.typing.ArrayLike = 9.0
 ) -> jax.Array:
   r"""The information, in nats, of a value at least this far from the mean.
 
@@ -113,7 +113,7 @@ def surprisal(
     g: gradient, `[*p]`, float32 or wider.
     mean: mean of the queue, `[*p]`.
     std: population standard deviation of the queue, `[*p]`.
-    max_weight: upper bound, reached at a z-score of 3.84 by default; use `functools.partial` for another.
+    max_weight: upper bound, by default reached at a z-score of 3.84.
 
   Returns:
     Weight `[*p]`.

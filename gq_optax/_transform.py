@@ -5,12 +5,21 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _embeddings, _figures, _gradients, _input, _kmeans, _length, _queue, _validate
+from gq_optax import (
+  _dtypes,
+  _embeddings,
+  _figures,
+  _gradients,
+  _input,
+  _kmeans,
+  _length,
+  _queue,
+  _validate,
+)
 from gq_optax._scarcity import ScarcityFn, delta_rho
 
 
@@ -29,17 +38,17 @@ class GradQueueState(NamedTuple):
 
 
 def grad_queue(
-    queue_length: int | tuple[int, int] = 3,
-    rho: jax.typing.ArrayLike = 3.0,
-    *,
-    scarcity: ScarcityFn | None = None,
-    num_clusters: int = 1,
-    group_exponent: jax.typing.ArrayLike = 0.0,
-    embed: Callable[[chex.ArrayTree], jax.Array] | None = None,
-    update_norm: str | jax.typing.ArrayLike | None = None,
-    queue_dtype: jax.typing.DTypeLike | None = None,
-    track: bool = False,
-    key: jax.Array | int = 0,
+  queue_length: int | tuple[int, int] = 3,
+  rho: jax.typing.ArrayLike = 3.0,
+  *,
+  scarcity: ScarcityFn | None = None,
+  num_clusters: int = 1,
+  group_exponent: jax.typing.ArrayLike = 0.0,
+  embed: Callable[[optax.Updates], jax.Array] | None = None,
+  update_norm: str | jax.typing.ArrayLike | None = None,
+  queue_dtype: jax.typing.DTypeLike | None = None,
+  track: bool = False,
+  key: jax.Array | int = 0,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Weighs gradients by how scarce they are against the last L gradients.
 
@@ -47,12 +56,12 @@ def grad_queue(
             g^* = \sum_k a_k\; w(c_k; \mu, \sigma) \odot c_k, \qquad
             w = \mathrm{clip}(|c_k - \mu| / \sigma, 1/\rho, \rho)
 
-  where :math:`c_k` are the mean gradients of K groups of the batch and :math:`a_k` their shares of it;
-  with one group :math:`c_1 = g_t`. Chain it in front of any optimizer. `update` takes one of three:
+  where :math:`c_k` are the mean gradients of K groups of the batch and :math:`a_k` their shares;
+  with one group :math:`c_1 = g_t`. Chain it before any optimizer. `update` takes one of three:
 
   - a mean gradient `[*p]`;
-  - per-example gradients `[B, *p]` (every leaf with one leading axis more than its parameter), grouped
-    here by K-means on `embeddings=[B, d]` or on `embed(gradients)`;
+  - per-example gradients `[B, *p]` (every leaf with one leading axis more than its parameter),
+    grouped here by K-means on `embeddings=[B, d]` or on `embed(gradients)`;
   - a `GroupGradients` of means `[K, *p]`, counts `[K]` and losses `[K]` or None.
 
   ================================  ==============================================================
@@ -70,16 +79,16 @@ def grad_queue(
   bfloat16, float16                 statistics in float32, the update in the gradient's dtype
   ================================  ==============================================================
 
-  Does not compose with `optax.masked` and `optax.partition` for the two batched forms (an error says
-  so: they would leave other leaves batched); wrap the optimizer behind it. `optax.MultiSteps` and
-  `optax.apply_if_finite` go around the mean form and behind the batched forms.
+  Does not compose with `optax.masked` and `optax.partition` for the two batched forms (an error
+  says so: they would leave other leaves batched); wrap the optimizer behind it. `optax.MultiSteps`
+  and `optax.apply_if_finite` go around the mean form and behind the batched forms.
 
   Args:
     queue_length: L, the gradients kept. A pair `(shortest, longest)` follows the trend of the loss:
       the longer it has been falling, the longer the window; `update` then needs `value=`.
     rho: bound of the weights, at least 1 (1 switches them off). May be traced, and is then clamped.
-    scarcity: a function `(g, mean, std) -> weight` in place of Delta_rho (`rho` is then unused), such
-      as `gq.tail_probability`, `gq.surprisal`, `gq.identity`.
+    scarcity: a function `(g, mean, std) -> weight` in place of Delta_rho (`rho` is then unused),
+      such as `gq.tail_probability`, `gq.surprisal`, `gq.identity`.
     num_clusters: K of the K-means over per-example gradients. The paper uses B / 64. Mean gradients
       are one group whatever it says.
     group_exponent: 0 weighs groups by population, as the paper does; 1 weighs every non-empty group
@@ -97,8 +106,8 @@ def grad_queue(
     An `optax.GradientTransformationExtraArgs`. Unknown extra args are ignored.
 
   Raises:
-    ValueError: if an argument is out of its range, a parameter is not real floating, or an update is
-      none of the three forms.
+    ValueError: if an argument is out of its range, a parameter is not real floating, or an update
+      is none of the three forms.
 
   Example:
     >>> import jax.numpy as jnp
@@ -131,9 +140,9 @@ def grad_queue(
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
       _validate.floating(f"the parameter at {jax.tree_util.keystr(path) or 'the root'}", leaf)
     return GradQueueState(
-        queue=_queue.init(params, longest, queue_dtype),
-        losses=_length.init(longest) if adaptive else None,
-        figures=_figures.init(num_clusters) if track else None,
+      queue=_queue.init(params, longest, queue_dtype),
+      losses=_length.init(longest) if adaptive else None,
+      figures=_figures.init(num_clusters) if track else None,
     )
 
   def update_fn(updates, state, params=None, *, value=None, embeddings=None, **extra_args):
@@ -145,7 +154,7 @@ def grad_queue(
     cast = [c for c, t in zip(compared, batch.terms, strict=True) if c is not t]
     accept = jnp.logical_and(_input.all_finite((batch.raw, cast)), batch.size > 0.0)
 
-    losses, length, active = state.losses, longest, queue.count > longest
+    losses, length, active = state.losses, jnp.int32(longest), queue.count > longest
     if adaptive:
       losses = _length.push(losses, _input.loss(value, updates), accept)
       length = _length.effective_length(losses, shortest, longest)
@@ -158,7 +167,7 @@ def grad_queue(
       newest = (queue.index - 1) % longest
       mean, std = _queue.mean_and_std(slots, newest, in_window)
       weights = [
-          jnp.where(active, _checked(weigh, g.astype(mean.dtype), mean, std), 1.0) for g in rounded
+        jnp.where(active, _checked(weigh, g.astype(mean.dtype), mean, std), 1.0) for g in rounded
       ]
       parts = [w * g.astype(w.dtype) for w, g in zip(weights, term, strict=True)]
       return (parts[0] if len(parts) == 1 else _gradients.combine(parts, batch.shares)), weights
@@ -173,8 +182,8 @@ def grad_queue(
       return jnp.where(jnp.logical_and(accept, changed), update.astype(raw.dtype), raw)
 
     result = jax.tree.map(finish, weighted, batch.raw)
-    # Besides keeping the gradient of a failed step out, waiting for the result orders the write after
-    # the last read of the slots; without that order XLA copies the whole queue, twice, at every step.
+    # Besides keeping the gradient of a failed step out, waiting for the result orders the write
+    # after the last read of the slots; without that order XLA copies the queue, twice, every step.
     accept = jnp.logical_and(accept, _input.all_finite(result))
 
     figures = state.figures
@@ -189,7 +198,7 @@ def grad_queue(
     if form == "mean":
       if embeddings is not None and num_clusters > 1:
         raise ValueError(
-            "embeddings can only group per-example gradients [B, *p], but a mean gradient [*p] was found."
+          "embeddings can only group per-example gradients [B, *p], but a mean gradient was found."
         )
       return _input.single(updates, jnp.zeros(num_clusters, jnp.float32), inertia)
     dtypes = jax.tree.map(lambda g: g.dtype, _input.gradients(updates))
@@ -203,15 +212,15 @@ def grad_queue(
       updates = _gradients.group_means(updates, clusters.labels, num_clusters)
     elif track and updates.counts.shape[0] != num_clusters:
       raise ValueError(
-          "with track=True, num_clusters must be the number of groups of the GroupGradients"
-          f" ({updates.counts.shape[0]}), but {num_clusters} was found."
+        "with track=True, num_clusters must be the number of groups of the GroupGradients"
+        f" ({updates.counts.shape[0]}), but {num_clusters} was found."
       )
     return _input.grouped(updates, dtypes, group_exponent, inertia)
 
   def cluster(per_example, embeddings, batch_size, count):
     if num_clusters > batch_size:
       raise ValueError(
-          f"num_clusters must be at most the batch size ({batch_size}), but {num_clusters} was found."
+        f"num_clusters must be at most the batch size ({batch_size}), but {num_clusters} was found."
       )
     sketch_key, kmeans_key = jax.random.split(prng)
     if embeddings is None:
@@ -232,7 +241,7 @@ def _queue_lengths(queue_length: Any) -> tuple[int, int]:
     return length, length
   if len(queue_length) != 2:
     raise ValueError(
-        f"queue_length must be an int or a pair (shortest, longest), but {queue_length} was found."
+      f"queue_length must be an int or a pair (shortest, longest), but {queue_length} was found."
     )
   shortest = _validate.static_int("queue_length[0], the shortest,", queue_length[0], 1)
   longest = _validate.static_int("queue_length[1], the longest,", queue_length[1], shortest)
@@ -243,17 +252,17 @@ def _checked(weigh: ScarcityFn, g: jax.Array, mean: jax.Array, std: jax.Array) -
   weight = weigh(g, mean, std)
   if jnp.shape(weight) != g.shape or not jnp.issubdtype(jnp.result_type(weight), jnp.floating):
     raise ValueError(
-        f"scarcity must return a float weight of shape {g.shape} for every coordinate, but"
-        f" {jax.typeof(weight)} was found."
+      f"scarcity must return a float weight of shape {g.shape} for every coordinate, but"
+      f" {jax.typeof(weight)} was found."
     )
   return weight.astype(g.dtype)
 
 
-def _round_to(terms: list[list[jax.Array]], slots: chex.ArrayTree) -> list[list[jax.Array]]:
+def _round_to(terms: list[list[jax.Array]], slots: optax.Updates) -> list[list[jax.Array]]:
   """The terms as the queue would store them.
 
-  A constant gradient must equal its own rounded copies in the queue: else its weight would be rho, for
-  infinitely scarce, in place of 1/rho.
+  A constant gradient must equal its own rounded copies in the queue: else its weight would be rho,
+  for infinitely scarce, in place of 1/rho.
   """
 
   def rounded(leaf, dtype):

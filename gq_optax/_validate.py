@@ -12,8 +12,8 @@ def static_int(name: str, value: Any, minimum: int) -> int:
   """A Python integer of at least `minimum`."""
   if isinstance(value, jax.Array):
     raise ValueError(
-        f"{name} fixes array shapes and must be a Python int, but a JAX array of type"
-        f" {jax.typeof(value)} was found. Under optax.inject_hyperparams list it in static_args."
+      f"{name} fixes array shapes and must be a Python int, but a JAX array of type"
+      f" {jax.typeof(value)} was found. Under optax.inject_hyperparams list it in static_args."
     )
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
     raise ValueError(f"{name} must be an int, but {value!r} was found.")
@@ -23,15 +23,16 @@ def static_int(name: str, value: Any, minimum: int) -> int:
 
 
 def real(name: str, value: Any, low: float, high: float = float("inf"), *, open_low=False) -> None:
-  """A number within bounds. Arrays pass: they may be traced, and are clamped where they are used."""
+  """A number within bounds. Arrays may be traced: they pass, and are clamped where used."""
   if isinstance(value, jax.Array):
     if value.ndim:
       raise ValueError(f"{name} must be a scalar, but shape {value.shape} was found.")
     return
   if isinstance(value, bool) or not isinstance(value, numbers.Real):
     raise ValueError(f"{name} must be a real number, but {value!r} was found.")
-  above = value > low if open_low else value >= low
-  if not (above and value <= high):  # written so that NaN fails
+  number = float(value)
+  above = number > low if open_low else number >= low
+  if not (above and number <= high):  # written so that NaN fails
     bracket = "(" if open_low else "["
     raise ValueError(f"{name} must be in {bracket}{low}, {high}], but {value} was found.")
 
@@ -46,7 +47,7 @@ def shape(name: str, value: Any, rule: str, expected: tuple[int | None, ...]) ->
   """An array of the expected shape, where None stands for any size."""
   found = jnp.shape(value)
   fits = len(found) == len(expected) and all(
-      e is None or e == f for e, f in zip(expected, found, strict=True)
+    e is None or e == f for e, f in zip(expected, found, strict=True)
   )
   if not fits:
     raise ValueError(f"{name} must be {rule}, but shape {found} was found.")
