@@ -35,7 +35,6 @@ def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> j
 
   Example:
     >>> import jax.numpy as jnp
-  import optax
     >>> import gq_optax as gq
     >>> gradients = {"w": jnp.ones((8, 20, 30)), "b": jnp.ones((8, 30))}
     >>> gq.sketch(gradients, 16, key=0).shape

@@ -45,8 +45,8 @@ def kmeans(
             \quad\text{or}\quad \min_{c, k(\cdot)} \sum_i w_i (1 - \cos(x_i, c_{k(i)}))
 
   An empty group takes the row farthest from its own centroid, as in scikit-learn. With fewer
-  distinct rows than groups the surplus groups stay empty. Rows of weight 0 (padding) get a label but
-  move nothing. A row that is not finite counts as the zero vector of weight 0. Under the cosine
+  distinct rows than groups the surplus groups stay empty. Rows of weight 0 (padding) get a label
+  but move nothing. A row that is not finite counts as the zero vector of weight 0. Under the cosine
   metric a zero vector has cosine 0 with everything.
 
   Args:
@@ -113,7 +113,10 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
     # against a large common offset nor overflow.
     scale = _power_of_two(jnp.max(jnp.abs(x)))
     x = x / scale
-    center = jnp.einsum("n,nd->d", weight, x) / jnp.maximum(jnp.sum(weight), _TINY)
+    # The mean by way of a row of the data, so that identical rows become exactly 0.
+    row = x[jnp.argmax(weight > 0.0)]
+    total = jnp.maximum(jnp.sum(weight), _TINY)
+    center = row + jnp.einsum("n,nd->d", weight, x - row[None]) / total
     x, pull = x - center[None], weight
 
   if init is None:
@@ -136,18 +139,20 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
     distance = 1.0 - jnp.sum(x * centroids[labels], axis=1)
   else:
     centroids = (centroids + center[None]) * scale
-    distance = distance * jnp.square(scale)
   counted = (weight > 0.0).astype(jnp.int32)
   return KMeansResult(
     centroids=centroids,
     labels=labels,
     counts=jnp.zeros(num_clusters, jnp.int32).at[labels].add(counted),
-    inertia=jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0)),
+    # Scaled back by one factor at a time: the square may overflow, and 0 * inf is NaN.
+    inertia=jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0)) * scale * scale,
     converged=jnp.all(labels == before),
   )
 
 
 _TINY = float(jnp.finfo(jnp.float32).tiny)
+# Rows are scaled to at most 1. A squared distance of less is the rounding of a mean of equal rows.
+_SAME = 1e-12
 
 
 def _power_of_two(largest):
@@ -183,7 +188,7 @@ def _reseed(labels, distance, weight, num_clusters):
   )  # the j-th empty group takes the j-th farthest row
   distance = jnp.where(weight > 0.0, distance, 0.0)
   far, rows = jax.lax.top_k(distance, num_clusters)
-  takes = jnp.logical_and(jnp.logical_not(filled), far[order] > 0.0)
+  takes = jnp.logical_and(jnp.logical_not(filled), far[order] > _SAME)
   target = jnp.where(takes, rows[order], labels.shape[0])
   return labels.at[target].set(jnp.arange(num_clusters, dtype=jnp.int32), mode="drop")
 
