@@ -69,11 +69,14 @@ def unit_sketch(per_example_tree: optax.Updates, key: jax.Array, dim: int = 64) 
 
 
 def _sketch_leaf(leaf, dim, key):
-  batch, size = leaf.shape[0], math.prod(leaf.shape[1:])
-  flat = leaf.reshape(batch, size)
+  size = math.prod(leaf.shape[1:])
   signs = jax.random.rademacher(key, (size,), jnp.float32)
   whole = size - size % dim
-  folded = flat[:, :whole].reshape(batch, -1, dim).astype(jnp.float32)
-  result = jnp.sum(folded * signs[:whole].reshape(1, -1, dim), axis=1)
-  rest = flat[:, whole:].astype(jnp.float32) * signs[None, whole:]
-  return result.at[:, : size - whole].add(rest)
+
+  def one(gradient):
+    signed = gradient.reshape(size).astype(jnp.float32) * signs
+    folded = jnp.sum(signed[:whole].reshape(-1, dim), axis=0)
+    return folded.at[: size - whole].add(signed[whole:])
+
+  # A few examples at a time: XLA on CPU writes the signed gradients out before it sums them.
+  return jax.lax.map(one, leaf, batch_size=16)

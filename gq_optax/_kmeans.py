@@ -113,10 +113,9 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
     # against a large common offset nor overflow.
     scale = _power_of_two(jnp.max(jnp.abs(x)))
     x = x / scale
-    # The mean by way of a row of the data, so that identical rows become exactly 0.
-    row = x[jnp.argmax(weight > 0.0)]
+    # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
     total = jnp.maximum(jnp.sum(weight), _TINY)
-    center = row + jnp.einsum("n,nd->d", weight, x - row[None]) / total
+    center = jnp.round(jnp.einsum("n,nd->d", weight, x) / total * 2.0**11) * 2.0**-11
     x, pull = x - center[None], weight
 
   if init is None:
