@@ -19,7 +19,7 @@ def test_python_blocks_run():
 
 def test_make_targets_exist():
   makefile = (ROOT / "Makefile").read_text()
-  targets = re.findall(r"\bmake ([a-z]+)\b", README)
+  targets = re.findall(r"^make ([a-z]+)", README, flags=re.MULTILINE)
   assert {"demo", "test"} <= set(targets)
   for target in targets:
     assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
