@@ -6,6 +6,13 @@ from gq_optax._diagnostics import diagnostics, state_bytes
 from gq_optax._embeddings import sketch
 from gq_optax._gradients import GroupGradients
 from gq_optax._kmeans import KMeansResult, kmeans
+from gq_optax._noise import (
+  NoiseScale,
+  gradient_diversity,
+  noise_scale,
+  random_groups,
+  suggest_num_clusters,
+)
 from gq_optax._scarcity import (
   ScarcityFn,
   delta_rho,
@@ -22,16 +29,21 @@ __all__ = [
   "GradQueueState",
   "GroupGradients",
   "KMeansResult",
+  "NoiseScale",
   "ScarcityFn",
   "delta_rho",
   "diagnostics",
   "gq_adam",
   "gq_sgd",
   "grad_queue",
+  "gradient_diversity",
   "identity",
   "kmeans",
+  "noise_scale",
+  "random_groups",
   "sketch",
   "state_bytes",
+  "suggest_num_clusters",
   "surprisal",
   "tail_probability",
   "z_score",

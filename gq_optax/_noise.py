@@ -1,0 +1,183 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""How noisy are the gradients of a batch? Noise scale and diversity out of group gradients."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gq_optax import _gradients, _validate
+from gq_optax._gradients import GroupGradients
+
+
+class NoiseScale(NamedTuple):
+  """What `noise_scale` returns; all NaN where it can't be told.
+
+  Attributes:
+    noise_scale: float32 `[]`, `trace / squared_norm`: about the batch size beyond which larger
+      batches bring little; infinite where the noise hides the gradient.
+    trace: float32 `[]`, unbiased estimate of the trace of the covariance of one example's gradient.
+    squared_norm: float32 `[]`, unbiased estimate of the squared norm of the true gradient.
+  """
+
+  noise_scale: jax.Array
+  trace: jax.Array
+  squared_norm: jax.Array
+
+
+def random_groups(key: jax.Array | int, batch_size: int, num_groups: int) -> jax.Array:
+  """Random labels with group sizes that differ by at most one.
+
+  Args:
+    key: int or PRNG key; a new one every step.
+    batch_size: B.
+    num_groups: K, with `1 <= K <= B`.
+
+  Returns:
+    int32 `[B]`, labels in `[0, K)`.
+
+  Raises:
+    ValueError: if `num_groups` is not within `[1, B]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> print(jnp.bincount(gq.random_groups(0, 10, 4)))
+    [3 3 2 2]
+  """
+  batch_size = _validate.static_int("batch_size", batch_size, 1)
+  num_groups = _validate.static_int("num_groups", num_groups, 1)
+  if num_groups > batch_size:
+    raise ValueError(
+      f"num_groups must be at most the batch size ({batch_size}), but {num_groups} was found."
+    )
+  labels = jnp.arange(batch_size, dtype=jnp.int32) % num_groups
+  return jax.random.permutation(_validate.prng_key("key", key), labels)
+
+
+def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
+  r"""The simple gradient noise scale, from the mean gradients of *random* groups.
+
+  .. math:: \mathrm{tr}\,\Sigma = \frac{B}{K - 1} \sum_k \frac{n_k}{B} \| c_k - G_B \|^2, \qquad
+            |G|^2 = \| G_B \|^2 - \frac{\mathrm{tr}\,\Sigma}{B}, \qquad
+            B_{simple} = \mathrm{tr}\,\Sigma / |G|^2
+
+  the unbiased estimates of McCandlish et al. with the groups as small batches and their mean
+  :math:`G_B` as the large one. The ratio of two noisy estimates is noisy and biased: average `trace`
+  and `squared_norm` over some steps, then divide.
+
+  Only for groups drawn at random, by `gq.random_groups`. K-means puts similar gradients together:
+  their group means differ by selection, not by noise, and the estimate would be far too large. As
+  a check on how the labels were made, sizes that differ by more than one give NaN.
+
+  Args:
+    group_gradients: K >= 2 groups, `[K, *p]`.
+
+  Returns:
+    A `NoiseScale`.
+
+  Raises:
+    ValueError: if there are fewer than two groups, or it is not a `GroupGradients`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> groups = gq.GroupGradients(jnp.array([[1.5], [0.5]]), jnp.array([8, 8]))
+    >>> estimate = gq.noise_scale(groups)
+    >>> print(estimate.trace, estimate.squared_norm)
+    4.0 0.75
+
+  Reference: McCandlish, Kaplan, Amodei, An empirical model of large-batch training (arXiv
+  1812.06162), appendix A.1.
+  """
+  if not isinstance(group_gradients, GroupGradients):
+    raise ValueError(
+      f"group_gradients must be GroupGradients, but {type(group_gradients).__name__} was found."
+    )
+  counts = _gradients.sizes(group_gradients.counts)
+  _validate.shape("counts of the GroupGradients", counts, "[K]", (None,))
+  groups = counts.shape[0]
+  if groups < 2:
+    raise ValueError(f"noise_scale needs at least 2 groups, but {groups} was found.")
+  population = _gradients.shares(counts, 0)
+  squared_norm, between = jnp.zeros([], jnp.float32), jnp.zeros([], jnp.float32)
+  for leaf in jax.tree.leaves(group_gradients.grads):
+    terms = [term.astype(jnp.float32) for term in _gradients.terms(leaf, counts)]
+    mean = _gradients.combine(terms, population)
+    squared_norm += jnp.sum(jnp.square(mean))
+    for share, term in zip(population, terms, strict=True):
+      between += share * jnp.sum(jnp.square(term - mean))
+  batch = jnp.sum(counts)
+  trace = between * batch / (groups - 1)
+  unbiased = squared_norm - trace / batch
+  scale = jnp.where(unbiased > 0.0, trace / jnp.where(unbiased > 0.0, unbiased, 1.0), jnp.inf)
+  balanced = jnp.logical_and(jnp.max(counts) - jnp.min(counts) <= 1.0, jnp.min(counts) > 0.0)
+  estimate = NoiseScale(scale, trace, unbiased)
+  return jax.tree.map(lambda x: jnp.where(balanced, x, jnp.nan), estimate)
+
+
+def suggest_num_clusters(batch_size: int, noise_scale: jax.typing.ArrayLike) -> int:
+  """How many groups of about one noise scale a batch holds.
+
+  The paper sets `K = B / B_opt` with the best batch size `B_opt` found by trial (64 in its figures);
+  the noise scale is an estimate of it that needs no trial. It grows in training: take the value of
+  the phase that matters.
+
+  Args:
+    batch_size: B.
+    noise_scale: an average of `gq.noise_scale`, as a concrete number.
+
+  Returns:
+    K between 1 and B; 1 where the noise scale is infinite or NaN.
+
+  Raises:
+    ValueError: if `batch_size` is below 1.
+
+  Example:
+    >>> import gq_optax as gq
+    >>> gq.suggest_num_clusters(512, 64.0)
+    8
+
+  Reference: Al Hasib, Grad Queue (arXiv 2404.16917), section 3.3; McCandlish, Kaplan, Amodei
+  (arXiv 1812.06162).
+  """
+  batch_size = _validate.static_int("batch_size", batch_size, 1)
+  if isinstance(noise_scale, jax.core.Tracer):
+    raise ValueError(
+      "suggest_num_clusters fixes an array shape and needs a concrete noise_scale, but a traced one"
+      " was found. Call it outside jit."
+    )
+  scale = float(noise_scale)
+  if math.isnan(scale):
+    return 1
+  # Without noise (0) every example is a group of its own.
+  return max(1, round(batch_size / max(scale, 1.0)))
+
+
+def gradient_diversity(per_example: optax.Updates) -> jax.Array:
+  r"""How much the gradients of a batch differ: 1 / B if all agree, 1 if they are orthogonal.
+
+  .. math:: \Delta = \frac{\sum_i \| g_i \|^2}{\| \sum_i g_i \|^2}
+
+  Batches up to about :math:`B \Delta` speed training up as much as that many single steps.
+
+  Args:
+    per_example: pytree of `[B, *p]` leaves.
+
+  Returns:
+    float32 `[]`; infinite if the gradients cancel, NaN if all are 0.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> print(gq.gradient_diversity(jnp.eye(4)), gq.gradient_diversity(jnp.ones((4, 2))))
+    1.0 0.25
+
+  Reference: Yin et al., Gradient diversity (arXiv 1706.05699), definition 1.
+  """
+  leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(per_example)]
+  each = optax.tree.norm(leaves, squared=True)
+  total = optax.tree.norm([jnp.sum(leaf, axis=0) for leaf in leaves], squared=True)
+  return each / total
