@@ -65,8 +65,8 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
             B_{simple} = \mathrm{tr}\,\Sigma / |G|^2
 
   the unbiased estimates of McCandlish et al. with the groups as small batches and their mean
-  :math:`G_B` as the large one. The ratio of two noisy estimates is noisy and biased: average `trace`
-  and `squared_norm` over some steps, then divide.
+  :math:`G_B` as the large one. The ratio of two noisy estimates is noisy and biased: average
+  `trace` and `squared_norm` over some steps, then divide.
 
   Only for groups drawn at random, by `gq.random_groups`. K-means puts similar gradients together:
   their group means differ by selection, not by noise, and the estimate would be far too large. As
@@ -121,9 +121,9 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
 def suggest_num_clusters(batch_size: int, noise_scale: jax.typing.ArrayLike) -> int:
   """How many groups of about one noise scale a batch holds.
 
-  The paper sets `K = B / B_opt` with the best batch size `B_opt` found by trial (64 in its figures);
-  the noise scale is an estimate of it that needs no trial. It grows in training: take the value of
-  the phase that matters.
+  The paper sets `K = B / B_opt` with the best batch size `B_opt` found by trial (64 in its
+  figures); the noise scale is an estimate of it that needs no trial. It grows in training: take the
+  value of the phase that matters.
 
   Args:
     batch_size: B.

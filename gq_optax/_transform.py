@@ -131,10 +131,8 @@ def grad_queue(
     _validate.real("update_norm", update_norm, 0.0, open_low=True)
   if queue_dtype is not None and not jnp.issubdtype(queue_dtype, jnp.floating):
     raise ValueError(f"queue_dtype must be a real floating dtype, but {queue_dtype} was found.")
-  prng = _validate.prng_key("key", key)
+  _validate.key("key", key)
   weigh = functools.partial(delta_rho, rho=rho) if scarcity is None else scarcity
-  # Delta_rho with rho = 1 is the identity; saying so here makes it one bit by bit.
-  enabled = jnp.asarray(rho) > 1.0 if scarcity is None else jnp.asarray(True)
 
   def init_fn(params):
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -160,7 +158,9 @@ def grad_queue(
       length = _length.effective_length(losses, shortest, longest)
       active = queue.count > shortest
     length = jnp.minimum(length, queue.count)
-    active = jnp.logical_and(active, enabled)
+    if scarcity is None:
+      # Delta_rho with rho = 1 is the identity; not applying it makes it one bit by bit.
+      active = jnp.logical_and(active, jnp.asarray(rho) > 1.0)
     in_window = _queue.window(queue, length) if adaptive else None
 
     def leaf(term, rounded, slots):
@@ -222,7 +222,7 @@ def grad_queue(
       raise ValueError(
         f"num_clusters must be at most the batch size ({batch_size}), but {num_clusters} was found."
       )
-    sketch_key, kmeans_key = jax.random.split(prng)
+    sketch_key, kmeans_key = jax.random.split(_validate.prng_key("key", key))
     if embeddings is None:
       if embed is None:
         embeddings = _embeddings.unit_sketch(per_example, sketch_key)

@@ -60,18 +60,23 @@ def floating(name: str, value: Any) -> None:
     raise ValueError(f"{name} must have a real floating dtype, but {dtype} was found.")
 
 
-def prng_key(name: str, key: Any) -> jax.Array:
-  """A PRNG key out of an int (also a traced one), a typed key, or a raw uint32 key."""
-  if isinstance(key, bool):
-    raise ValueError(f"{name} must be an int or a PRNG key, but {key!r} was found.")
-  if isinstance(key, numbers.Integral):
-    return jax.random.key(int(key))
-  if isinstance(key, jax.Array):
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-      if key.shape == ():
-        return key
-    elif key.shape == () and jnp.issubdtype(key.dtype, jnp.integer):
-      return jax.random.key(key)
-    elif key.shape == (2,) and key.dtype == jnp.uint32:
-      return jax.random.wrap_key_data(key)
-  raise ValueError(f"{name} must be an int or one PRNG key, but {key!r} was found.")
+def key(name: str, value: Any) -> None:
+  """An int (also a traced one), a typed PRNG key, or a raw uint32 key. Makes no array."""
+  if isinstance(value, jax.Array):
+    typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    scalar = value.shape == () and (typed or jnp.issubdtype(value.dtype, jnp.integer))
+    if scalar or (value.shape == (2,) and value.dtype == jnp.uint32):
+      return
+  elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+    return
+  raise ValueError(f"{name} must be an int or one PRNG key, but {value!r} was found.")
+
+
+def prng_key(name: str, value: Any) -> jax.Array:
+  """A typed PRNG key out of anything that `key` accepts."""
+  key(name, value)
+  if isinstance(value, jax.Array) and value.shape == (2,):
+    return jax.random.wrap_key_data(value)
+  if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+    return value
+  return jax.random.key(value)
