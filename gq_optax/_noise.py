@@ -118,7 +118,7 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
   return jax.tree.map(lambda x: jnp.where(balanced, x, jnp.nan), estimate)
 
 
-def suggest_num_clusters(batch_size: int, noise_scale: jax.typing.ArrayLike) -> int:
+def suggest_num_clusters(batch_size: int, noise_scale: float | jax.Array) -> int:
   """How many groups of about one noise scale a batch holds.
 
   The paper sets `K = B / B_opt` with the best batch size `B_opt` found by trial (64 in its
