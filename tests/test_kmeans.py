@@ -76,9 +76,7 @@ def test_several_empty_groups_take_the_farthest_rows_in_order():
 def test_seeding_is_as_good_as_scikit_learns(seed):
   x = blobs(seed, rows=400, centers=8, spread=0.5)
   ours = [gq.kmeans(x, 8, key=k, num_iters=20).inertia for k in range(10)]
-  oracle = [
-    sklearn.cluster.KMeans(8, n_init=1, random_state=k).fit(x).inertia_ for k in range(10)
-  ]
+  oracle = [sklearn.cluster.KMeans(8, n_init=1, random_state=k).fit(x).inertia_ for k in range(10)]
   assert np.median(ours) <= 1.1 * np.median(oracle)
 
 
