@@ -4,10 +4,13 @@
 import pathlib
 import re
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.standard_promotion  # they run under the rules that their readers have
 def test_python_blocks_run():
   blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
   assert len(blocks) >= 2

@@ -1,0 +1,21 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Strict numerics around every test: no implicit promotion of dtypes or ranks."""
+
+import jax
+import pytest
+
+
+def pytest_configure(config):
+  config.addinivalue_line(
+    "markers",
+    "standard_promotion: code of others runs in this test that needs JAX's usual promotion rules",
+  )
+
+
+@pytest.fixture(autouse=True)
+def strict_numerics(request):
+  if request.node.get_closest_marker("standard_promotion"):
+    yield
+    return
+  with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+    yield

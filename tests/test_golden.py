@@ -1,0 +1,146 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The paper's own figures: the curves of Figure 3 and the three lemmas of appendix A."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gq_optax as gq
+
+# Momentum on f(t) = 1 if t % 10 == 9 else -1/r, with beta = .9, rho = 3, L = 3, read to 4 digits.
+FIGURE_3 = {
+  10: """-.1 -.19 -.271 -.3439 -.3428 -.3419 -.341 -.3403 -.3396 2.6944 2.3542 2.0481 1.7726 1.562
+         1.3725 1.2019 1.0484 .9102 .7858 3.7073 3.2658 2.8685 2.511 2.2265 1.9705 1.7402 1.5328
+         1.3462 1.1782""",
+  5: """-.2 -.38 -.542 -.6878 -.6857 -.6838 -.6821 -.6805 -.6791 2.3888 2.0085 1.6662 1.3582 1.1557
+        .9734 .8094 .6618 .529 .4094 3.3685 2.8902 2.4598 2.0724 1.7985 1.5519 1.3301 1.1304 .9507
+        .789""",
+  3: """-.3333 -.6333 -.9033 -1.1463 -1.1428 -1.1396 -1.1368 -1.1342 -1.1319 1.9813 1.5475 1.157
+        .8056 .6139 .4414 .2862 .1464 .0207 -.0925 2.9168 2.3894 1.9147 1.4876 1.2277 .9938 .7833
+        .5939 .4234 .2699""",
+}
+BETA = 0.9
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def momenta(signal, queue_length, rho=3.0):
+  """The momentum after each step of a scalar signal, through the public chain."""
+  queue = gq.grad_queue(queue_length, rho) if queue_length else optax.identity()
+  tx = optax.chain(queue, optax.sgd(1.0, momentum=BETA))
+
+  def step(state, gradient):
+    update, state = tx.update(gradient, state)
+    return state, -update
+
+  return jax.lax.scan(step, tx.init(signal[0]), signal)[1]
+
+
+@pytest.mark.parametrize("r", FIGURE_3)
+def test_figure_3(r):
+  expected = np.array(FIGURE_3[r].split(), np.float32)
+  assert len(expected) == 29
+  signal = jnp.array([1.0 if t % 10 == 9 else -1.0 / r for t in range(29)])
+  found = momenta(signal, 3)
+  print(f"r = {r}: largest error {np.abs(found - expected).max():.2e}")
+  chex.assert_trees_all_close(found, expected, atol=1e-4, rtol=0.0)
+
+
+@pytest.mark.parametrize(
+  "wrap", [lambda g: g[None], lambda g: gq.GroupGradients(g[None], jnp.ones(1))]
+)
+def test_figure_3_from_a_batch_of_one(wrap):
+  """Per-example and group gradients of one group are the mean gradient; here by `gq_sgd`."""
+  tx = gq.gq_sgd(1.0, momentum=BETA)
+  update, state = jax.jit(tx.update), tx.init(jnp.zeros([]))
+  for t, expected in enumerate(FIGURE_3[10].split()):
+    result, state = update(wrap(jnp.float32(1.0 if t % 10 == 9 else -0.1)), state)
+    np.testing.assert_allclose(-result, float(expected), atol=1e-4, rtol=0.0)
+
+
+LENGTH = 24  # of every signal below, so that it compiles once
+
+
+def periodic(common, rare, period):
+  """The signal u, .., u, C: the spike first comes at t = period - 1."""
+  return jnp.where(jnp.arange(LENGTH) % period == period - 1, rare, common).astype(jnp.float32)
+
+
+def geometric(count):
+  """beta_x = 1 + beta + ... + beta^(x - 1)."""
+  return (BETA**count - 1) / (BETA - 1)
+
+
+periods = st.integers(2, LENGTH)
+sizes = st.floats(1e-3, 1e3)
+signs = st.sampled_from([-1.0, 1.0])
+property_test = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@property_test
+@given(period=periods, common=sizes, sign=signs, excess=st.sampled_from([0.5, 0.99, 1.01, 3.0]))
+def test_lemma_3_1_plain_momentum_follows_a_spike_only_above_the_threshold(
+  period, common, sign, excess
+):
+  threshold = BETA * geometric(period - 1)
+  rare = -sign * common * threshold * excess
+  first_spike = momenta(periodic(sign * common, rare, period), 0)[period - 1]
+  assert (jnp.sign(first_spike) == jnp.sign(rare)) == (excess > 1)
+
+
+def test_lemma_3_1_thresholds():
+  assert BETA * geometric(2) == pytest.approx(1.71)
+  assert BETA * geometric(8) == pytest.approx(5.13, abs=0.005)
+
+
+@property_test
+@given(
+  queue_length=st.integers(2, 7),
+  where=st.integers(0, 6),
+  common=st.floats(-1e3, 1e3, width=32),
+  rare=st.floats(-1e3, 1e3, width=32),
+  rho=st.floats(1.01, 10.0),
+)
+def test_lemma_3_2_the_common_value_is_damped_by_the_length(queue_length, where, common, rare, rho):
+  if abs(common - rare) <= 1e-3 * max(abs(common), abs(rare)):
+    rare = common + 1.0 + abs(common)
+  signal = jnp.full(LENGTH, common, jnp.float32)
+  # Behind the first gradient comes the queue: one C at any place among L - 1 values u.
+  signal = signal.at[1 + where % queue_length].set(rare)
+  before, after = momenta(signal, queue_length, rho)[queue_length : queue_length + 2]
+  found = after - BETA * before
+  expected = max((queue_length - 1) ** -0.5, 1 / rho) * common
+  # What the subtraction of two momenta loses is relative to them.
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * abs(before) + 1e-7)
+
+
+@property_test
+@given(
+  queue_length=st.integers(1, 5),
+  period=st.integers(2, 20),
+  common=sizes,
+  sign=signs,
+  rho=st.floats(1.1, 8.0),
+)
+def test_lemma_3_3_scarcity_lowers_the_threshold_by_rho_to_rho_squared(
+  queue_length, period, common, sign, rho
+):
+  plain = BETA * geometric(period - 1)
+
+  def follows(ratio):
+    rare = -sign * common * ratio
+    first_spike = momenta(periodic(sign * common, rare, period), queue_length, rho)[period - 1]
+    return bool(jnp.sign(first_spike) == jnp.sign(rare))
+
+  if period >= queue_length + 2:
+    assert follows(1.01 * plain / rho)
+    assert not follows(0.99 * plain / rho**2)
+  else:  # the spike comes before anything is weighted
+    assert follows(1.01 * plain)
+    assert not follows(0.99 * plain)
