@@ -1,0 +1,69 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The examples run, learn, fill their queues and compile their step once."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.training.train_state import TrainState
+
+import gq_optax as gq
+from examples import linen_loop, nnx_loop
+
+EXAMPLES = {
+  "linen": (linen_loop.main, {}, "train_step"),
+  "linen plain": (linen_loop.main, {"plain": True}, "plain_step"),
+  "nnx": (nnx_loop.main, {}, "train_step"),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name, caplog, capsys):
+  main, options, step = EXAMPLES[name]
+  with jax.log_compiles():
+    figures = main(epochs=10, batch_size=128, **options)
+  compiled = [r for r in caplog.messages if r.startswith(f"Compiling jit({step})")]
+  assert len(compiled) == 1
+
+  losses = [float(loss) for loss in re.findall(r"loss (\S+)", capsys.readouterr().out)]
+  assert len(losses) == 10
+  assert np.isfinite(losses).all()
+  assert losses[0] > losses[1] > losses[2]  # three steps each
+  assert losses[-1] < losses[0] / 2
+
+  assert figures["queued"] > 8  # the longest queue of the examples
+  assert figures["skipped"] == 0
+  assert figures["mean_weight"] != 1.0  # so the queue is in use
+  assert figures["group_count/0"] + figures["group_count/1"] == 128
+  assert 0.5 < figures["balanced_accuracy"] <= 1.0  # guessing gives 0.1
+  assert 0.5 < figures["accuracy"] <= 1.0
+
+
+@pytest.mark.parametrize("main", [linen_loop.main, nnx_loop.main])
+@pytest.mark.parametrize("batch_size", [63, 100_000])
+def test_batch_size_out_of_range(main, batch_size):
+  with pytest.raises(ValueError, match=r"batch_size must be in \[64, \d+\], but"):
+    main(epochs=1, batch_size=batch_size)
+
+
+def test_seed_decides_the_split():
+  for module in (linen_loop, nnx_loop):
+    first, again, other = (module.long_tailed_digits(seed) for seed in (0, 0, 1))
+    for a, b in zip(first, again, strict=True):
+      np.testing.assert_array_equal(a, b)
+    assert first[0].shape != other[0].shape or not np.array_equal(first[0], other[0])
+    counts = np.bincount(first[2], minlength=10)
+    assert counts[0] > 5 * counts[9] > 0
+
+
+def test_group_gradients_through_the_train_state_of_flax():
+  tx = optax.chain(gq.grad_queue(num_clusters=2, track=True), optax.sgd(1.0))
+  state = TrainState.create(apply_fn=None, params={"w": jnp.zeros(3)}, tx=tx)
+  grads = {"w": jnp.stack([jnp.ones(3), jnp.full(3, 5.0)])}
+  groups = gq.GroupGradients(grads, counts=jnp.array([3.0, 1.0]))
+  state = jax.jit(lambda state, groups: state.apply_gradients(grads=groups))(state, groups)
+  np.testing.assert_allclose(state.params["w"], -2.0)  # minus the mean: (3 * 1 + 1 * 5) / 4
+  assert gq.diagnostics(state.opt_state)["queued"] == 1

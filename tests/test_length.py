@@ -1,0 +1,99 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The effective queue length: how long has the loss been falling?"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import effective_length
+
+import gq_optax as gq
+from gq_optax import _length
+
+
+def window(losses, longest):
+  state = _length.init(longest)
+  for loss in losses:
+    state = _length.push(state, jnp.float32(loss), jnp.asarray(True))
+  return state
+
+
+@pytest.mark.parametrize(
+  ("losses", "distance"),
+  [
+    ([5, 4, 3, 2, 1], 3),  # the example of the rule: five losses hold four sums, three steps
+    ([1, 1, 1, 1, 1], 0),  # flat
+    ([1, 2, 3, 4, 5], 0),  # rising
+    ([9, 5, 9, 2, 1], 2),  # one bump is smoothed by the sum of two
+    ([9, 1, 9, 1, 9], 0),
+    ([3, 2, 1, 2], 0),  # rose at last
+    ([5], 0),
+    ([5, 4], 0),  # a single sum has nothing to be compared with
+    ([5, 4, 3], 1),
+  ],
+)
+def test_by_hand(losses, distance):
+  assert _length.effective_length(window(losses, 10), 0, 10) == distance
+
+
+@pytest.mark.parametrize("bounds", [(1, 2), (2, 5), (4, 4)])
+def test_bounds(bounds):
+  assert _length.effective_length(window([3, 3, 3], bounds[1]), *bounds) == bounds[0]
+  assert _length.effective_length(window(range(30, 0, -1), bounds[1]), *bounds) == bounds[1]
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(1, 6))
+def test_like_the_twin(losses, longest):
+  recent = losses[-(longest + 2) :]  # what the window keeps
+  expected = effective_length(recent, 1, longest)
+  assert _length.effective_length(window(losses, longest), 1, longest) == expected
+
+
+def test_what_is_not_finite_is_not_recorded():
+  state = window([3, 2], 3)
+  for value, accept in ((jnp.nan, True), (jnp.inf, True), (1.0, False)):
+    chex.assert_trees_all_equal(_length.push(state, jnp.float32(value), jnp.asarray(accept)), state)
+
+
+def test_the_length_decides_what_the_statistics_are_of():
+  """With the loss falling the window is long; when it stops, short, whatever lies further back."""
+  tx = gq.grad_queue((1, 4), track=True)
+  update, state = jax.jit(tx.update), tx.init(jnp.zeros([]))
+  gradients = [8.0, 1.0, 2.0, 1.0, 2.0, 1.0, 1.5]
+  for step, g in enumerate(gradients[:-1]):
+    _, state = update(jnp.float32(g), state, value=10.0 - step)
+  falling, fell = update(jnp.float32(1.5), state, value=1.0)
+  rising, rose = update(jnp.float32(1.5), state, value=99.0)
+  assert (gq.diagnostics(fell)["effective_length"], gq.diagnostics(rose)["effective_length"]) == (
+    4,
+    1,
+  )
+  history = np.array(gradients[2:6])
+  z = abs(1.5 - history.mean()) / history.std()
+  np.testing.assert_allclose(falling, 1.5 * np.clip(z, 1 / 3, 3), rtol=1e-6)
+  np.testing.assert_allclose(rising, 1.5 * 3.0)  # one entry: sigma is 0, and g is not the mean
+
+
+def test_weighting_starts_with_the_shortest_length():
+  tx = gq.grad_queue((2, 9))
+  update, state = jax.jit(tx.update), tx.init(jnp.zeros([]))
+  found = []
+  for _ in range(5):
+    result, state = update(jnp.float32(1.0), state, value=0.0)
+    found.append(float(result))
+  np.testing.assert_allclose(found, [1, 1, 1, 1 / 3, 1 / 3], rtol=1e-6)
+
+
+def test_group_losses_stand_in_for_value():
+  counts = jnp.array([3, 0, 1])
+  losses = jnp.array([2.0, jnp.nan, 6.0])
+  tx = gq.grad_queue((1, 3))
+  state = tx.init(jnp.zeros(2))
+  groups = gq.GroupGradients(jnp.ones((3, 2)), counts, losses)
+  _, from_groups = tx.update(groups, state)
+  _, from_value = tx.update(groups, state, value=3.0)
+  chex.assert_trees_all_close(from_groups, from_value)
