@@ -81,15 +81,14 @@ def mean_and_std(
   # The loop over the L slots is unrolled: XLA makes one pass over memory of it, while a reduction
   # over the leading axis is ten times slower on CPU and needs temporaries. A quarter of the
   # difference of two finite numbers is always finite.
-  size: jax.Array
   entries = [slots[i].astype(dtype) * 0.25 for i in range(length)]
   reference = slots.at[newest].get(mode="promise_in_bounds").astype(dtype) * 0.25
   deviations = [entry - reference for entry in entries]
-  if in_window is None:
-    size = jnp.asarray(length, dtype)
-  else:
+  # A scalar to multiply by: dividing arrays, XLA would write all the deviations out first.
+  share: jax.Array | float = 1.0 / length
+  if in_window is not None:
     deviations = [jnp.where(i, d, 0.0) for i, d in zip(in_window, deviations, strict=True)]
-    size = jnp.sum(jnp.stack(in_window), dtype=dtype)
+    share = 1.0 / jnp.sum(jnp.stack(in_window), dtype=dtype)
 
   largest = jnp.abs(deviations[0])
   for deviation in deviations[1:]:
@@ -99,11 +98,11 @@ def mean_and_std(
   unscale = jnp.where(large, 2.0**66, 2.0**-48).astype(dtype)
 
   scaled = [d * scale for d in deviations]
-  mean = sum(scaled) / size
+  mean = sum(scaled) * share
   squares = [jnp.square(d - mean) for d in scaled]
   if in_window is not None:
     squares = [jnp.where(i, s, 0.0) for i, s in zip(in_window, squares, strict=True)]
-  std = jnp.sqrt(sum(squares) / size)
+  std = jnp.sqrt(sum(squares) * share)
   return (reference + mean * unscale) * 4.0, std * unscale * 4.0
 
 

@@ -69,6 +69,7 @@ def grad_queue(
   ================================  ==============================================================
   at most L gradients seen          every weight is exactly 1; groups combine as always
   sigma = 0                         weight 1/rho where g equals mu, else rho
+  several groups                    c_k equals mu if they differ by at most 4 units of rounding
   rho = 1                           every weight is 1: the same as without `grad_queue`, bit by bit
   a NaN or Inf in the gradient      the raw mean gradient passes on, the state stays as it was
   the weighted update overflows     the update passes on, the gradient is not queued
@@ -166,9 +167,10 @@ def grad_queue(
     def leaf(term, rounded, slots):
       newest = (queue.index - 1) % longest
       mean, std = _queue.mean_and_std(slots, newest, in_window)
-      weights = [
-        jnp.where(active, _checked(weigh, g.astype(mean.dtype), mean, std), 1.0) for g in rounded
-      ]
+      compared = [g.astype(mean.dtype) for g in rounded]
+      if len(compared) > 1:
+        compared = [_without_rounding(g, mean) for g in compared]
+      weights = [jnp.where(active, _checked(weigh, g, mean, std), 1.0) for g in compared]
       parts = [w * g.astype(w.dtype) for w, g in zip(weights, term, strict=True)]
       return (parts[0] if len(parts) == 1 else _gradients.combine(parts, batch.shares)), weights
 
@@ -272,6 +274,16 @@ def _round_to(terms: list[list[jax.Array]], slots: optax.Updates) -> list[list[j
     return jax.lax.optimization_barrier([term.astype(dtype) for term in leaf])
 
   return [rounded(t, s.dtype) for t, s in zip(terms, jax.tree.leaves(slots), strict=True)]
+
+
+def _without_rounding(g: jax.Array, mean: jax.Array) -> jax.Array:
+  """`g`, or the queue's mean where the two differ by no more than rounding.
+
+  Where all examples have the same gradient, the means of groups of different sizes differ in the
+  last bits, and so does what the queue holds: the weight would be one noise over another.
+  """
+  rounding = 4.0 * float(jnp.finfo(mean.dtype).eps)
+  return jnp.where(jnp.abs(g - mean) <= rounding * jnp.abs(mean), mean, g)
 
 
 def _norm_scale(update_norm, update, raw):

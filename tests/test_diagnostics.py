@@ -1,0 +1,143 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The figures against NumPy, found in any nest of transformations."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gq_optax as gq
+
+
+def cosine(a, b):
+  return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def test_figures_of_a_mean_gradient():
+  tx = gq.grad_queue(2, rho=3.0, track=True)
+  update, state = jax.jit(tx.update), tx.init(jnp.zeros(4))
+  history = np.array([[9, 9, 9, 9], [1, 0, 5, 2], [3, 0, 5, 4]], np.float32)
+  for g in history:
+    result, state = update(jnp.asarray(g), state)
+    figures = gq.diagnostics(state)
+    assert (figures["mean_weight"], figures["amplified"], figures["damped"]) == (1, 0, 0)
+    assert (figures["cosine"], figures["norm_ratio"]) == pytest.approx((1, 1))
+  gradient = np.array([4.0, 1.0, 5.0, 4.0], np.float32)
+  weights = np.array([2.0, 3.0, 1 / 3, 1.0])  # mean and std of the last two: 2 1, 0 0, 5 0, 3 1
+  result, state = update(jnp.asarray(gradient), state)
+  np.testing.assert_allclose(result, weights * gradient, rtol=1e-6)
+  figures = gq.diagnostics(state)
+  assert set(figures) == {
+    *("effective_length", "mean_weight", "amplified", "damped"),
+    *("cosine", "norm_ratio", "queued", "skipped"),
+  }
+  chex.assert_shape(list(figures.values()), ())
+  assert (figures["effective_length"], figures["queued"], figures["skipped"]) == (2, 4, 0)
+  np.testing.assert_allclose(figures["mean_weight"], weights.mean(), rtol=1e-6)
+  assert (figures["amplified"], figures["damped"]) == (0.5, 0.25)
+  np.testing.assert_allclose(figures["cosine"], cosine(weights * gradient, gradient), rtol=1e-6)
+  ratio = np.linalg.norm(weights * gradient) / np.linalg.norm(gradient)
+  np.testing.assert_allclose(figures["norm_ratio"], ratio, rtol=1e-6)
+
+
+def test_figures_of_groups():
+  tx = gq.grad_queue(1, num_clusters=3, group_exponent=1.0, track=True)
+  update, state = jax.jit(tx.update), tx.init(jnp.zeros(2))
+  embeddings = jnp.repeat(jnp.array([[0.0], [10.0], [100.0]]), jnp.array([1, 2, 5]), axis=0)
+  embeddings = embeddings + 0.01 * jnp.arange(8.0)[:, None]
+  per_example = jnp.stack([jnp.arange(8.0), jnp.ones(8)], axis=1)
+  for _ in range(3):
+    result, state = update(per_example, state, embeddings=embeddings)
+  figures = gq.diagnostics(state)
+  counts = [float(figures[f"group_count/{k}"]) for k in range(3)]
+  assert sorted(counts) == [1, 2, 5]
+  expected = sum(((g - g.mean()) ** 2).sum() for g in np.split(np.asarray(embeddings), [1, 3]))
+  np.testing.assert_allclose(figures["inertia"], expected, rtol=1e-3)
+  # First coordinate: group means 0, 1.5, 5 against the constant mean 3.5; sigma is 0, so all rho.
+  # Second: constant 1, damped to 1/3.
+  np.testing.assert_allclose(result, [3 * 6.5 / 3, 1 / 3], rtol=1e-5)
+  assert figures["mean_weight"] == pytest.approx((3 + 1 / 3) / 2)
+  assert (figures["amplified"], figures["damped"]) == pytest.approx((0.5, 0.5))
+
+
+def test_a_skipped_step_is_counted_and_keeps_the_figures():
+  tx = gq.grad_queue(2, track=True)
+  _, state = tx.update(jnp.ones(3), tx.init(jnp.zeros(3)))
+  before = gq.diagnostics(state)
+  _, state = tx.update(jnp.array([1.0, jnp.nan, 0.0]), state)
+  after = gq.diagnostics(state)
+  assert (before.pop("skipped"), after.pop("skipped")) == (0, 1)
+  chex.assert_trees_all_equal(after, before)
+  chex.assert_tree_all_finite(after)
+
+
+@pytest.mark.parametrize("gradient", [0.0, 1e-36, 1e38])
+def test_norms_of_extreme_gradients(gradient):
+  tx = gq.grad_queue(1, rho=2.0, track=True)
+  state = tx.init(jnp.zeros(50))
+  for _ in range(4):
+    _, state = jax.jit(tx.update)(jnp.full(50, gradient), state)
+  figures = gq.diagnostics(state)
+  assert figures["cosine"] == pytest.approx(1.0)
+  assert figures["norm_ratio"] == pytest.approx(0.5 if gradient else 1.0)
+
+
+@pytest.mark.standard_promotion  # wrappers of Optax
+def test_found_in_any_nest():
+  def wrapped(tx):
+    return optax.MultiSteps(optax.apply_if_finite(tx, 3), 1)
+
+  inner = optax.chain(optax.clip(9.0), gq.grad_queue(track=True), optax.adam(0.1))
+  labels = {"a": "x", "b": "y"}
+  nests = [
+    optax.named_chain(("first", inner)),
+    wrapped(inner),
+    optax.masked(inner, {"a": True, "b": False}),
+    optax.partition({"x": inner, "y": optax.sgd(0.1)}, labels),
+    optax.inject_hyperparams(gq.gq_sgd, ("queue_length", "num_clusters", "key", "track"))(
+      0.1, track=True
+    ),
+  ]
+  params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+  for tx in nests:
+    _, state = jax.jit(tx.update)(params, tx.init(params), params)
+    assert gq.diagnostics(state)["queued"] == 1
+    assert jax.jit(gq.diagnostics)(state)["queued"] == 1  # inside a compiled step, too
+
+
+def test_several_are_numbered():
+  tx = optax.chain(gq.grad_queue(2, track=True), gq.grad_queue(3, track=True))
+  figures = gq.diagnostics(tx.init(jnp.zeros(2)))
+  assert {"0/queued", "1/queued"} <= set(figures)
+  assert "queued" not in figures
+
+
+def test_errors():
+  with pytest.raises(ValueError, match=r"opt_state must hold .* none was found"):
+    gq.diagnostics(optax.sgd(0.1).init(jnp.zeros(2)))
+  with pytest.raises(ValueError, match="track=True"):
+    gq.diagnostics(gq.grad_queue().init(jnp.zeros(2)))
+
+
+def test_tracking_does_not_change_training():
+  plain, tracked = gq.grad_queue(2), gq.grad_queue(2, track=True)
+  states = plain.init(jnp.zeros(3)), tracked.init(jnp.zeros(3))
+  for step in range(6):
+    gradient = jnp.sin(jnp.arange(3.0) + step)
+    a, plain_state = jax.jit(plain.update)(gradient, states[0])
+    b, tracked_state = jax.jit(tracked.update)(gradient, states[1])
+    states = plain_state, tracked_state
+    chex.assert_trees_all_close(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("queue_dtype", [None, jnp.bfloat16])
+@pytest.mark.parametrize("queue_length", [3, (2, 7)])
+def test_state_bytes_is_exact(queue_length, queue_dtype):
+  params = {"w": jnp.zeros((7, 5)), "b": jnp.zeros(5, jnp.bfloat16)}
+  tx = gq.gq_adam(0.1, queue_length=queue_length, queue_dtype=queue_dtype, track=True)
+  allocated = sum(leaf.nbytes for leaf in jax.tree.leaves(tx.init(params)))
+  assert gq.state_bytes(tx, params) == allocated
+  shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+  assert gq.state_bytes(tx, shapes) == allocated
