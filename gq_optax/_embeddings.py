@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _validate
+from gq_optax import _kmeans, _validate
 
 
 def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> jax.Array:
@@ -63,9 +63,7 @@ def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> j
 
 def unit_sketch(per_example_tree: optax.Updates, key: jax.Array, dim: int = 64) -> jax.Array:
   """Sketches of length one: K-means on them groups gradients by direction, whatever their size."""
-  rows = sketch(per_example_tree, dim, key)
-  norm = jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True))
-  return rows / jnp.where(norm > 0.0, norm, 1.0)
+  return _kmeans.unit_rows(sketch(per_example_tree, dim, key))
 
 
 def _sketch_leaf(leaf, dim, key):

@@ -63,6 +63,7 @@ def measure(
 ) -> Figures:
   """The figures of this step; of a step that is not accepted only its number is kept."""
   size = max(sum(leaf[0].size for leaf in weights), 1)
+  largest = jnp.finfo(jnp.float32).max
 
   def mean(function):
     total = jnp.zeros([], jnp.float32)
@@ -77,7 +78,8 @@ def measure(
   safe_raw = jnp.where(comparable, raw_norm, 1.0)
   product = optax.tree.vdot(_scaled(batch.raw, raw_scale), _scaled(update, scale))
   cosine = product / (safe_raw * jnp.where(comparable, norm, 1.0))
-  ratio = norm / safe_raw * (scale / raw_scale)
+  # Groups may cancel to next to nothing: then the ratio is beyond what float32 holds.
+  ratio = jnp.minimum(norm / safe_raw * (scale / raw_scale), largest)
   figures = Figures(
     effective_length=length,
     mean_weight=mean(lambda w: w),
@@ -86,7 +88,7 @@ def measure(
     cosine=jnp.where(comparable, jnp.clip(cosine, -1.0, 1.0), 1.0),
     norm_ratio=jnp.where(raw_norm > 0.0, jnp.where(comparable, ratio, 0.0), 1.0),
     group_counts=batch.counts,
-    inertia=batch.inertia,
+    inertia=jnp.minimum(batch.inertia, largest),
     skipped=previous.skipped,
   )
   skipped = previous._replace(skipped=optax.safe_increment(previous.skipped))

@@ -28,8 +28,9 @@ class GroupGradients(NamedTuple):
 
 
 def sizes(counts: jax.Array) -> jax.Array:
-  """Group sizes as float32; a negative count is an empty group."""
-  return jnp.maximum(jnp.asarray(counts).astype(jnp.float32), 0.0)
+  """Group sizes as float32; a count that is negative or NaN is an empty group."""
+  counts = jnp.asarray(counts).astype(jnp.float32)
+  return jnp.where(counts > 0.0, counts, 0.0)
 
 
 def shares(counts: jax.Array, exponent: jax.typing.ArrayLike) -> jax.Array:
@@ -61,8 +62,10 @@ def combine(terms: list[jax.Array], weights: jax.Array) -> jax.Array:
   return functools.reduce(jnp.add, parts)
 
 
-def group_means(per_example: optax.Updates, labels: jax.Array, num_groups: int) -> GroupGradients:
-  r"""The mean gradient of each group out of per-example gradients.
+def group_means(
+  per_example: optax.Updates, labels: jax.Array, num_groups: int
+) -> tuple[GroupGradients, optax.Updates]:
+  r"""The mean gradient of each group, and that of the batch, out of per-example gradients.
 
   .. math:: c_k = \tfrac{1}{n_k} \sum_{i: k(i) = k} g_i
 
@@ -72,9 +75,11 @@ def group_means(per_example: optax.Updates, labels: jax.Array, num_groups: int) 
     num_groups: K.
 
   Returns:
-    `GroupGradients` in float32 or wider.
+    `GroupGradients` in float32 or wider, and the mean over all examples in the gradients' dtype.
   """
   member = jax.nn.one_hot(labels, num_groups, dtype=jnp.float32)
+  # A last group of all: in the mean made of the others, 0 times infinity would be NaN.
+  member = jnp.concatenate([member, jnp.ones((labels.shape[0], 1), jnp.float32)], axis=1)
   counts = jnp.sum(member, axis=0)
   divisor = jnp.maximum(counts, 1.0)
 
@@ -89,7 +94,9 @@ def group_means(per_example: optax.Updates, labels: jax.Array, num_groups: int) 
     )
     return sums / divisor.astype(dtype).reshape(-1, *(1,) * (g.ndim - 1))
 
-  return GroupGradients(jax.tree.map(leaf, per_example), counts)
+  means = jax.tree.map(leaf, per_example)
+  groups = GroupGradients(jax.tree.map(lambda x: x[:-1], means), counts[:-1])
+  return groups, jax.tree.map(lambda x, g: x[-1].astype(g.dtype), means, per_example)
 
 
 def terms(grads: jax.Array, counts: jax.Array) -> list[jax.Array]:

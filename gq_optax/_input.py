@@ -38,15 +38,21 @@ def single(gradient: optax.Updates, counts: jax.Array, inertia: jax.Array) -> Ba
   return Batch(gradient, [[g] for g in jax.tree.leaves(gradient)], one[None], counts, one, inertia)
 
 
-def grouped(groups: GroupGradients, dtypes: optax.Updates, exponent, inertia: jax.Array) -> Batch:
-  """K group gradients; `dtypes` are those of the gradients they were made of."""
+def grouped(
+  groups: GroupGradients, exponent, raw: optax.Updates | None, inertia: jax.Array
+) -> Batch:
+  """K group gradients; `raw` is the mean of the batch, by default the mean of the groups."""
   counts = _gradients.sizes(groups.counts)
   population = _gradients.shares(counts, 0)
   leaves, treedef = jax.tree.flatten(groups.grads)
   terms = [_gradients.terms(leaf, counts) for leaf in leaves]
-  raw = jax.tree.unflatten(treedef, [_gradients.combine(leaf, population) for leaf in terms])
+  if raw is None:
+    means = [
+      _gradients.combine(t, population).astype(g.dtype) for t, g in zip(terms, leaves, strict=True)
+    ]
+    raw = jax.tree.unflatten(treedef, means)
   return Batch(
-    raw=jax.tree.map(lambda g, d: g.astype(d), raw, dtypes),
+    raw=raw,
     terms=terms,
     shares=_gradients.shares(counts, exponent),
     counts=counts,
@@ -134,7 +140,9 @@ def all_finite(tree: optax.Updates) -> jax.Array:
   """Is every number of the tree finite?"""
   # As a maximum, which NaN passes through: several times cheaper than `isfinite` and `all`.
   largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
-  return jnp.all(jnp.stack([x < jnp.inf for x in largest])) if largest else jnp.asarray(True)
+  # Some narrow dtypes have no infinity to compare with; in them overflow is NaN.
+  finite = [x <= jnp.finfo(x.dtype).max.astype(x.dtype) for x in largest]
+  return jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
 
 
 def map_leaves(

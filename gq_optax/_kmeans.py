@@ -105,7 +105,7 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
   weight = jnp.where(jnp.isfinite(weight), weight, 0.0)
 
   if metric == "cosine":
-    x, center, scale = _unit(x), jnp.zeros_like(x[0]), jnp.ones_like(x[0, 0])
+    x, center, scale = unit_rows(x), jnp.zeros_like(x[0]), jnp.ones_like(x[0, 0])
     # A zero vector has no direction: it neither moves a centroid nor seeds a group.
     pull = jnp.where(jnp.any(x != 0.0, axis=1), weight, 0.0)
   else:
@@ -122,7 +122,7 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
     start = _seed(key, x, pull, num_clusters)
   else:
     start = jnp.where(jnp.all(jnp.isfinite(init), axis=1, keepdims=True), init, 0.0)
-    start = _unit(start) if metric == "cosine" else start / scale - center[None]
+    start = unit_rows(start) if metric == "cosine" else start / scale - center[None]
 
   def iterate(_, carry):
     centroids, _ = carry
@@ -162,7 +162,7 @@ def _power_of_two(largest):
   )
 
 
-def _unit(x):
+def unit_rows(x):
   """Rows of length one; zero rows stay zero."""
   x = x / jnp.maximum(jnp.max(jnp.abs(x), axis=1, keepdims=True), _TINY)
   norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True))
@@ -198,7 +198,7 @@ def _means(x, labels, weight, centroids, metric):
   total = jnp.sum(member, axis=0)
   sums = jnp.einsum("nk,nd->kd", member, x, precision=jax.lax.Precision.HIGHEST)
   if metric == "cosine":
-    means = _unit(sums)
+    means = unit_rows(sums)
     alive = jnp.any(sums != 0.0, axis=1)  # members that cancel leave no direction
   else:
     means = sums / jnp.where(total > 0.0, total, 1.0)[:, None]

@@ -97,7 +97,7 @@ def grad_queue(
     embed: a function from per-example gradients to `[B, d]`, used where `embeddings=` is not given.
       None: a sketch of each gradient, 64 numbers of length one.
     update_norm: "match" rescales the update to the norm of the raw mean gradient; a number caps the
-      ratio of the two. None leaves it.
+      ratio of the two, at the steps at which something is weighted. None leaves it.
     queue_dtype: storage dtype of the queue; None: each parameter's. Where it is narrower than the
       gradient, the gradient is rounded to it before it is compared.
     track: carry the figures that `gq.diagnostics` reads.
@@ -130,8 +130,12 @@ def grad_queue(
     _validate.one_of("update_norm", update_norm, ("match",))
   elif update_norm is not None:
     _validate.real("update_norm", update_norm, 0.0, open_low=True)
-  if queue_dtype is not None and not jnp.issubdtype(queue_dtype, jnp.floating):
-    raise ValueError(f"queue_dtype must be a real floating dtype, but {queue_dtype} was found.")
+  if queue_dtype is not None:
+    _validate.storage_dtype("queue_dtype", queue_dtype)
+  if scarcity is not None:
+    _validate.function("scarcity", scarcity)
+  if embed is not None:
+    _validate.function("embed", embed)
   _validate.key("key", key)
   weigh = functools.partial(delta_rho, rho=rho) if scarcity is None else scarcity
 
@@ -203,7 +207,7 @@ def grad_queue(
           "embeddings can only group per-example gradients [B, *p], but a mean gradient was found."
         )
       return _input.single(updates, jnp.zeros(num_clusters, jnp.float32), inertia)
-    dtypes = jax.tree.map(lambda g: g.dtype, _input.gradients(updates))
+    raw = None
     if form == "per_example":
       batch_size = jax.tree.leaves(updates)[0].shape[0]
       if num_clusters == 1:
@@ -211,13 +215,13 @@ def grad_queue(
         return _input.single(_gradients.mean(updates), counts, inertia)
       clusters = cluster(updates, embeddings, batch_size, queue.count)
       inertia = clusters.inertia
-      updates = _gradients.group_means(updates, clusters.labels, num_clusters)
+      updates, raw = _gradients.group_means(updates, clusters.labels, num_clusters)
     elif track and updates.counts.shape[0] != num_clusters:
       raise ValueError(
         "with track=True, num_clusters must be the number of groups of the GroupGradients"
         f" ({updates.counts.shape[0]}), but {num_clusters} was found."
       )
-    return _input.grouped(updates, dtypes, group_exponent, inertia)
+    return _input.grouped(updates, group_exponent, raw, inertia)
 
   def cluster(per_example, embeddings, batch_size, count):
     if num_clusters > batch_size:

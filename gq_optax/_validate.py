@@ -1,11 +1,15 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Checks at trace time. A message names the parameter, the rule, and what was found."""
 
+import math
 import numbers
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def static_int(name: str, value: Any, minimum: int) -> int:
@@ -22,8 +26,10 @@ def static_int(name: str, value: Any, minimum: int) -> int:
   return int(value)
 
 
-def real(name: str, value: Any, low: float, high: float = float("inf"), *, open_low=False) -> None:
+def real(name: str, value: Any, low: float, high: float = math.inf, *, open_low=False) -> None:
   """A number within bounds. Arrays may be traced: they pass, and are clamped where used."""
+  if isinstance(value, np.ndarray) and value.ndim == 0:
+    value = value.item()
   if isinstance(value, jax.Array):
     if value.ndim:
       raise ValueError(f"{name} must be a scalar, but shape {value.shape} was found.")
@@ -32,9 +38,10 @@ def real(name: str, value: Any, low: float, high: float = float("inf"), *, open_
     raise ValueError(f"{name} must be a real number, but {value!r} was found.")
   number = float(value)
   above = number > low if open_low else number >= low
-  if not (above and number <= high):  # written so that NaN fails
-    bracket = "(" if open_low else "["
-    raise ValueError(f"{name} must be in {bracket}{low}, {high}], but {value} was found.")
+  # What float32 does not hold would be infinite. Written so that NaN fails.
+  if not (above and number <= min(high, _LARGEST)):
+    interval = f"{'(' if open_low else '['}{low}, {high}{')' if high == math.inf else ']'}"
+    raise ValueError(f"{name} must be in {interval}, but {value} was found.")
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -58,6 +65,24 @@ def floating(name: str, value: Any) -> None:
   dtype = jnp.result_type(value)
   if not jnp.issubdtype(dtype, jnp.floating):
     raise ValueError(f"{name} must have a real floating dtype, but {dtype} was found.")
+
+
+def storage_dtype(name: str, value: Any) -> None:
+  """A real floating dtype with zero and sign."""
+  try:
+    dtype = jnp.dtype(value)
+  except TypeError:
+    raise ValueError(f"{name} must be a real floating dtype, but {value} was found.") from None
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise ValueError(f"{name} must be a real floating dtype, but {dtype} was found.")
+  if np.array([0.0, -1.0]).astype(dtype).astype(np.float64).tolist() != [0.0, -1.0]:
+    raise ValueError(f"{name} must hold 0 and negative numbers, but {dtype} was found.")
+
+
+def function(name: str, value: Any) -> None:
+  """A callable."""
+  if not callable(value):
+    raise ValueError(f"{name} must be a function, but {value!r} was found.")
 
 
 def key(name: str, value: Any) -> None:

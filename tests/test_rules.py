@@ -53,14 +53,19 @@ def as_form(form, per_example):
 @functools.cache
 def compiled(dtype=jnp.float32, **options):
   """An initial state and the jitted update of a `grad_queue`."""
-  defaults = {"queue_length": LENGTH, "rho": RHO, "num_clusters": 2, "track": True}
-  tx = gq.grad_queue(**{**defaults, **options})
+  tx = gq.grad_queue(**{"queue_length": LENGTH, "rho": RHO, "num_clusters": 2, **options})
   return tx.init(optax.tree.cast(PARAMS, dtype)), jax.jit(tx.update)
+
+
+def ready(form, dtype=jnp.float32, **options):
+  """As `compiled`, but K-means is compiled once, not again with every set of options."""
+  state, update = compiled(dtype, **options)
+  return state, update.__wrapped__ if form == "per_example" else update
 
 
 def play(form, batches, dtype=jnp.float32, values=None, **options):
   """All updates, and the last state."""
-  state, update = compiled(dtype, **options)
+  state, update = ready(form, dtype, **options)
   results = []
   for i, batch in enumerate(batches):
     gradient, kwargs = as_form(form, batch)
@@ -73,6 +78,9 @@ def play(form, batches, dtype=jnp.float32, values=None, **options):
 
 def assert_unchanged(after, before):
   """Bit for bit, but for the number of skipped steps."""
+  if after.figures is None:
+    chex.assert_trees_all_equal(after, before)
+    return
   assert after.figures.skipped == before.figures.skipped + 1
   figures = after.figures._replace(skipped=before.figures.skipped)
   chex.assert_trees_all_equal(after._replace(figures=figures), before)
@@ -100,18 +108,20 @@ def oracle(form, history, batch, rho=RHO):
 # At most L gradients seen: every weight is exactly 1.
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize(
+  ("form", "length"),
+  [("mean", 1), ("mean", 3), ("per_example", 3), ("group", 3)],
+)
 def test_at_most_l_gradients_seen_weights_are_exactly_one(form, length):
   batches = [draw(seed) for seed in range(length + 2)]
   for seen in range(length + 1):
-    results, state = play(form, batches[: seen + 1], queue_length=length)
+    results, state = play(form, batches[: seen + 1], queue_length=length, track=True)
     figures = gq.diagnostics(state)
     assert (figures["mean_weight"], figures["amplified"], figures["damped"]) == (1.0, 0.0, 0.0)
     chex.assert_trees_all_close(results[-1], plain_mean(batches[seen]), rtol=1e-5, atol=1e-6)
     if form == "mean":
       chex.assert_trees_all_equal(results[-1], plain_mean(batches[seen]))
-  results, state = play(form, batches, queue_length=length)
+  results, state = play(form, batches, queue_length=length, track=True)
   figures = gq.diagnostics(state)
   assert figures["amplified"] + figures["damped"] == 1.0
   expected = oracle(form, batches[1:-1], batches[-1])
@@ -121,22 +131,23 @@ def test_at_most_l_gradients_seen_weights_are_exactly_one(form, length):
 @pytest.mark.parametrize("form", BATCHED)
 def test_at_most_l_gradients_seen_groups_combine_as_always(form):
   batch = draw(0)
-  (result,), _ = play(form, [batch], group_exponent=1.0)
-  expected = jax.tree.map(lambda g: (g[:4].mean(0) + g[4:].mean(0)) / np.float32(2), batch)
+  (result,), _ = play(form, [batch], group_exponent=0.5)
+  share = np.float32(4**0.5 / (4**0.5 + 2**0.5))
+  expected = jax.tree.map(lambda g: share * g[:4].mean(0) + (1 - share) * g[4:].mean(0), batch)
   chex.assert_trees_all_close(result, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_adaptive_length_weights_once_more_than_the_shortest_were_seen(form):
   batches = [draw(seed) for seed in range(4)]
-  results, state = play(form, batches[:3], values=np.ones(3, np.float32), queue_length=(2, 5))
-  chex.assert_trees_all_close(results[-1], plain_mean(batches[2]), rtol=1e-5, atol=1e-6)
-  assert gq.diagnostics(state)["mean_weight"] == 1.0
+  values = np.ones(4, np.float32)
+  results, state = play(form, batches, values=values, queue_length=(2, 5))
+  for result, batch in zip(results[:3], batches[:3], strict=True):
+    chex.assert_trees_all_close(result, plain_mean(batch), rtol=1e-5, atol=1e-6)
   # A flat loss asks for the shortest window: the last two gradients.
-  results, state = play(form, batches, values=np.ones(4, np.float32), queue_length=(2, 5))
   expected = oracle(form, batches[1:3], batches[3])
-  chex.assert_trees_all_close(results[-1], optax.tree.cast(expected, jnp.float32), rtol=2e-4)
-  assert gq.diagnostics(state)["effective_length"] == 2
+  chex.assert_trees_all_close(results[3], optax.tree.cast(expected, jnp.float32), rtol=2e-4)
+  assert state.losses.count == 4
 
 
 # Sigma 0.
@@ -146,19 +157,17 @@ def test_adaptive_length_weights_once_more_than_the_shortest_were_seen(form):
 @pytest.mark.parametrize("value", [0.1, -7.3, 1e-30, 1e30])
 def test_sigma_zero_and_g_equal_to_mu_weighs_one_over_rho(form, value):
   batches = [constant(value)] * 5
-  results, state = play(form, batches)
+  results, _ = play(form, batches)
   expected = jax.tree.map(lambda g: g * np.float32(1 / RHO), plain_mean(batches[0]))
   chex.assert_trees_all_close(results[-1], expected, rtol=1e-6)
-  np.testing.assert_allclose(gq.diagnostics(state)["mean_weight"], 1 / RHO, rtol=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("other", [0.1000001, 0.2, -0.1, 1e20])
 def test_sigma_zero_and_g_unequal_to_mu_weighs_rho(form, other):
-  results, state = play(form, [constant(0.1)] * 4 + [constant(other)])
+  results, _ = play(form, [constant(0.1)] * 4 + [constant(other)])
   expected = jax.tree.map(lambda g: g * np.float32(RHO), plain_mean(constant(other)))
   chex.assert_trees_all_close(results[-1], expected, rtol=1e-6)
-  np.testing.assert_allclose(gq.diagnostics(state)["mean_weight"], RHO, rtol=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -184,7 +193,8 @@ def test_sigma_zero_weighs_every_group_by_itself(form):
 
 @pytest.mark.parametrize(
   ("form", "storage"),
-  [(form, storage) for form in FORMS for storage in ("bfloat16", "float16")]
+  [(form, "float16") for form in FORMS]
+  + [("mean", "bfloat16"), ("group", "bfloat16")]
   + [("mean", "float8_e5m2"), ("mean", "float8_e4m3fn")],
 )
 def test_narrow_queue_dtype_keeps_a_constant_gradient_at_one_over_rho(form, storage):
@@ -195,7 +205,7 @@ def test_narrow_queue_dtype_keeps_a_constant_gradient_at_one_over_rho(form, stor
   assert state.queue.count == 5
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["mean", "group"])
 def test_narrow_queue_dtype_takes_values_that_round_alike_as_equal(form):
   results, _ = play(form, [constant(1.0)] * 4 + [constant(1.001)], queue_dtype="bfloat16")
   expected = jax.tree.map(lambda g: g * np.float32(1 / RHO), plain_mean(constant(1.001)))
@@ -227,6 +237,12 @@ def poisoned(batch, leaf, example, values):
   return batch
 
 
+NAN_OPTIONS = {
+  "queue_length": (2, 5),
+  "update_norm": "match",
+  "group_exponent": 0.5,
+  "track": True,
+}
 BAD = {
   "nan": ("w", 0, np.nan),
   "inf": ("b", 5, np.inf),
@@ -240,13 +256,13 @@ BAD = {
 @pytest.mark.parametrize("bad", list(BAD))
 @pytest.mark.parametrize("seen", [0, 5])
 def test_a_nan_or_inf_passes_the_raw_mean_on_and_changes_no_state(form, bad, seen):
-  options = {"queue_length": (1, 3), "update_norm": "match", "group_exponent": 0.5}
+  options = NAN_OPTIONS
   values = np.linspace(2, 1, seen + 1, dtype=np.float32)
   warm = [draw(seed) for seed in range(seen)]
-  state = compiled(**options)[0] if seen == 0 else play(form, warm, values=values, **options)[1]
+  state = ready(form, **options)[0] if seen == 0 else play(form, warm, values=values, **options)[1]
   batch = poisoned(draw(9), *BAD[bad])
   gradient, kwargs = as_form(form, batch)
-  result, after = compiled(**options)[1](gradient, state, value=values[-1], **kwargs)
+  result, after = ready(form, **options)[1](gradient, state, value=values[-1], **kwargs)
   chex.assert_trees_all_close(result, plain_mean(batch), rtol=1e-5, atol=1e-6)
   assert_unchanged(after, state)
 
@@ -254,7 +270,7 @@ def test_a_nan_or_inf_passes_the_raw_mean_on_and_changes_no_state(form, bad, see
 @pytest.mark.parametrize("num_clusters", [1, 2])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_nan_or_inf_passes_the_raw_mean_on_when_clustered_on_the_gradients(num_clusters, value):
-  state, update = compiled(num_clusters=num_clusters)
+  state, update = compiled(num_clusters=num_clusters, track=True)
   batch = poisoned(draw(9), "w", 3, value)
   result, after = update(batch, state)
   chex.assert_trees_all_close(result, plain_mean(batch), rtol=1e-5, atol=1e-6)
@@ -274,7 +290,7 @@ def test_a_nan_or_inf_leaves_the_steps_after_it_as_if_it_had_not_been(form):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 @pytest.mark.parametrize("rows", [[0], [1, 2], [0, 1, 2, 3, 4, 5]])
 def test_embeddings_that_are_not_finite_let_nothing_out_and_nothing_in(value, rows):
-  state, update = compiled()
+  state, update = compiled(track=True)
   embeddings = EMBEDDINGS.copy()
   embeddings[rows] = value
   for seed in range(6):
@@ -290,7 +306,7 @@ def test_embeddings_that_are_not_finite_let_nothing_out_and_nothing_in(value, ro
 
 @pytest.mark.parametrize("scale", [1e18, 1e30, 1e37])
 def test_embeddings_that_are_huge_let_nothing_out_and_nothing_in(scale):
-  state, update = compiled()
+  state, update = compiled(track=True)
   embeddings = np.float32(scale) * np.stack([np.arange(6.0), np.ones(6)], axis=1)
   result, state = update(draw(0), state, embeddings=embeddings.astype(np.float32))
   chex.assert_tree_all_finite((result, state))
@@ -300,10 +316,10 @@ def test_embeddings_that_are_huge_let_nothing_out_and_nothing_in(scale):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("form", FORMS)
 def test_value_not_finite_is_not_recorded_but_the_gradient_is(form, value):
-  options = {"queue_length": (1, 3)}
+  options = NAN_OPTIONS
   _, state = play(form, [draw(0), draw(1)], values=np.float32([2.0, 1.0]), **options)
   gradient, kwargs = as_form(form, draw(2))
-  result, after = compiled(**options)[1](gradient, state, value=np.float32(value), **kwargs)
+  result, after = ready(form, **options)[1](gradient, state, value=np.float32(value), **kwargs)
   chex.assert_trees_all_equal(after.losses, state.losses)
   assert after.queue.count == 3
   chex.assert_tree_all_finite((result, after))
@@ -348,7 +364,7 @@ def test_overflow_of_queue_dtype_in_one_group_alone_counts_as_not_finite(form):
 
 
 @pytest.mark.parametrize("content", [np.nan, np.inf, 3e38, 7.0])
-@pytest.mark.parametrize("count", [0, 0.0, -1.0])
+@pytest.mark.parametrize("count", [0.0, -1.0])
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
 def test_an_empty_group_contributes_nothing_whatever_stands_in_it(content, count, exponent):
   options = {"queue_length": (1, 2), "group_exponent": exponent}
@@ -371,7 +387,7 @@ def test_an_empty_group_contributes_nothing_whatever_stands_in_it(content, count
 
 
 def test_an_empty_group_of_the_inner_k_means_leaks_nothing():
-  state, update = compiled(num_clusters=4)
+  state, update = ready("per_example", num_clusters=4, track=True)
   for seed in range(6):
     # Two distinct rows for four groups: two groups must stay empty.
     result, state = update(draw(seed), state, embeddings=EMBEDDINGS)
@@ -435,9 +451,9 @@ def test_adaptive_length_takes_the_losses_of_the_groups_in_place_of_value():
     ({"queue_length": (1.0, 3)}, r"queue_length\[0\], the shortest, must be an int, but 1\.0"),
     ({"queue_length": (1, True)}, r"queue_length\[1\], the longest, must be an int, but True"),
     ({"queue_length": (1, 2, 3)}, r"queue_length must be .*pair.*, but \(1, 2, 3\) was found"),
-    ({"rho": 0.5}, r"rho must be in \[1\.0, inf\], but 0\.5 was found"),
-    ({"rho": -3}, r"rho must be in \[1\.0, inf\], but -3 was found"),
-    ({"rho": float("nan")}, r"rho must be in \[1\.0, inf\], but nan was found"),
+    ({"rho": 0.5}, r"rho must be in \[1\.0, inf\), but 0\.5 was found"),
+    ({"rho": -3}, r"rho must be in \[1\.0, inf\), but -3 was found"),
+    ({"rho": float("nan")}, r"rho must be in \[1\.0, inf\), but nan was found"),
     ({"rho": "3"}, "rho must be a real number, but '3' was found"),
     ({"rho": None}, "rho must be a real number, but None was found"),
     ({"rho": True}, "rho must be a real number, but True was found"),
@@ -452,9 +468,9 @@ def test_adaptive_length_takes_the_losses_of_the_groups_in_place_of_value():
     ({"group_exponent": float("nan")}, r"group_exponent must be in .*, but nan was found"),
     ({"group_exponent": "1"}, "group_exponent must be a real number, but '1' was found"),
     ({"update_norm": "x"}, r"update_norm must be one of \('match',\), but 'x' was found"),
-    ({"update_norm": 0}, r"update_norm must be in \(0\.0, inf\], but 0 was found"),
-    ({"update_norm": -1.5}, r"update_norm must be in \(0\.0, inf\], but -1\.5 was found"),
-    ({"update_norm": float("nan")}, r"update_norm must be in \(0\.0, inf\], but nan was found"),
+    ({"update_norm": 0}, r"update_norm must be in \(0\.0, inf\), but 0 was found"),
+    ({"update_norm": -1.5}, r"update_norm must be in \(0\.0, inf\), but -1\.5 was found"),
+    ({"update_norm": float("nan")}, r"update_norm must be in \(0\.0, inf\), but nan was found"),
     ({"update_norm": True}, "update_norm must be a real number, but True was found"),
     ({"queue_dtype": "int32"}, "queue_dtype must be a real floating dtype, but int32 was found"),
     ({"queue_dtype": np.dtype(int)}, "queue_dtype must be a real floating dtype, but int64"),
@@ -522,7 +538,7 @@ W, B = jnp.ones((3, 2)), jnp.ones(2)
     ({"w": W.T, "b": B}, r"updates must be a mean gradient .*shape .* was found for a parameter"),
     (
       {"w": jnp.ones((6, 3, 2)), "b": jnp.ones((5, 2))},
-      r"per-example gradients \[B, \*p\].*at \['w'\] shape \(6, 3, 2\).*parameter of shape \(3, 2\)",
+      r"per-example gradients \[B, \*p\].*at \['w'\] shape \(6, 3, 2\).*of shape \(3, 2\)",
     ),
     ({"w": jnp.ones((6, 3, 2)), "b": B}, r"alike for all leaves.* was found for a parameter"),
     ({"w": W, "b": jnp.ones((6, 2))}, r"alike for all leaves.*at .* was found for a parameter"),
@@ -681,21 +697,29 @@ GROUP_BATCHES = jax.tree.map(
     ("group_exponent", 9.0, 1.0),
     ("update_norm", 0.5, 0.5),
     ("update_norm", 1e3, 1e3),
-    ("key", 5, 5),
   ],
 )
 def test_traced_hyperparameters_are_clamped(name, traced_value, static_value):
-  value = jnp.asarray(traced_value, jnp.int32 if name == "key" else jnp.float32)
-  result = traced({name: value}, GROUP_BATCHES)
-  tx = gq.grad_queue(**{"queue_length": LENGTH, name: static_value})
-  state, update = tx.init(PARAMS), jax.jit(tx.update)
-  for seed in range(6):
-    expected, state = update(as_form("group", draw(seed))[0], state)
-  chex.assert_trees_all_close(result, expected, rtol=1e-5)
+  result = traced({name: jnp.float32(traced_value)}, GROUP_BATCHES)
+  default = {"rho": RHO, "group_exponent": 0.0}.get(name) == static_value
+  options = {} if default else {name: static_value}
+  expected, _ = play("group", [draw(seed) for seed in range(6)], **options)
+  chex.assert_trees_all_close(result, expected[-1], rtol=1e-5)
 
 
 def test_a_traced_cap_below_zero_stops_the_update():
   chex.assert_trees_all_equal(traced({"update_norm": jnp.float32(-1.0)}, GROUP_BATCHES), PARAMS)
+
+
+def test_a_traced_key_equals_the_static_one():
+  embeddings = draw(8)["b"]
+  # The seeding of three groups among six rows hangs on the key.
+  step = lambda key: gq.grad_queue(num_clusters=3, key=key, track=True).update(
+    draw(3), gq.grad_queue(track=True, num_clusters=3).init(PARAMS), embeddings=embeddings
+  )
+  traced_step = jax.jit(step)
+  for key in range(3):
+    chex.assert_trees_all_close(traced_step(jnp.int32(key)), step(key), rtol=1e-5, atol=1e-6)
 
 
 # rho = 1: the same as without grad_queue.
@@ -705,8 +729,15 @@ def test_a_traced_cap_below_zero_stops_the_update():
 @pytest.mark.parametrize(
   "optimizer", [lambda: optax.sgd(0.1, momentum=0.9), lambda: optax.adam(0.1)]
 )
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("options", [{}, {"queue_dtype": "bfloat16", "track": True}])
+@pytest.mark.parametrize(
+  ("dtype", "options"),
+  [
+    ("float32", {}),
+    ("bfloat16", {}),
+    ("float16", {}),
+    ("float32", {"queue_dtype": "bfloat16"}),
+  ],
+)
 def test_rho_one_is_the_chain_without_grad_queue_bit_for_bit(optimizer, dtype, options):
   final = []
   for tx in (optimizer(), optax.chain(gq.grad_queue(LENGTH, 1.0, **options), optimizer())):
@@ -732,8 +763,10 @@ def test_rho_one_gives_the_plain_mean(form):
   assert state.queue.count == 10
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+  ("form", "dtype"),
+  [(form, "bfloat16") for form in FORMS] + [("mean", "float16"), ("group", "float16")],
+)
 def test_low_precision_parameters_have_float32_statistics_and_their_own_dtype(form, dtype):
   batches = [optax.tree.cast(draw(seed), dtype) for seed in range(6)]
   results, state = play(form, batches, dtype=dtype, scarcity=float32_only)
@@ -766,9 +799,11 @@ def float32_only(g, mean, std):
 def test_the_update_has_the_dtype_of_the_gradient_not_of_the_parameter(form):
   state, update = compiled()
   gradient, kwargs = as_form(form, optax.tree.cast(draw(0), jnp.bfloat16))
-  result, after = update(gradient, state, **kwargs)
-  chex.assert_type(jax.tree.leaves(result), jnp.bfloat16)
-  chex.assert_trees_all_equal_dtypes(after, state)
+  result, after = jax.eval_shape(update, gradient, state, **kwargs)
+  assert [leaf.dtype for leaf in jax.tree.leaves(result)] == [jnp.bfloat16] * 2
+  assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(
+    lambda leaf: leaf.dtype, state
+  )
 
 
 # update_norm.
@@ -778,20 +813,26 @@ def norm(tree):
   return np.sqrt(sum(np.sum(np.float64(leaf) ** 2) for leaf in jax.tree.leaves(tree)))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+  ("form", "cap"),
+  [(form, cap) for form in ("mean", "group") for cap in ("match", 0.5, 1.7)]
+  + [("per_example", "match")],
+)
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
-@pytest.mark.parametrize("cap", ["match", 0.5, 1.7])
-def test_update_norm_holds(form, scale, cap):
+def test_update_norm_holds(form, cap, scale):
   batches = [draw(seed, scale=scale) for seed in range(8)]
   free, _ = play(form, batches, group_exponent=0.5)
   bound, _ = play(form, batches, group_exponent=0.5, update_norm=cap)
-  for unbound, result, batch in zip(free, bound, batches, strict=True):
+  for step, (unbound, result, batch) in enumerate(zip(free, bound, batches, strict=True)):
     ratio = norm(unbound) / norm(plain_mean(batch))
     wanted = 1.0 if cap == "match" else min(ratio, cap)
+    if form == "mean" and step <= LENGTH:
+      wanted = 1.0  # one group, at most L gradients seen: the raw gradient, whatever the cap
     np.testing.assert_allclose(norm(result) / norm(plain_mean(batch)), wanted, rtol=1e-5)
     # The direction stays.
     factor = np.float32(wanted / ratio)
-    chex.assert_trees_all_close(result, jax.tree.map(lambda u, f=factor: u * f, unbound), rtol=1e-4)
+    scaled = jax.tree.map(lambda u, f=factor: u * f, unbound)
+    chex.assert_trees_all_close(result, scaled, rtol=1e-4)
 
 
 @pytest.mark.parametrize("cap", ["match", 2.0])
@@ -810,8 +851,8 @@ def test_update_norm_of_a_zero_update_is_harmless(cap):
 @pytest.mark.parametrize("given", [True, False])
 def test_permuting_the_examples_leaves_the_update(given, seed):
   order = np.random.RandomState(seed).permutation(6)
-  state = permuted_state = compiled()[0]
-  update = compiled()[1]
+  state, update = compiled(track=True)
+  permuted_state = state
   for step in range(6):
     # Two directions: the sketches of the gradients fall into the same groups as the embeddings.
     batch = jax.tree.map(
@@ -846,12 +887,12 @@ def test_permuting_the_groups_leaves_the_update(seed):
     chex.assert_trees_all_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
-@few(max_examples=15)
+@few(max_examples=10)
 @hypothesis.given(seed=st.integers(0, 10**6), exponent=st.integers(-90, 90))
 @pytest.mark.parametrize("form", [*FORMS, "per_example_without_embeddings"])
 def test_scaling_the_gradients_by_a_power_of_two_scales_the_update(form, seed, exponent):
   factor = np.float32(2.0**exponent)
-  state, update = compiled()
+  state, update = compiled(track=True)
   scaled_state = state
   for step in range(6):
     batch = draw(seed + step)
@@ -875,12 +916,15 @@ extremes = st.sampled_from(
 )
 
 
-@few(max_examples=25)
+@few(max_examples=12)
 @hypothesis.given(st.lists(st.lists(extremes, min_size=6, max_size=6), min_size=6, max_size=8))
-@pytest.mark.parametrize("form", [*FORMS, "per_example_without_embeddings"])
-@pytest.mark.parametrize("update_norm", [None, "match"])
+@pytest.mark.parametrize(
+  ("form", "update_norm"),
+  [(form, None) for form in [*FORMS, "per_example_without_embeddings"]]
+  + [("mean", "match"), ("group", "match")],
+)
 def test_extreme_values_give_finite_bounded_updates(form, update_norm, steps):
-  state, update = compiled(update_norm=update_norm)
+  state, update = compiled(update_norm=update_norm, track=True)
   for step in steps:
     column = np.array(step, np.float32)
     batch = {
