@@ -156,7 +156,8 @@ def test_the_queue_is_updated_in_place(queue_length):
   memory = compiled.memory_analysis()
   queue_bytes = gq.state_bytes(gq.grad_queue(queue_length), params)
   assert memory.alias_size_in_bytes >= queue_bytes
-  assert memory.temp_size_in_bytes < 1.1 * params["w"].nbytes  # the update itself
+  # The update itself, and under older compilers one more; never a multiple of the queue.
+  assert memory.temp_size_in_bytes < 2.1 * params["w"].nbytes
   longest = queue_length if isinstance(queue_length, int) else queue_length[1]
   assert not re.search(rf"f32\[{longest},300,200\]\S* copy\(", compiled.as_text())
 
