@@ -19,7 +19,7 @@ class Step(NamedTuple):
     temp_bytes: temporary memory beside arguments and results, as XLA plans it.
   """
 
-  run: Callable[[], Any]
+  run: Callable[..., Any]
   compile_seconds: float
   temp_bytes: int
 
@@ -81,3 +81,14 @@ def interleaved(steps: dict[str, Step], reference: str, rounds: int) -> dict[str
     ratio_low, ratio, ratio_high = statistics.quantiles(ratios, n=4)
     result[name] = Timing(median, low, high, ratio, ratio_low, ratio_high)
   return result
+
+
+def compile_call(function: Callable[..., Any], *inputs: Any) -> tuple[Step, float]:
+  """Compiles a pure `function(*inputs)`; its `run` takes the inputs. Also returns its FLOPs."""
+  started = time.perf_counter()
+  compiled = jax.jit(function).lower(*inputs).compile()
+  seconds = time.perf_counter() - started
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  run = lambda *args: jax.block_until_ready(compiled(*args))
+  step = Step(run, seconds, memory.temp_size_in_bytes if memory else -1)
+  return step, float(cost.get("flops", -1.0))

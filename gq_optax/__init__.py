@@ -5,6 +5,7 @@ from gq_optax._alias import gq_adam, gq_sgd
 from gq_optax._diagnostics import diagnostics, state_bytes
 from gq_optax._embeddings import sketch
 from gq_optax._gradients import GroupGradients
+from gq_optax._grouped import clustered_value_and_grad, grouped_value_and_grad
 from gq_optax._kmeans import KMeansResult, kmeans
 from gq_optax._noise import (
   NoiseScale,
@@ -31,12 +32,14 @@ __all__ = [
   "KMeansResult",
   "NoiseScale",
   "ScarcityFn",
+  "clustered_value_and_grad",
   "delta_rho",
   "diagnostics",
   "gq_adam",
   "gq_sgd",
   "grad_queue",
   "gradient_diversity",
+  "grouped_value_and_grad",
   "identity",
   "kmeans",
   "noise_scale",

@@ -67,6 +67,13 @@ def floating(name: str, value: Any) -> None:
     raise ValueError(f"{name} must have a real floating dtype, but {dtype} was found.")
 
 
+def integer(name: str, value: Any) -> None:
+  """An array of integer dtype."""
+  dtype = jnp.result_type(value)
+  if not jnp.issubdtype(dtype, jnp.integer):
+    raise ValueError(f"{name} must have an integer dtype, but {dtype} was found.")
+
+
 def storage_dtype(name: str, value: Any) -> None:
   """A real floating dtype with zero and sign."""
   try:

@@ -1,0 +1,56 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""What a per-example loss function must return, checked when it is traced."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gq_optax import _blocks, _validate
+
+
+def batch_size(batch: Any) -> int:
+  """The leading axis B that all leaves of a batch share."""
+  shapes = {jnp.shape(x)[:1] for x in jax.tree.leaves(batch)}
+  if len(shapes) != 1 or shapes <= {(), (0,)}:
+    found = [jnp.shape(x) for x in jax.tree.leaves(batch)]
+    raise ValueError(
+      f"every leaf of batch must have the same leading axis B > 0, but shapes {found} were found."
+    )
+  return shapes.pop()[0]
+
+
+def check(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool) -> Any:
+  """Checks parameters and result of `loss_fn`; returns the shapes of `aux`, or None."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    _validate.floating(f"the parameter at {jax.tree_util.keystr(path) or 'the root'}", leaf)
+  size = batch_size(batch)
+  result = jax.eval_shape(loss_fn, params, batch)
+  rule = f"loss_fn must return one floating loss per example, shape ({size},)"
+  losses, aux = result, None
+  if has_aux:
+    if not isinstance(result, tuple) or len(result) != 2:
+      raise ValueError(f"loss_fn must return a pair (losses, aux), but {result} was found.")
+    losses, aux = result
+    for path, leaf in jax.tree_util.tree_leaves_with_path(aux):
+      if leaf.shape[:1] != (size,):
+        raise ValueError(
+          f"aux of loss_fn must have one entry per example, leading axis {size}, but at"
+          f" {jax.tree_util.keystr(path) or 'the root'} shape {leaf.shape} was found."
+        )
+  if not isinstance(losses, jax.ShapeDtypeStruct):
+    raise ValueError(f"{rule}, but {losses} was found; for (losses, aux) pass has_aux=True.")
+  if losses.shape != (size,) or not jnp.issubdtype(losses.dtype, jnp.floating):
+    raise ValueError(f"{rule}, but {losses.dtype} of shape {losses.shape} was found.")
+  return aux
+
+
+def work(loss_fn: Callable[..., Any], params: optax.Params, batch: Any) -> _blocks.Work:
+  """What one example asks of the network."""
+  size = batch_size(batch)
+  jaxpr = jax.make_jaxpr(loss_fn)(params, batch).jaxpr
+  num_params = sum(x.size for x in jax.tree.leaves(params))
+  whole = _blocks.work(jaxpr, num_params)
+  return whole._replace(reuse=whole.reuse / size)
