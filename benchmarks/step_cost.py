@@ -47,6 +47,9 @@ WORKLOADS = {
   "encoder": Workload("Encoder, 2 layers", models.Encoder(), 256, 4, (64,), 10, 1000),
 }
 
+# What takes more than this many times a plain gradient is timed once.
+SLOW = 6.0
+
 
 def sizes(workload: Workload, kind: str) -> list[int]:
   """Group sizes: "equal"; or "skewed": half of the batch in one, one empty, the others alike."""
@@ -172,14 +175,19 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
   for step, function in steps.items():
     rich.print(f"compiling {name}: {step}")
     compiled[step], flops[step] = timing.compile_call(function, *arguments, labels["equal"])
-  rows: dict[str, Any] = {}
+  rows: dict[str, Any] = {step: {} for step in steps}
+  call = lambda step, kind: functools.partial(compiled[step].run, *arguments, labels[kind])
+  once = {step: timing.seconds(call(step, "equal")) for step in steps}
+  slow = [step for step in steps if once[step] > SLOW * once["plain"]]
   for kind in labels:
     runs = {
-      step: made._replace(run=functools.partial(made.run, *arguments, labels[kind]))
-      for step, made in compiled.items()
+      step: compiled[step]._replace(run=call(step, kind)) for step in steps if step not in slow
     }
     for step, result in timing.interleaved(runs, "plain", rounds).items():
-      rows.setdefault(step, {})[kind] = result._asdict()
+      rows[step][kind] = result._asdict()
+  for step in slow:
+    ratio = once[step] / rows["plain"]["equal"]["median"]
+    rows[step]["equal"] = timing.Timing(*[once[step]] * 3, *[ratio] * 3)._asdict()
   for step, made in compiled.items():
     rows[step] |= {
       "compile_seconds": made.compile_seconds,
@@ -220,10 +228,7 @@ def make_table(name: str, result: dict[str, Any]) -> rich.table.Table:
   for step, row in result["steps"].items():
     table.add_row(
       step,
-      *(
-        f"{row[k]['ratio']:.2f} ({row[k]['ratio_low']:.2f}, {row[k]['ratio_high']:.2f})"
-        for k in ("equal", "skewed")
-      ),
+      *(_ratio(row.get(kind)) for kind in ("equal", "skewed")),
       f"{1e3 * row['equal']['median']:.1f}",
       f"{row['temp_bytes'] / 2**20:.0f}",
       f"{row['flops'] / 1e9:.1f}",
@@ -232,15 +237,22 @@ def make_table(name: str, result: dict[str, Any]) -> rich.table.Table:
   return table
 
 
+def _ratio(timed: dict[str, float] | None) -> str:
+  """Median and quartiles of a ratio; a dash where it was not timed."""
+  if timed is None:
+    return "-"
+  return f"{timed['ratio']:.2f} ({timed['ratio_low']:.2f}, {timed['ratio_high']:.2f})"
+
+
 def plot(results: dict[str, Any], path: Path) -> None:
-  """Time and temporary memory of every way, skewed groups."""
+  """Time and temporary memory of every way, equal groups."""
   figure = matplotlib.figure.Figure(figsize=(9, 2.2 + 2.6 * len(results)), layout="constrained")
   axes = figure.subplots(len(results), 2, squeeze=False, sharey="row")
   for row, result in zip(axes, results.values(), strict=True):
     names = list(result["steps"])[::-1]
     base = result["steps"]["plain"]["temp_bytes"]
     values = [
-      [result["steps"][n]["skewed"]["ratio"] for n in names],
+      [result["steps"][n]["equal"]["ratio"] for n in names],
       [result["steps"][n]["temp_bytes"] / base for n in names],
     ]
     for ax, ratios, label in zip(row, values, ("time", "temporary memory"), strict=True):

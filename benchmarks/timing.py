@@ -35,13 +35,20 @@ class Timing(NamedTuple):
   ratio_high: float
 
 
+def seconds(run: Callable[[], Any]) -> float:
+  """What one run takes."""
+  started = time.perf_counter()
+  run()
+  return time.perf_counter() - started
+
+
 def compile_step(function: Callable[..., Any], state: Any, *inputs: Any) -> Step:
   """Compiles `function(state, *inputs) -> (state, ...)` with the state donated."""
   started = time.perf_counter()
   # A copy: donating an array that the caller still needs would take it away.
   state = jax.tree.map(lambda x: x.copy(), state)
   compiled = jax.jit(function, donate_argnums=0).lower(state, *inputs).compile()
-  seconds = time.perf_counter() - started
+  compile_seconds = time.perf_counter() - started
   carried = [state]
 
   def run():
@@ -50,7 +57,7 @@ def compile_step(function: Callable[..., Any], state: Any, *inputs: Any) -> Step
     return jax.block_until_ready(results)
 
   memory = compiled.memory_analysis()
-  return Step(run, seconds, memory.temp_size_in_bytes if memory else -1)
+  return Step(run, compile_seconds, memory.temp_size_in_bytes if memory else -1)
 
 
 def interleaved(steps: dict[str, Step], reference: str, rounds: int) -> dict[str, Timing]:
@@ -64,7 +71,7 @@ def interleaved(steps: dict[str, Step], reference: str, rounds: int) -> dict[str
   Returns:
     For every name the median and quartiles of its seconds and of its ratio within a round.
   """
-  seconds: dict[str, list[float]] = {name: [] for name in steps}
+  times: dict[str, list[float]] = {name: [] for name in steps}
   names = list(steps)
   for number in progress.track(range(rounds + 2), "timing", transient=True):
     # Another order each round: what runs behind a memory-hungry step finds cold caches.
@@ -72,10 +79,10 @@ def interleaved(steps: dict[str, Step], reference: str, rounds: int) -> dict[str
       started = time.perf_counter()
       steps[name].run()
       if number >= 2:
-        seconds[name].append(time.perf_counter() - started)
-  base = seconds[reference]
+        times[name].append(time.perf_counter() - started)
+  base = times[reference]
   result = {}
-  for name, values in seconds.items():
+  for name, values in times.items():
     ratios = [value / other for value, other in zip(values, base, strict=True)]
     low, median, high = statistics.quantiles(values, n=4)
     ratio_low, ratio, ratio_high = statistics.quantiles(ratios, n=4)
@@ -87,8 +94,8 @@ def compile_call(function: Callable[..., Any], *inputs: Any) -> tuple[Step, floa
   """Compiles a pure `function(*inputs)`; its `run` takes the inputs. Also returns its FLOPs."""
   started = time.perf_counter()
   compiled = jax.jit(function).lower(*inputs).compile()
-  seconds = time.perf_counter() - started
+  compile_seconds = time.perf_counter() - started
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   run = lambda *args: jax.block_until_ready(compiled(*args))
-  step = Step(run, seconds, memory.temp_size_in_bytes if memory else -1)
+  step = Step(run, compile_seconds, memory.temp_size_in_bytes if memory else -1)
   return step, float(cost.get("flops", -1.0))

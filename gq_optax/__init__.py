@@ -14,6 +14,7 @@ from gq_optax._noise import (
   random_groups,
   suggest_num_clusters,
 )
+from gq_optax._per_example import largest_microbatch_size, per_example_value_and_grad
 from gq_optax._scarcity import (
   ScarcityFn,
   delta_rho,
@@ -42,7 +43,9 @@ __all__ = [
   "grouped_value_and_grad",
   "identity",
   "kmeans",
+  "largest_microbatch_size",
   "noise_scale",
+  "per_example_value_and_grad",
   "random_groups",
   "sketch",
   "state_bytes",

@@ -1,0 +1,191 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Per-example gradients a few examples at a time, kept, or reduced to group means on the way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gq_optax import _dtypes, _losses, _validate
+from gq_optax._gradients import GroupGradients
+
+
+def per_example_value_and_grad(
+  loss_fn: Callable[..., Any],
+  *,
+  microbatch_size: int | None = None,
+  num_groups: int | None = None,
+  nan_safe: bool = False,
+) -> Callable[..., tuple[jax.Array, Any]]:
+  r"""Value and gradient of every example.
+
+  .. math:: \ell_i(\theta), \quad g_i = \nabla_\theta\, \ell_i(\theta), \qquad i = 1 \dots B
+
+  Every example is run as a batch of one, `microbatch_size` of them at a time, so that nothing but
+  the result takes more memory than that many gradients. With `num_groups` the result is small too:
+  each microbatch is reduced to sums over groups before the next one is run. Where no example's own
+  gradient is needed, `grouped_value_and_grad` yields the same groups at a fraction of the cost.
+
+  Args:
+    loss_fn: `(params, batch) -> losses [b]`, one for each example, for any b.
+    microbatch_size: examples at a time. None: all. What is left over of a batch is a last, smaller
+      microbatch. `largest_microbatch_size` finds what fits.
+    num_groups: K; None returns the gradients themselves.
+    nan_safe: an example whose loss or gradient is not finite has gradient 0, and belongs to no
+      group.
+
+  Returns:
+    A function `(params, batch) -> (losses [B], gradients [B, *p])`; with `num_groups`
+    `(params, batch, labels) -> (losses [B], GroupGradients)`, in which a label outside `[0, K)`
+    belongs to no group.
+
+  Raises:
+    ValueError: if an option is out of its range; and the function, when it is traced, if `loss_fn`
+      does not return one loss per example, or shapes do not fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> loss_fn = lambda w, x: 0.5 * (x @ w) ** 2
+    >>> value_and_grad = gq.per_example_value_and_grad(loss_fn, microbatch_size=2)
+    >>> losses, gradients = value_and_grad(jnp.ones(2), jnp.array([[1., 0.], [0., 1.], [0., 3.]]))
+    >>> print(gradients.tolist())
+    [[1.0, 0.0], [0.0, 1.0], [0.0, 9.0]]
+  """
+  if microbatch_size is not None:
+    microbatch_size = _validate.static_int("microbatch_size", microbatch_size, 1)
+  if num_groups is not None:
+    num_groups = _validate.static_int("num_groups", num_groups, 1)
+
+  def one(params, example):
+    def loss(params):
+      losses = loss_fn(params, jax.tree.map(lambda x: x[None], example))
+      return losses[0].astype(jnp.float32)
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    keep = jnp.asarray(True)
+    if nan_safe:
+      finite = [jnp.all(jnp.isfinite(x)) for x in (value, *jax.tree.leaves(gradient))]
+      keep = jnp.all(jnp.stack(finite))
+      gradient = jax.tree.map(lambda g: jnp.where(keep, g, jnp.zeros_like(g)), gradient)
+    return value, gradient, keep
+
+  each = jax.vmap(one, (None, 0))
+
+  def gradients(params, batch):
+    size = _checked(loss_fn, params, batch)
+    if microbatch_size is None or microbatch_size >= size:
+      losses, result, _ = each(params, batch)
+    else:
+      losses, result, _ = jax.lax.map(lambda x: one(params, x), batch, batch_size=microbatch_size)
+    return losses, result
+
+  def groups(params, batch, labels):
+    size = _checked(loss_fn, params, batch)
+    _validate.shape("labels", labels, f"[B] with B = {size}", (size,))
+    _validate.integer("labels", labels)
+    step = min(microbatch_size or size, size)
+
+    def add(carry, part):
+      sums, counts, group_losses = carry
+      rows, label = part
+      losses, gradient, keep = each(params, rows)
+      member = jnp.logical_and(
+        keep[None], label[None] == jnp.arange(num_groups, dtype=label.dtype)[:, None]
+      )
+      loss = jnp.where(member, losses, 0.0)
+      sums = jax.tree.map(lambda s, g: s + _sum_by(member, g).astype(s.dtype), sums, gradient)
+      counts = counts + jnp.sum(member, axis=1, dtype=jnp.int32)
+      return (sums, counts, group_losses + jnp.sum(loss, axis=1)), losses
+
+    zeros = lambda p: jnp.zeros((num_groups, *p.shape), _dtypes.at_least_float32(p.dtype))
+    carry = (
+      jax.tree.map(zeros, params),
+      jnp.zeros(num_groups, jnp.int32),
+      jnp.zeros(num_groups, jnp.float32),
+    )
+    whole = size - size % step
+    head, tail = (
+      jax.tree.map(lambda x, s=s: x[s], (batch, labels)) for s in (slice(whole), slice(whole, None))
+    )
+    parts = jax.tree.map(lambda x: x.reshape(-1, step, *x.shape[1:]), head)
+    carry, losses = jax.lax.scan(add, carry, parts)
+    losses = losses.reshape(-1)
+    if whole < size:
+      carry, last = add(carry, tail)
+      losses = jnp.concatenate([losses, last])
+    sums, counts, group_losses = carry
+    share = 1.0 / jnp.maximum(counts, 1).astype(jnp.float32)
+
+    def mean(s, p):
+      return (s * share.astype(s.dtype).reshape(-1, *(1,) * p.ndim)).astype(p.dtype)
+
+    means = jax.tree.map(mean, sums, params)
+    return losses, GroupGradients(means, counts, group_losses * share)
+
+  return gradients if num_groups is None else groups
+
+
+def largest_microbatch_size(
+  loss_fn: Callable[..., Any], params: optax.Params, batch: Any, max_bytes: int
+) -> int:
+  """The largest power of two of examples whose gradients fit into a given memory.
+
+  Compiles `per_example_value_and_grad` for half the batch, a quarter, and so on, and reads what XLA
+  plans. Nothing is run: shapes will do.
+
+  Args:
+    loss_fn: `(params, batch) -> losses [b]`.
+    params: pytree of arrays or `jax.ShapeDtypeStruct`s.
+    batch: pytree of `[B, ...]` arrays or `jax.ShapeDtypeStruct`s.
+    max_bytes: what one microbatch may take: its gradients and all temporary memory.
+
+  Returns:
+    A microbatch size from 1 to B.
+
+  Raises:
+    ValueError: if even one example does not fit.
+    NotImplementedError: if the backend does not tell what memory a program takes.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> loss_fn = lambda w, x: 0.5 * (x @ w) ** 2
+    >>> gq.largest_microbatch_size(loss_fn, jnp.ones(1000), jnp.ones((64, 1000)), max_bytes=10**5)
+    16
+  """
+  size = 2 ** (_losses.batch_size(batch).bit_length() - 1)
+  compute = jax.jit(per_example_value_and_grad(loss_fn))
+  while True:
+    rows = jax.tree.map(lambda x, n=size: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype), batch)
+    memory = compute.lower(params, rows).compile().memory_analysis()
+    if memory is None:
+      raise NotImplementedError(f"{jax.default_backend()} does not tell what memory it plans.")
+    needed = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    if needed <= max_bytes:
+      return size
+    if size == 1:
+      raise ValueError(
+        f"max_bytes must hold the gradient of one example, {needed} bytes, but {max_bytes} was found."
+      )
+    size //= 2
+
+
+def _checked(loss_fn, params, batch):
+  _losses.check(loss_fn, params, batch, has_aux=False)
+  return _losses.batch_size(batch)
+
+
+def _sum_by(member, g):
+  """Sums `[b, *p]` over the members `[K, b]` of each group."""
+  # In no group, nothing may leak out of a row: zero times NaN is NaN.
+  anywhere = jnp.any(member, axis=0).reshape(-1, *(1,) * (g.ndim - 1))
+  return jax.lax.dot_general(
+    member.astype(g.dtype),
+    jnp.where(anywhere, g, jnp.zeros_like(g)),
+    (((1,), (0,)), ((), ())),
+    precision=jax.lax.Precision.HIGHEST,
+    preferred_element_type=_dtypes.at_least_float32(g.dtype),
+  )

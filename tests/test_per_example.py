@@ -1,0 +1,104 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Per-example gradients in microbatches, and what they reduce to."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gq_optax as gq
+
+BATCH, GROUPS = 14, 3
+LABELS = jnp.array([0, 2, 2, 0, 7, 2, 0, -1, 0, 2, 2, 0, 2, 0])
+
+
+def loss_fn(params, batch):
+  return jnp.sum(jnp.tanh(batch @ params["w"]) + params["b"][None], axis=1)
+
+
+@pytest.fixture(name="problem")
+def make_problem():
+  keys = jax.random.split(jax.random.key(0), 3)
+  params = {"w": jax.random.normal(keys[0], (5, 4)), "b": jax.random.normal(keys[1], (4,))}
+  return params, jax.random.normal(keys[2], (BATCH, 5))
+
+
+def one_by_one(params, batch):
+  each = [jax.grad(lambda p, x=x: loss_fn(p, x[None])[0])(params) for x in batch]
+  return jax.tree.map(lambda *g: jnp.stack(g), *each)
+
+
+@pytest.mark.parametrize("microbatch_size", [None, 1, 4, 7, 14, 100])
+def test_equal_to_one_by_one(problem, microbatch_size):
+  function = gq.per_example_value_and_grad(loss_fn, microbatch_size=microbatch_size)
+  losses, gradients = jax.jit(function)(*problem)
+  chex.assert_trees_all_close(gradients, one_by_one(*problem), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(losses, loss_fn(*problem), rtol=1e-5)
+
+
+@pytest.mark.parametrize("microbatch_size", [None, 1, 4, 7, 100])
+def test_reduced_on_the_way_equals_grouped(problem, microbatch_size):
+  params, batch = problem
+  batch = batch.at[4].set(jnp.nan)  # in no group
+  reduce = gq.per_example_value_and_grad(
+    loss_fn, microbatch_size=microbatch_size, num_groups=GROUPS
+  )
+  losses, groups = jax.jit(reduce)(params, batch, LABELS)
+  _, expected = gq.grouped_value_and_grad(loss_fn, GROUPS)(params, batch, LABELS)
+  chex.assert_trees_all_close(groups, expected, rtol=1e-5, atol=1e-6)
+  assert losses.shape == (BATCH,)
+  assert np.isnan(losses[4])
+
+
+def test_nan_safe(problem):
+  params, batch = problem
+  batch = batch.at[3].set(jnp.nan)
+  function = gq.per_example_value_and_grad(loss_fn, nan_safe=True)
+  _, gradients = jax.jit(function)(params, batch)
+  expected = jax.tree.map(lambda g: g.at[3].set(0.0), one_by_one(*problem))
+  chex.assert_trees_all_close(gradients, expected, rtol=1e-5, atol=1e-6)
+  reduce = gq.per_example_value_and_grad(loss_fn, num_groups=GROUPS, nan_safe=True)
+  _, groups = jax.jit(reduce)(params, batch, LABELS)
+  without = gq.grouped_value_and_grad(loss_fn, GROUPS)(params, problem[1], LABELS.at[3].set(-1))[1]
+  chex.assert_trees_all_close(groups, without, rtol=1e-5, atol=1e-6)
+  _, unsafe = gq.per_example_value_and_grad(loss_fn, num_groups=GROUPS)(params, batch, LABELS)
+  assert np.isnan(unsafe.grads["w"][0]).all()
+
+
+def test_reducing_never_holds_all_gradients():
+  params = {"w": jnp.zeros((200, 50)), "b": jnp.zeros(50)}
+  batch, labels = jnp.zeros((512, 200)), jnp.zeros(512, jnp.int32)
+  reduce = gq.per_example_value_and_grad(loss_fn, microbatch_size=8, num_groups=2)
+  memory = jax.jit(reduce).lower(params, batch, labels).compile().memory_analysis()
+  gradient = 4 * (200 * 50 + 50)
+  assert memory.temp_size_in_bytes < 30 * gradient  # of 512
+
+
+def test_largest_microbatch_size(problem):
+  params, batch = problem
+  gradient = 4 * 24
+  size = gq.largest_microbatch_size(loss_fn, params, batch, max_bytes=8 * gradient)
+  assert size in (1, 2, 4)
+  assert gq.largest_microbatch_size(loss_fn, params, batch, max_bytes=10**9) == 8
+  shapes = jax.eval_shape(lambda *x: x, params, batch)
+  assert gq.largest_microbatch_size(loss_fn, *shapes, max_bytes=8 * gradient) == size
+  with pytest.raises(
+    ValueError, match="max_bytes must hold the gradient of one example, .* 10 was"
+  ):
+    gq.largest_microbatch_size(loss_fn, params, batch, max_bytes=10)
+
+
+def test_errors(problem):
+  params, batch = problem
+  for options, message in (
+    ({"microbatch_size": 0}, "microbatch_size must be at least 1, but 0"),
+    ({"num_groups": 0}, "num_groups must be at least 1, but 0"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      gq.per_example_value_and_grad(loss_fn, **options)
+  with pytest.raises(ValueError, match=r"one floating loss per example, shape \(14,\), but"):
+    gq.per_example_value_and_grad(lambda p, b: jnp.mean(loss_fn(p, b)))(params, batch)
+  reduce = gq.per_example_value_and_grad(loss_fn, num_groups=2)
+  with pytest.raises(ValueError, match=r"labels must be \[B\] with B = 14, but shape \(3,\)"):
+    reduce(params, batch, jnp.zeros(3, jnp.int32))
