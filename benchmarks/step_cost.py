@@ -145,10 +145,11 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
     "plain, grad_queue K=1": queued,
     "grouped": grouped(),
     "grouped, exact=False": grouped(exact=False),
-    "grouped, loop, B/K": grouped(unroll=False, block_size=size(1)),
-    "grouped, loop, B/4K": grouped(unroll=False, block_size=size(4)),
-    "grouped, unrolled, B/K": grouped(unroll=True, block_size=size(1)),
-    "grouped, unrolled, B/4K": grouped(unroll=True, block_size=size(4)),
+    "grouped, loop, B/K": grouped(design="loop", block_size=size(1)),
+    "grouped, loop, B/4K": grouped(design="loop", block_size=size(4)),
+    "grouped, unrolled, B/K": grouped(design="unrolled", block_size=size(1)),
+    "grouped, unrolled, B/4K": grouped(design="unrolled", block_size=size(4)),
+    "grouped, batched, B/K": grouped(design="batched", block_size=size(1)),
     "whole step with K-means": clustered,
     "K-means alone": kmeans,
     "K masked passes": masked,
@@ -261,9 +262,10 @@ def plot(results: dict[str, Any], path: Path) -> None:
       )
       ax.axvline(1.0, color="black", linewidth=0.8)
       ax.set_xscale("log")
-      ax.set_title(f"{result['title']}: {label} over the plain gradient's", fontsize=9)
+      ax.set_title(f"{result['title']}: {label}", fontsize=9)
       ax.tick_params(labelsize=7)
       ax.spines[["top", "right"]].set_visible(False)
+  figure.suptitle("Ratio to one plain gradient of the batch, equal groups")
   figure.savefig(path, dpi=150)
 
 

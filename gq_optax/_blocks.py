@@ -45,6 +45,24 @@ def most_blocks(batch_size: int, num_groups: int, block_size: int) -> int:
   return num_groups + max(batch_size - num_groups, 0) // block_size
 
 
+def portion(blocks: Blocks, size: int, *, full: bool) -> tuple[Blocks, Blocks]:
+  """The blocks of `size` in what is left, only full ones or all; and what they leave."""
+  number = blocks.counts // size if full else (blocks.counts + size - 1) // size
+  taken = jnp.minimum(number * size, blocks.counts)
+  rest = blocks._replace(counts=blocks.counts - taken, first=blocks.first + taken)
+  return blocks._replace(last=jnp.cumsum(number, dtype=jnp.int32)), rest
+
+
+def firsts(blocks: Blocks, size: int) -> tuple[jax.Array, jax.Array, Blocks]:
+  """The first block of every group: examples `[K, size]`, which of them count, and what is left."""
+  steps = jnp.arange(size, dtype=jnp.int32)[None]
+  valid = steps < blocks.counts[:, None]
+  place = blocks.first[:, None] + jnp.where(valid, steps, 0)
+  taken = jnp.minimum(blocks.counts, size)
+  rest = blocks._replace(counts=blocks.counts - taken, first=blocks.first + taken)
+  return blocks.order[jnp.minimum(place, blocks.order.shape[0] - 1)], valid, rest
+
+
 def block(blocks: Blocks, number: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
   """One block.
 
@@ -70,14 +88,25 @@ def block(blocks: Blocks, number: jax.Array, size: int) -> tuple[jax.Array, jax.
   return owner, blocks.order[place], valid
 
 
+# Multiplications of each weight per example that make a gradient's work outweigh writing it.
+_OFTEN = 8.0
+
+
 def default_size(work: "Work", batch_size: int, num_groups: int) -> int:
   """The block size that measured best: small where each weight works often for an example.
 
   Small blocks waste little on groups that do not fill them. But each block makes a whole gradient,
   and where a weight is used only once per example, as in dense layers, that is what costs.
   """
-  parts = 4 * num_groups if work.reuse >= 8.0 else num_groups
+  parts = 4 * num_groups if work.reuse >= _OFTEN else num_groups
   return max(1, -(-batch_size // parts))
+
+
+def default_design(work: "Work") -> str:
+  """The design that measured best on CPU; on accelerators loops are natural."""
+  if work.reuse < _OFTEN:
+    return "batched"
+  return "unrolled" if work.convolves and jax.default_backend() == "cpu" else "loop"
 
 
 class Work(NamedTuple):

@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The mean gradient of each group of a batch, at about the price of one gradient."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ def grouped_value_and_grad(
   has_aux: bool = False,
   exact: bool = True,
   block_size: int | None = None,
-  unroll: bool | None = None,
+  design: str | None = None,
 ) -> Callable[[optax.Params, Any, jax.Array], tuple[Any, GroupGradients]]:
   r"""Value of a mean loss, and its gradient group by group.
 
@@ -51,8 +52,11 @@ def grouped_value_and_grad(
       it: cheaper where the groups are balanced. `counts` says how many there were room for.
     block_size: examples of a block. None: where weights work often for an example (convolutions,
       sequences) B / 4K, else B / K; if not exact, 1.25 B / K.
-    unroll: run the blocks one by one in the program, or in a loop. None: unrolled for convolutions
-      on CPU, where they are slow in loops; else a loop, which takes the memory of one block.
+    design: "loop" runs one block after the other, in the memory of one; "unrolled" does so without
+      a loop, since convolutions on CPU are slow in loops; "batched" runs the first block of every
+      group at once, the others in a loop. None: batched where weights work only once or a few times
+      for an example, so that writing K gradients is what costs; else unrolled for convolutions on
+      CPU, else a loop.
 
   Returns:
     A function `(params, batch, labels) -> (mean_loss, GroupGradients)` of a pytree of `[B, ...]`
@@ -76,6 +80,8 @@ def grouped_value_and_grad(
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), Algorithm 1, the gradients of the clusters.
   """
   num_groups = _validate.static_int("num_groups", num_groups, 1)
+  if design is not None:
+    _validate.one_of("design", design, ("loop", "unrolled", "batched"))
   if block_size is not None:
     block_size = _validate.static_int("block_size", block_size, 1)
 
@@ -88,62 +94,83 @@ def grouped_value_and_grad(
     size = block_size or _blocks.default_size(work, batch_size, num_groups)
     if not exact:
       size = min(block_size or -(-5 * batch_size // (4 * num_groups)), batch_size)
-    unrolled = unroll
-    if unrolled is None:
-      unrolled = work.convolves and jax.default_backend() == "cpu"
+    strategy = design or _blocks.default_design(work)
     blocks = _blocks.cut(labels, num_groups, size)
     if not exact:
       blocks = blocks._replace(
         counts=jnp.minimum(blocks.counts, size), last=jnp.arange(1, num_groups + 1, dtype=jnp.int32)
       )
 
-    def add(number, carry):
+    share = 1.0 / jnp.maximum(blocks.counts, 1).astype(jnp.float32)
+
+    def gradient(owner, index, valid):
+      rows = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), batch)
+      # Shares in the loss make means of the gradients, which then need no pass of their own.
+      weight = jnp.where(valid, share[jnp.minimum(owner, num_groups - 1)], 0.0)
+      return _block_gradient(loss_fn, params, rows, weight, has_aux)
+
+    def put(aux, part, index, valid):
+      place = jnp.where(valid, index, batch_size)
+      return jax.tree.map(lambda a, p: a.at[place].set(p, mode="drop"), aux, part)
+
+    def add(number, carry, blocks=blocks, size=size):
       sums, losses, aux = carry
       owner, index, valid = _blocks.block(blocks, number, size)
-      rows = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), batch)
-      (loss, part), gradient = _block_gradient(loss_fn, params, rows, valid, has_aux)
-      sums = jax.tree.map(
-        lambda s, g: s.at[owner].add(g.astype(s.dtype), mode="drop"), sums, gradient
-      )
-      place = jnp.where(valid, index, batch_size)
-      aux = jax.tree.map(lambda a, p: a.at[place].set(p, mode="drop"), aux, part)
-      return sums, losses.at[owner].add(loss, mode="drop"), aux
+      (loss, part), grads = gradient(owner, index, valid)
+      sums = jax.tree.map(lambda s, g: s.at[owner].add(g.astype(s.dtype), mode="drop"), sums, grads)
+      return sums, losses.at[owner].add(loss, mode="drop"), put(aux, part, index, valid)
 
-    zeros = lambda p: jnp.zeros((num_groups, *p.shape), _dtypes.at_least_float32(p.dtype))
-    carry = (
-      jax.tree.map(zeros, params),
-      jnp.zeros(num_groups, jnp.float32),
-      jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux_shape),
-    )
-    if unrolled:
-      number = _blocks.most_blocks(batch_size, num_groups, size) if exact else num_groups
-      for j in range(number):
-        carry = add(jnp.int32(j), carry)
+    wide = lambda p: _dtypes.at_least_float32(p.dtype)
+    aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux_shape)
+    if strategy == "batched":
+      index, valid, rest = _blocks.firsts(blocks, size)
+      (losses, part), grads = jax.vmap(gradient)(jnp.arange(num_groups), index, valid)
+      sums = _without_empty(jax.tree.map(lambda g: g.astype(wide(g)), grads), blocks.counts)
+      for k in range(num_groups):
+        aux = put(aux, jax.tree.map(lambda p, k=k: p[k], part), index[k], valid[k])
+      carry = (sums, losses, aux)
+      # What is left belongs to large groups: in large blocks it takes fewer gradients.
+      for times in (4, 2, 1) if exact else ():
+        these, rest = _blocks.portion(rest, times * size, full=times > 1)
+        step = functools.partial(add, blocks=these, size=times * size)
+        carry = jax.lax.fori_loop(0, these.last[-1], step, carry)
     else:
-      carry = jax.lax.fori_loop(0, blocks.last[-1], add, carry)
+      zeros = lambda p: jnp.zeros((num_groups, *p.shape), wide(p))
+      carry = (jax.tree.map(zeros, params), jnp.zeros(num_groups, jnp.float32), aux)
+      if strategy == "unrolled":
+        number = _blocks.most_blocks(batch_size, num_groups, size) if exact else num_groups
+        for j in range(number):
+          carry = add(jnp.int32(j), carry)
+      else:
+        carry = jax.lax.fori_loop(0, blocks.last[-1], add, carry)
     sums, losses, aux = carry
     counts = blocks.counts
-    share = 1.0 / jnp.maximum(counts, 1).astype(jnp.float32)
-
-    def mean(s, p):
-      return (s * share.astype(s.dtype).reshape(-1, *(1,) * p.ndim)).astype(p.dtype)
-
+    groups = GroupGradients(
+      jax.tree.map(lambda s, p: s.astype(p.dtype), sums, params), counts, losses
+    )
     total = jnp.maximum(jnp.sum(counts), 1).astype(jnp.float32)
-    groups = GroupGradients(jax.tree.map(mean, sums, params), counts, losses * share)
-    value = jnp.sum(losses) / total
+    value = jnp.sum(losses * counts.astype(jnp.float32)) / total
     return ((value, aux) if has_aux else value), groups
 
   return value_and_grad
 
 
-def _block_gradient(loss_fn, params, rows, valid, has_aux):
-  """The summed loss of the examples that count, their aux, and the gradient."""
+def _block_gradient(loss_fn, params, rows, weight, has_aux):
+  """The weighted loss of a block, its aux, and the gradient; what weighs 0 is left out."""
 
   def total(params):
     losses, aux = loss_fn(params, rows) if has_aux else (loss_fn(params, rows), None)
-    return jnp.sum(jnp.where(valid, losses.astype(jnp.float32), 0.0)), aux
+    return jnp.sum(jnp.where(weight > 0.0, losses.astype(jnp.float32) * weight, 0.0)), aux
 
   return jax.value_and_grad(total, has_aux=True)(params)
+
+
+def _without_empty(sums, counts):
+  """Zeros for the groups that are empty: the rows that stood in for their examples may be NaN."""
+  empty_first = jnp.argsort(counts > 0, stable=True)
+  clear = lambda i, sums: jax.tree.map(lambda s: s.at[empty_first[i]].set(0.0), sums)
+  # A pass over those groups alone, not over all gradients.
+  return jax.lax.fori_loop(0, jnp.sum(counts == 0), clear, sums)
 
 
 def clustered_value_and_grad(
@@ -154,7 +181,7 @@ def clustered_value_and_grad(
   num_iters: int = 5,
   exact: bool = True,
   block_size: int | None = None,
-  unroll: bool | None = None,
+  design: str | None = None,
 ) -> Callable[..., tuple[tuple[jax.Array, _kmeans.KMeansResult], GroupGradients]]:
   r"""The whole way from a batch to the mean gradients of its clusters.
 
@@ -170,7 +197,7 @@ def clustered_value_and_grad(
     num_iters: Lloyd iterations of K-means, see `kmeans`.
     exact: see `grouped_value_and_grad`, as all that follow.
     block_size: see `grouped_value_and_grad`.
-    unroll: see `grouped_value_and_grad`.
+    design: see `grouped_value_and_grad`.
 
   Returns:
     A function `(params, batch, key=None, mask=None) -> ((mean_loss, clusters), GroupGradients)`:
@@ -193,7 +220,7 @@ def clustered_value_and_grad(
   """
   losses_alone = lambda params, batch: loss_fn(params, batch)[0]
   grouped = grouped_value_and_grad(
-    losses_alone, num_groups, exact=exact, block_size=block_size, unroll=unroll
+    losses_alone, num_groups, exact=exact, block_size=block_size, design=design
   )
 
   def value_and_grad(params, batch, key=None, mask=None):

@@ -168,7 +168,8 @@ def largest_microbatch_size(
       return size
     if size == 1:
       raise ValueError(
-        f"max_bytes must hold the gradient of one example, {needed} bytes, but {max_bytes} was found."
+        f"max_bytes must hold the gradient of one example, {needed} bytes, but {max_bytes} was"
+        " found."
       )
     size //= 2
 

@@ -19,6 +19,8 @@ from benchmarks import models
 from gq_optax import _blocks, _losses
 
 BATCH, GROUPS = 24, 4
+DESIGNS = ("loop", "unrolled", "batched")
+every_design = pytest.mark.parametrize("design", DESIGNS)
 KEY = jax.random.key(0)
 # Half of the batch in one group, an empty one, and four examples of none.
 LABELS = np.random.default_rng(0).permutation([0] * 12 + [2] * 3 + [3] * 5 + [-1, 4, 99, -7])
@@ -146,12 +148,12 @@ def spoil(x):
   )
 
 
-@pytest.mark.parametrize("unroll", [False, True], ids=["loop", "unrolled"])
+@every_design
 @pytest.mark.parametrize("network", NETWORKS)
-def test_equal_to_masked_passes_group_by_group(network, unroll):
+def test_equal_to_masked_passes_group_by_group(network, design):
   loss_fn, params, batch = NETWORKS[network]()
   losses, gradients = masked_passes(loss_fn, params, batch, LABELS)
-  function = gq.grouped_value_and_grad(loss_fn, GROUPS, unroll=unroll)
+  function = gq.grouped_value_and_grad(loss_fn, GROUPS, design=design)
   value, groups = jax.jit(function)(params, jax.tree.map(spoil, batch), jnp.asarray(LABELS))
   tolerance = 0.05 if network == "bfloat16" else 2e-5
   chex.assert_trees_all_equal_shapes_and_dtypes(groups.grads, gradients)
@@ -176,11 +178,11 @@ def linear(params, batch):
 @given(
   labels=st.lists(st.integers(-1, 5), min_size=12, max_size=12),
   block_size=st.sampled_from([1, 2, 3, 5, 12, 40]),
-  unroll=st.booleans(),
+  design=st.sampled_from(DESIGNS),
 )
-def test_any_sizes_of_groups_in_blocks_of_any_size(labels, block_size, unroll):
+def test_any_sizes_of_groups_in_blocks_of_any_size(labels, block_size, design):
   labels, x = np.array(labels), np.arange(36.0, dtype=np.float32).reshape(12, 3)
-  value, groups = _any_sizes(block_size, unroll)(jnp.ones(3), x, jnp.asarray(labels))
+  value, groups = _any_sizes(block_size, design)(jnp.ones(3), x, jnp.asarray(labels))
   for k in range(5):
     rows = x[labels == k]
     assert groups.counts[k] == len(rows)
@@ -192,8 +194,8 @@ def test_any_sizes_of_groups_in_blocks_of_any_size(labels, block_size, unroll):
 
 
 @functools.cache
-def _any_sizes(block_size, unroll):
-  return jax.jit(gq.grouped_value_and_grad(linear, 5, block_size=block_size, unroll=unroll))
+def _any_sizes(block_size, design):
+  return jax.jit(gq.grouped_value_and_grad(linear, 5, block_size=block_size, design=design))
 
 
 def test_aux_comes_back_in_the_order_of_the_batch():
@@ -206,11 +208,11 @@ def test_aux_comes_back_in_the_order_of_the_batch():
   np.testing.assert_allclose(value, np.asarray(x).sum(1)[~OUTSIDE].mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-def test_not_exact_takes_one_block_for_each_group(unroll):
+@every_design
+def test_not_exact_takes_one_block_for_each_group(design):
   labels = jnp.array([0, 0, 0, 0, 0, 1, 1, 3])
   x = jnp.arange(8.0)[:, None]
-  function = gq.grouped_value_and_grad(linear, 4, exact=False, block_size=3, unroll=unroll)
+  function = gq.grouped_value_and_grad(linear, 4, exact=False, block_size=3, design=design)
   value, groups = jax.jit(function)(jnp.ones(1), x, labels)
   np.testing.assert_array_equal(groups.counts, [3, 2, 0, 1])
   np.testing.assert_allclose(groups.grads[:, 0], [1.0, 5.5, 0.0, 7.0])
@@ -220,18 +222,18 @@ def test_not_exact_takes_one_block_for_each_group(unroll):
   np.testing.assert_allclose(groups.grads[:, 0], [2.0, 3.0, 4.0, 5.0])
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-def test_a_nan_stays_in_its_group(unroll):
+@every_design
+def test_a_nan_stays_in_its_group(design):
   x = normal(0, BATCH, 3).at[jnp.flatnonzero(jnp.asarray(LABELS) == 3)[1]].set(jnp.nan)
-  function = gq.grouped_value_and_grad(linear, GROUPS, block_size=4, unroll=unroll)
+  function = gq.grouped_value_and_grad(linear, GROUPS, block_size=4, design=design)
   _, groups = jax.jit(function)(jnp.ones(3), x, jnp.asarray(LABELS))
   assert np.isnan(groups.grads[3]).all()
   chex.assert_tree_all_finite((groups.grads[:3], groups.losses[:3]))
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-def test_all_labels_outside(unroll):
-  function = gq.grouped_value_and_grad(linear, GROUPS, unroll=unroll)
+@every_design
+def test_all_labels_outside(design):
+  function = gq.grouped_value_and_grad(linear, GROUPS, design=design)
   value, groups = function(jnp.ones(3), jnp.full((BATCH, 3), jnp.nan), jnp.full(BATCH, -1))
   chex.assert_trees_all_equal(value, jnp.float32(0.0))
   assert not np.any(groups.counts)
