@@ -155,6 +155,9 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
     "K masked passes": masked,
     "optax.microbatching": microbatched,
   }
+  if len(workload.example) == 3 and jax.default_backend() == "cpu":
+    # Many kernel gradients at once are one convolution of many channel groups: minutes a step.
+    del steps["grouped, batched, B/K"]
   parameters = sum(p.size for p in jax.tree.leaves(params))
   if parameters * workload.batch_size * 4 < 2**31:
     steps["vmap(grad), group means"] = per_example

@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The README's blocks run, one after the other as a reader would, and its commands exist."""
+"""The blocks of README and docs run, one after the other as a reader would; commands exist."""
 
 import pathlib
 import re
@@ -8,16 +8,18 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.standard_promotion  # they run under the rules that their readers have
-def test_python_blocks_run():
-  blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-  assert len(blocks) >= 2
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page):
+  blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+  assert blocks
   namespace = {}
   for number, block in enumerate(blocks):
-    exec(compile(block, f"README.md, block {number}", "exec"), namespace)
-  assert namespace["figures"]["queued"] == 1
+    exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
+  assert namespace["opt_state"][0].queue.count == 1
 
 
 def test_make_targets_exist():
@@ -28,6 +30,7 @@ def test_make_targets_exist():
     assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-def test_links_lead_somewhere():
-  for target in re.findall(r"\]\((?!https?://)([^)#]+)", README):
-    assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+  for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
+    assert (page.parent / target).exists(), target
