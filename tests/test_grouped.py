@@ -125,17 +125,19 @@ NETWORKS = {
 
 
 def masked_passes(loss_fn, params, batch, labels, num_groups=GROUPS):
-  """The definition: for each group the gradient of the mean over its examples."""
-  result = []
-  for k in range(num_groups):
-    rows = np.flatnonzero(np.asarray(labels) == k)
-    if len(rows):
-      part = jax.tree.map(lambda x, rows=rows: x[rows], batch)
-      mean = lambda p, part=part: jnp.mean(loss_fn(p, part).astype(jnp.float32))
-      result.append(jax.value_and_grad(mean)(params))
-    else:
-      result.append((jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params)))
-  losses, gradients = zip(*result, strict=True)
+  """The definition: for each group the mean loss of its examples and the gradient of that."""
+
+  @jax.jit
+  def one(params, batch, member):
+    def mean(params):
+      losses = loss_fn(params, batch).astype(jnp.float32)
+      return jnp.sum(jnp.where(member, losses, 0.0)) / jnp.maximum(jnp.sum(member), 1)
+
+    with jax.numpy_dtype_promotion("standard"):
+      return jax.value_and_grad(mean)(params)
+
+  each = [one(params, batch, jnp.asarray(labels) == k) for k in range(num_groups)]
+  losses, gradients = zip(*each, strict=True)
   return jnp.stack(losses), jax.tree.map(lambda *g: jnp.stack(g), *gradients)
 
 
@@ -148,11 +150,17 @@ def spoil(x):
   )
 
 
+@functools.cache
+def problem(network):
+  """A network and its group gradients, for all designs."""
+  loss_fn, params, batch = NETWORKS[network]()
+  return loss_fn, params, batch, *masked_passes(loss_fn, params, batch, LABELS)
+
+
 @every_design
 @pytest.mark.parametrize("network", NETWORKS)
 def test_equal_to_masked_passes_group_by_group(network, design):
-  loss_fn, params, batch = NETWORKS[network]()
-  losses, gradients = masked_passes(loss_fn, params, batch, LABELS)
+  loss_fn, params, batch, losses, gradients = problem(network)
   # Blocks of 5: the group of 12 needs three of them, and none is full but two.
   function = gq.grouped_value_and_grad(loss_fn, GROUPS, design=design, block_size=5)
   value, groups = jax.jit(function)(params, jax.tree.map(spoil, batch), jnp.asarray(LABELS))
@@ -293,10 +301,10 @@ def test_the_whole_step_is_kmeans_then_groups(masked):
   model = models.MLP((16, 8), 3)
   features = lambda p, b: (loss_fn(p, b), model.apply(p, b[0])[1])
   mask = jnp.asarray(~OUTSIDE) if masked else None
-  batch = jax.tree.map(spoil, batch) if masked else batch
+  given = jax.tree.map(spoil, batch) if masked else batch
   whole = jax.jit(gq.clustered_value_and_grad(features, GROUPS, metric="cosine", num_iters=3))
-  (value, clusters), groups = whole(params, batch, jax.random.key(1), mask)
-  embeddings = features(params, batch)[1]
+  (value, clusters), groups = whole(params, given, jax.random.key(1), mask)
+  embeddings = features(params, given)[1]
   weight = None if mask is None else mask.astype(jnp.float32)
   expected = gq.kmeans(
     embeddings, GROUPS, key=jax.random.key(1), metric="cosine", num_iters=3, sample_weight=weight
