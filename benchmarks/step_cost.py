@@ -156,7 +156,7 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
     "optax.microbatching": microbatched,
   }
   if len(workload.example) == 3 and jax.default_backend() == "cpu":
-    # Many kernel gradients at once are one convolution of many channel groups: minutes a step.
+    # Many kernel gradients at once are one convolution of many channel groups: not waited for.
     del steps["grouped, batched, B/K"]
   parameters = sum(p.size for p in jax.tree.leaves(params))
   if parameters * workload.batch_size * 4 < 2**31:

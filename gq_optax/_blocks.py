@@ -13,14 +13,12 @@ class Blocks(NamedTuple):
   """Which examples each block holds.
 
   Attributes:
-    labels: int32 `[B]`; K where an example belongs to no group.
     counts: int32 `[K]`, examples in each group.
     order: int32 `[B]`, the examples sorted by group, those of no group last.
     first: int32 `[K]`, where each group starts in `order`.
     last: int32 `[K]`, how many blocks the groups up to this one need together.
   """
 
-  labels: jax.Array
   counts: jax.Array
   order: jax.Array
   first: jax.Array
@@ -36,7 +34,7 @@ def cut(labels: jax.Array, num_groups: int, block_size: int) -> Blocks:
   ends = jnp.cumsum(counts, dtype=jnp.int32)
   needed = (counts + block_size - 1) // block_size
   order = jnp.argsort(labels, stable=True).astype(jnp.int32)
-  return Blocks(labels, counts, order, ends - counts, jnp.cumsum(needed, dtype=jnp.int32))
+  return Blocks(counts, order, ends - counts, jnp.cumsum(needed, dtype=jnp.int32))
 
 
 def most_blocks(batch_size: int, num_groups: int, block_size: int) -> int:

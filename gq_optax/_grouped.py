@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The mean gradient of each group of a batch, at about the price of one gradient."""
+"""The mean gradient of each group of a batch, from blocks of examples of one group."""
 
 import functools
 from collections.abc import Callable
@@ -89,7 +89,7 @@ def grouped_value_and_grad(
     batch_size = _losses.batch_size(batch)
     _validate.shape("labels", labels, f"[B] with B = {batch_size}", (batch_size,))
     _validate.integer("labels", labels)
-    aux_shape = _losses.check(loss_fn, params, batch, has_aux)
+    dtype, aux_shape = _losses.check(loss_fn, params, batch, has_aux)
     work = _losses.work(loss_fn, params, batch)
     size = block_size or _blocks.default_size(work, batch_size, num_groups)
     if not exact:
@@ -101,7 +101,7 @@ def grouped_value_and_grad(
         counts=jnp.minimum(blocks.counts, size), last=jnp.arange(1, num_groups + 1, dtype=jnp.int32)
       )
 
-    share = 1.0 / jnp.maximum(blocks.counts, 1).astype(jnp.float32)
+    share = 1.0 / jnp.maximum(blocks.counts, 1).astype(dtype)
 
     def gradient(owner, index, valid):
       rows = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), batch)
@@ -136,7 +136,7 @@ def grouped_value_and_grad(
         carry = jax.lax.fori_loop(0, these.last[-1], step, carry)
     else:
       zeros = lambda p: jnp.zeros((num_groups, *p.shape), wide(p))
-      carry = (jax.tree.map(zeros, params), jnp.zeros(num_groups, jnp.float32), aux)
+      carry = (jax.tree.map(zeros, params), jnp.zeros(num_groups, dtype), aux)
       if strategy == "unrolled":
         number = _blocks.most_blocks(batch_size, num_groups, size) if exact else num_groups
         for j in range(number):
@@ -148,8 +148,8 @@ def grouped_value_and_grad(
     groups = GroupGradients(
       jax.tree.map(lambda s, p: s.astype(p.dtype), sums, params), counts, losses
     )
-    total = jnp.maximum(jnp.sum(counts), 1).astype(jnp.float32)
-    value = jnp.sum(losses * counts.astype(jnp.float32)) / total
+    total = jnp.maximum(jnp.sum(counts), 1).astype(dtype)
+    value = jnp.sum(losses * counts.astype(dtype)) / total
     return ((value, aux) if has_aux else value), groups
 
   return value_and_grad
@@ -160,7 +160,7 @@ def _block_gradient(loss_fn, params, rows, weight, has_aux):
 
   def total(params):
     losses, aux = loss_fn(params, rows) if has_aux else (loss_fn(params, rows), None)
-    return jnp.sum(jnp.where(weight > 0.0, losses.astype(jnp.float32) * weight, 0.0)), aux
+    return jnp.sum(jnp.where(weight > 0.0, losses.astype(weight.dtype) * weight, 0.0)), aux
 
   return jax.value_and_grad(total, has_aux=True)(params)
 
@@ -186,8 +186,8 @@ def clustered_value_and_grad(
   r"""The whole way from a batch to the mean gradients of its clusters.
 
   A forward pass yields the embeddings of the examples, K-means groups them, and
-  `grouped_value_and_grad` takes the gradient of each group: about a third of a step more than
-  groups that are known beforehand.
+  `grouped_value_and_grad` takes the gradient of each group. The forward pass is run once more than
+  for groups that are known beforehand; docs/group-gradients.md has what that costs.
 
   Args:
     loss_fn: `(params, batch) -> (losses [b], embeddings [b, d])` for any b. The paper takes the
@@ -228,7 +228,10 @@ def clustered_value_and_grad(
     _losses.check(loss_fn, params, batch, has_aux=True)
     _, embeddings = loss_fn(jax.lax.stop_gradient(params), batch)
     _validate.shape("embeddings", embeddings, f"[B, d] with B = {batch_size}", (batch_size, None))
-    weight = None if mask is None else mask.astype(jnp.float32)
+    weight = None
+    if mask is not None:
+      _validate.shape("mask", mask, f"[B] with B = {batch_size}", (batch_size,))
+      weight = mask.astype(jnp.float32)
     clusters = _kmeans.kmeans(
       embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
     )

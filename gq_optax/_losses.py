@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _blocks, _validate
+from gq_optax import _blocks, _dtypes, _validate
 
 
 def batch_size(batch: Any) -> int:
@@ -22,8 +22,14 @@ def batch_size(batch: Any) -> int:
   return shapes.pop()[0]
 
 
-def check(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool) -> Any:
-  """Checks parameters and result of `loss_fn`; returns the shapes of `aux`, or None."""
+def check(
+  loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool
+) -> tuple[jnp.dtype, Any]:
+  """Checks parameters and result of `loss_fn`.
+
+  Returns:
+    The dtype that its losses are summed in, float32 or wider, and the shapes of `aux` or None.
+  """
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     _validate.floating(f"the parameter at {jax.tree_util.keystr(path) or 'the root'}", leaf)
   size = batch_size(batch)
@@ -44,7 +50,7 @@ def check(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
     raise ValueError(f"{rule}, but {losses} was found; for (losses, aux) pass has_aux=True.")
   if losses.shape != (size,) or not jnp.issubdtype(losses.dtype, jnp.floating):
     raise ValueError(f"{rule}, but {losses.dtype} of shape {losses.shape} was found.")
-  return aux
+  return _dtypes.at_least_float32(losses.dtype), aux
 
 
 def work(loss_fn: Callable[..., Any], params: optax.Params, batch: Any) -> _blocks.Work:

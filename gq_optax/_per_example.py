@@ -62,7 +62,7 @@ def per_example_value_and_grad(
   def one(params, example):
     def loss(params):
       losses = loss_fn(params, jax.tree.map(lambda x: x[None], example))
-      return losses[0].astype(jnp.float32)
+      return losses[0].astype(_dtypes.at_least_float32(losses.dtype))
 
     value, gradient = jax.value_and_grad(loss)(params)
     keep = jnp.asarray(True)
@@ -75,7 +75,8 @@ def per_example_value_and_grad(
   each = jax.vmap(one, (None, 0))
 
   def gradients(params, batch):
-    size = _checked(loss_fn, params, batch)
+    _losses.check(loss_fn, params, batch, has_aux=False)
+    size = _losses.batch_size(batch)
     if microbatch_size is None or microbatch_size >= size:
       losses, result, _ = each(params, batch)
     else:
@@ -83,7 +84,8 @@ def per_example_value_and_grad(
     return losses, result
 
   def groups(params, batch, labels):
-    size = _checked(loss_fn, params, batch)
+    size = _losses.batch_size(batch)
+    dtype, _ = _losses.check(loss_fn, params, batch, has_aux=False)
     _validate.shape("labels", labels, f"[B] with B = {size}", (size,))
     _validate.integer("labels", labels)
     step = min(microbatch_size or size, size)
@@ -104,7 +106,7 @@ def per_example_value_and_grad(
     carry = (
       jax.tree.map(zeros, params),
       jnp.zeros(num_groups, jnp.int32),
-      jnp.zeros(num_groups, jnp.float32),
+      jnp.zeros(num_groups, dtype),
     )
     whole = size - size % step
     head, tail = (
@@ -117,7 +119,7 @@ def per_example_value_and_grad(
       carry, last = add(carry, tail)
       losses = jnp.concatenate([losses, last])
     sums, counts, group_losses = carry
-    share = 1.0 / jnp.maximum(counts, 1).astype(jnp.float32)
+    share = 1.0 / jnp.maximum(counts, 1).astype(dtype)
 
     def mean(s, p):
       return (s * share.astype(s.dtype).reshape(-1, *(1,) * p.ndim)).astype(p.dtype)
@@ -133,8 +135,8 @@ def largest_microbatch_size(
 ) -> int:
   """The largest power of two of examples whose gradients fit into a given memory.
 
-  Compiles `per_example_value_and_grad` for half the batch, a quarter, and so on, and reads what XLA
-  plans. Nothing is run: shapes will do.
+  Compiles `per_example_value_and_grad` for the largest power of two within the batch, half of it,
+  and so on, and reads what XLA plans. Nothing is run: shapes will do.
 
   Args:
     loss_fn: `(params, batch) -> losses [b]`.
@@ -172,11 +174,6 @@ def largest_microbatch_size(
         " found."
       )
     size //= 2
-
-
-def _checked(loss_fn, params, batch):
-  _losses.check(loss_fn, params, batch, has_aux=False)
-  return _losses.batch_size(batch)
 
 
 def _sum_by(member, g):

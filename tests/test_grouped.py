@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import export
 
 import gq_optax as gq
 from benchmarks import models
@@ -259,6 +260,30 @@ def test_bfloat16_is_summed_in_float32():
   np.testing.assert_allclose(groups.grads.astype(jnp.float32), [[1 + 1 / 128]])
 
 
+@every_design
+def test_double_precision_stays_double(design):
+  with jax.enable_x64(True):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, 3)))
+    loss_fn = lambda w, x: jnp.sin(x @ w)
+    function = gq.grouped_value_and_grad(loss_fn, GROUPS, design=design, block_size=5)
+    value, groups = jax.jit(function)(jnp.ones(3), x, jnp.asarray(LABELS))
+    assert groups.grads.dtype == groups.losses.dtype == value.dtype == jnp.float64
+    for k in (0, 2, 3):
+      rows = np.asarray(x)[k == LABELS]
+      expected = (np.cos(rows.sum(1))[:, None] * rows).mean(0)
+      np.testing.assert_allclose(groups.grads[k], expected, rtol=1e-13)
+
+
+@every_design
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_it_lowers_for_accelerators(platform, design):
+  loss_fn, params, batch = dense()
+  function = jax.jit(gq.grouped_value_and_grad(loss_fn, GROUPS, design=design))
+  exported = export.export(function, platforms=[platform])(params, batch, jnp.asarray(LABELS))
+  assert exported.platforms == (platform,)
+  assert "callback" not in exported.mlir_module()
+
+
 def test_under_vmap_scan_and_one_compilation():
   loss_fn, params, batch = dense()
   function = gq.grouped_value_and_grad(loss_fn, GROUPS, block_size=4)
@@ -375,3 +400,6 @@ def test_errors_of_options_and_batches():
   whole = gq.clustered_value_and_grad(lambda w, x: (x @ w, x[:, 0]), 2)
   with pytest.raises(ValueError, match=r"embeddings must be \[B, d\] with B = 6, but shape \(6,\)"):
     whole(jnp.ones(3), jnp.ones((6, 3)))
+  whole = gq.clustered_value_and_grad(lambda w, x: (x @ w, x), 2)
+  with pytest.raises(ValueError, match=r"mask must be \[B\] with B = 6, but shape \(5,\)"):
+    whole(jnp.ones(3), jnp.ones((6, 3)), mask=jnp.ones(5, bool))
