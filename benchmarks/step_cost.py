@@ -47,6 +47,7 @@ WORKLOADS = {
   "encoder": Workload("Encoder, 2 layers", models.Encoder(), 256, 4, (64,), 10, 1000),
 }
 
+QUEUED = "plain, grad_queue K=1"
 # What takes more than this many times a plain gradient is timed once.
 SLOW = 6.0
 
@@ -91,14 +92,6 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
     del labels
     return jax.value_and_grad(lambda p: jnp.mean(losses(p, batch)))(params)
 
-  def queued(params, batch, labels):
-    value, gradient = plain(params, batch, labels)
-    tx = gq.grad_queue(queue_length=3)
-    # A queue that is full, so that weights are taken.
-    state = tx.init(params)
-    queue = state.queue._replace(count=jnp.int32(9))
-    return value, tx.update(gradient, state._replace(queue=queue))
-
   def masked(params, batch, labels):
     def one(k):
       member = (labels == k).astype(jnp.float32)
@@ -142,7 +135,7 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
   steps = {
     "plain": plain,
     "plain again": plain,
-    "plain, grad_queue K=1": queued,
+    QUEUED: plain,  # with the queue behind it, see `compile_queued`
     "grouped": grouped(),
     "grouped, exact=False": grouped(exact=False),
     "grouped, loop, B/K": grouped(design="loop", block_size=size(1)),
@@ -164,6 +157,19 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
   return steps, (params, (x, y))
 
 
+def compile_queued(plain: Callable[..., Any], params: Any, batch: Any, labels: Any) -> timing.Step:
+  """The plain gradient through a queue of 3 that it carries along, donated from step to step."""
+  tx = gq.grad_queue(queue_length=3)
+
+  def queued(state, params, batch, labels):
+    value, gradient = plain(params, batch, labels)
+    updates, state = tx.update(gradient, state)
+    return state, value, updates
+
+  step = timing.compile_step(queued, tx.init(params), params, batch, labels)
+  return step._replace(run=lambda *_: step.run())
+
+
 def params_sum(params: Any) -> jax.Array:
   """Zero, but the compiler cannot know: keeps what depends on it from being folded away."""
   return 0.0 * optax.tree.sum(params)
@@ -175,10 +181,10 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
   steps, arguments = make_steps(workload)
   labels = {kind: make_labels(workload, kind) for kind in ("equal", "skewed")}
   compiled: dict[str, timing.Step] = {}
-  flops: dict[str, float] = {}
   for step, function in steps.items():
     rich.print(f"compiling {name}: {step}")
-    compiled[step], flops[step] = timing.compile_call(function, *arguments, labels["equal"])
+    make: Any = compile_queued if step == QUEUED else timing.compile_call
+    compiled[step] = make(function, *arguments, labels["equal"])
   rows: dict[str, Any] = {step: {} for step in steps}
   call = lambda step, kind: functools.partial(compiled[step].run, *arguments, labels[kind])
   once = {step: timing.seconds(call(step, "equal")) for step in steps}
@@ -196,7 +202,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     rows[step] |= {
       "compile_seconds": made.compile_seconds,
       "temp_bytes": made.temp_bytes,
-      "flops": flops[step],
+      "flops": made.flops,
     }
   return {
     "title": workload.title,

@@ -17,11 +17,13 @@ class Step(NamedTuple):
     run: does one step and waits for all of it.
     compile_seconds: what compiling took.
     temp_bytes: temporary memory beside arguments and results, as XLA plans it.
+    flops: floating point operations, as XLA counts them; -1 if it does not.
   """
 
   run: Callable[..., Any]
   compile_seconds: float
   temp_bytes: int
+  flops: float
 
 
 class Timing(NamedTuple):
@@ -56,8 +58,7 @@ def compile_step(function: Callable[..., Any], state: Any, *inputs: Any) -> Step
     carried[0] = results[0]
     return jax.block_until_ready(results)
 
-  memory = compiled.memory_analysis()
-  return Step(run, compile_seconds, memory.temp_size_in_bytes if memory else -1)
+  return Step(run, compile_seconds, *_plan(compiled))
 
 
 def interleaved(steps: dict[str, Step], reference: str, rounds: int) -> dict[str, Timing]:
@@ -90,12 +91,15 @@ def interleaved(steps: dict[str, Step], reference: str, rounds: int) -> dict[str
   return result
 
 
-def compile_call(function: Callable[..., Any], *inputs: Any) -> tuple[Step, float]:
-  """Compiles a pure `function(*inputs)`; its `run` takes the inputs. Also returns its FLOPs."""
+def _plan(compiled: Any) -> tuple[int, float]:
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  return memory.temp_size_in_bytes if memory else -1, float(cost.get("flops", -1.0))
+
+
+def compile_call(function: Callable[..., Any], *inputs: Any) -> Step:
+  """Compiles a pure `function(*inputs)`; its `run` takes the inputs."""
   started = time.perf_counter()
   compiled = jax.jit(function).lower(*inputs).compile()
   compile_seconds = time.perf_counter() - started
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   run = lambda *args: jax.block_until_ready(compiled(*args))
-  step = Step(run, compile_seconds, memory.temp_size_in_bytes if memory else -1)
-  return step, float(cost.get("flops", -1.0))
+  return Step(run, compile_seconds, *_plan(compiled))
