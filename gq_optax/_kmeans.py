@@ -126,17 +126,18 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
 
   def iterate(_, carry):
     centroids, _ = carry
-    labels, distance = _assign(x, centroids, metric)
-    labels = _reseed(labels, distance, pull, num_clusters)
+    labels = _nearest(x, centroids, metric)
+    labels = _reseed(x, labels, pull, centroids)
     return _means(x, labels, pull, centroids, metric), labels
 
   nobody = jnp.full(x.shape[0], -1, jnp.int32)
   centroids, before = jax.lax.fori_loop(0, num_iters, iterate, (start, nobody))
-  labels, distance = _assign(x, centroids, metric)
+  labels = _nearest(x, centroids, metric)
   # On the unit sphere half the squared distance is 1 - cosine; a zero vector is 1 away from all.
   if metric == "cosine":
     distance = 1.0 - jnp.sum(x * centroids[labels], axis=1)
   else:
+    distance = _distance(x, labels, centroids)
     centroids = (centroids + center[None]) * scale
   counted = (weight > 0.0).astype(jnp.int32)
   return KMeansResult(
@@ -169,34 +170,51 @@ def unit_rows(x):
   return jnp.where(norm > 0.0, x / jnp.where(norm > 0.0, norm, 1.0), 0.0)
 
 
-def _assign(x, centroids, metric):
-  """The nearest centroid of every row (lowest index on ties) and the squared distance to it."""
-  relative = -2.0 * jnp.einsum("nd,kd->nk", x, centroids, precision=jax.lax.Precision.HIGHEST)
+def _nearest(x, centroids, metric):
+  """The nearest centroid of every row (lowest index on ties)."""
+  relative = -2.0 * _products(centroids, x)
   if metric == "euclidean":
-    relative += jnp.sum(jnp.square(centroids), axis=1)[None]
-  labels = jnp.argmin(relative, axis=1).astype(jnp.int32)
-  # Of the chosen one exactly: the expanded square above cancels close to a centroid.
-  return labels, jnp.sum(jnp.square(x - centroids[labels]), axis=1)
+    relative += jnp.sum(jnp.square(centroids), axis=1)[:, None]
+  return jnp.argmin(relative, axis=0).astype(jnp.int32)
 
 
-def _reseed(labels, distance, weight, num_clusters):
+def _products(rows, x):
+  """Every row times every row of x, `[rows, n]`."""
+  return jnp.einsum("kd,nd->kn", rows, x, precision=jax.lax.Precision.HIGHEST)
+
+
+def _distance(x, labels, centroids):
+  """Squared, to the centroid of every row; the expanded square would cancel close to it."""
+  return jnp.sum(jnp.square(x - centroids[labels]), axis=1)
+
+
+def _reseed(x, labels, weight, centroids):
   """Gives each empty group the farthest row that is still free; ties go to the lowest index."""
-  filled = jnp.zeros(num_clusters, weight.dtype).at[labels].add(weight) > 0.0
-  order = (
-    jnp.cumsum(jnp.logical_not(filled)) - 1
-  )  # the j-th empty group takes the j-th farthest row
-  distance = jnp.where(weight > 0.0, distance, 0.0)
-  far, rows = jax.lax.top_k(distance, num_clusters)
-  takes = jnp.logical_and(jnp.logical_not(filled), far[order] > _SAME)
-  target = jnp.where(takes, rows[order], labels.shape[0])
-  return labels.at[target].set(jnp.arange(num_clusters, dtype=jnp.int32), mode="drop")
+  num_clusters = centroids.shape[0]
+  filled = jnp.any(_members(labels, num_clusters) & (weight > 0.0)[None], axis=1)
+
+  def move(labels):
+    # The j-th empty group takes the j-th farthest row.
+    order = jnp.cumsum(jnp.logical_not(filled)) - 1
+    distance = jnp.where(weight > 0.0, _distance(x, labels, centroids), 0.0)
+    far, rows = jax.lax.top_k(distance, num_clusters)
+    takes = jnp.logical_and(jnp.logical_not(filled), far[order] > _SAME)
+    target = jnp.where(takes, rows[order], labels.shape[0])
+    return labels.at[target].set(jnp.arange(num_clusters, dtype=jnp.int32), mode="drop")
+
+  return jax.lax.cond(jnp.all(filled), lambda labels: labels, move, labels)
+
+
+def _members(labels, num_clusters):
+  """Who belongs to which group, bool `[K, n]`."""
+  return labels[None] == jnp.arange(num_clusters, dtype=labels.dtype)[:, None]
 
 
 def _means(x, labels, weight, centroids, metric):
   """The weighted mean of every group; a group without weight stays where it was."""
-  member = jax.nn.one_hot(labels, centroids.shape[0], dtype=x.dtype) * weight[:, None]
-  total = jnp.sum(member, axis=0)
-  sums = jnp.einsum("nk,nd->kd", member, x, precision=jax.lax.Precision.HIGHEST)
+  member = jnp.where(_members(labels, centroids.shape[0]), weight[None], 0.0)
+  total = jnp.sum(member, axis=1)
+  sums = jnp.einsum("kn,nd->kd", member, x, precision=jax.lax.Precision.HIGHEST)
   if metric == "cosine":
     means = unit_rows(sums)
     alive = jnp.any(sums != 0.0, axis=1)  # members that cancel leave no direction
@@ -209,22 +227,32 @@ def _means(x, labels, weight, centroids, metric):
 def _seed(key, x, weight, num_clusters):
   """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most."""
   trials = 2 + int(math.log(num_clusters))
-  keys = jax.random.split(key, num_clusters)
+  rows, dim = x.shape
+  norms = jnp.sum(jnp.square(x), axis=1)
+  side = math.isqrt(rows - 1) + 1  # of a square that holds all rows
+  noise = jax.random.gumbel(key, (num_clusters, 2, trials, side))
 
-  def draw(key, mass, number):
-    # No mass left (fewer distinct rows than groups): every logit is -inf, and row 0 wins.
-    return jax.random.categorical(key, jnp.log(mass), shape=(number,))
+  def draw(noise, mass):
+    """Rows with a chance in proportion to their mass: first a row of the square, then in it."""
+    # That takes the root of the random numbers that one for every row would. No mass left (fewer
+    # distinct rows than groups): every logarithm is -inf, and row 0 wins.
+    square = jnp.pad(mass, (0, side * side - rows)).reshape(side, side)
+    part = jnp.argmax(jnp.log(jnp.sum(square, axis=1))[None] + noise[0], axis=1)
+    return part * side + jnp.argmax(jnp.log(square[part]) + noise[1], axis=1)
 
-  first = x[draw(keys[0], weight, 1)[0]]
-  centroids = jnp.zeros((num_clusters, x.shape[1]), x.dtype).at[0].set(first)
+  first = x[draw(noise[0], weight)[0]]
+  centroids = jnp.zeros((num_clusters, dim), x.dtype).at[0].set(first)
   nearest = jnp.sum(jnp.square(x - first[None]), axis=1)
 
   def add(i, carry):
     centroids, nearest = carry
-    candidates = x[draw(keys[i], weight * nearest, trials)]
-    squares = jnp.sum(jnp.square(x[None] - candidates[:, None]), axis=2)
-    squares = jnp.minimum(squares, nearest[None])
-    best = jnp.argmin(jnp.einsum("n,tn->t", weight, squares))
-    return centroids.at[i].set(candidates[best]), squares[best]
+    chosen = draw(noise[i], weight * nearest)
+    candidates = x[chosen]
+    squares = norms[None] + norms[chosen][:, None] - 2.0 * _products(candidates, x)
+    left = jnp.sum(weight[None] * jnp.minimum(squares, nearest[None]), axis=1)
+    best = candidates[jnp.argmin(left)]
+    # Exactly: equal rows must get no mass, and the expanded square leaves them its rounding.
+    nearest = jnp.minimum(nearest, jnp.sum(jnp.square(x - best[None]), axis=1))
+    return centroids.at[i].set(best), nearest
 
   return jax.lax.fori_loop(1, num_clusters, add, (centroids, nearest))[0]
