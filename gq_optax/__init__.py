@@ -3,9 +3,11 @@
 
 from gq_optax._alias import gq_adam, gq_sgd
 from gq_optax._diagnostics import diagnostics, state_bytes
-from gq_optax._embeddings import sketch
+from gq_optax._embeddings import output_gradients, sketch
+from gq_optax._explain import GroupExplanation, explain_groups
 from gq_optax._gradients import GroupGradients
 from gq_optax._grouped import clustered_value_and_grad, grouped_value_and_grad
+from gq_optax._groups import GroupScarcity, GroupScarcityState, group_scarcity
 from gq_optax._kmeans import KMeansResult, kmeans
 from gq_optax._noise import (
   NoiseScale,
@@ -29,22 +31,28 @@ __version__ = "0.1.0"
 
 __all__ = [
   "GradQueueState",
+  "GroupExplanation",
   "GroupGradients",
+  "GroupScarcity",
+  "GroupScarcityState",
   "KMeansResult",
   "NoiseScale",
   "ScarcityFn",
   "clustered_value_and_grad",
   "delta_rho",
   "diagnostics",
+  "explain_groups",
   "gq_adam",
   "gq_sgd",
   "grad_queue",
   "gradient_diversity",
+  "group_scarcity",
   "grouped_value_and_grad",
   "identity",
   "kmeans",
   "largest_microbatch_size",
   "noise_scale",
+  "output_gradients",
   "per_example_value_and_grad",
   "random_groups",
   "sketch",

@@ -4,12 +4,63 @@
 import functools
 import math
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _kmeans, _validate
+from gq_optax import _lloyd, _validate
+
+
+def output_gradients(
+  loss_fn: Callable[..., jax.Array], outputs: jax.Array, targets: Any
+) -> jax.Array:
+  r"""The gradient of every example's loss by the network's outputs: what the example asks for.
+
+  .. math:: e_i = \nabla_{o_i}\, \ell(o_i, y_i)
+
+  For softmax cross-entropy that is the predicted probabilities minus the label: its direction says
+  which class is to be had at the cost of which others. Costs one pass over the outputs, none
+  through the network.
+
+  Args:
+    loss_fn: `(outputs, targets) -> losses [B]`, as in `optax.losses`; any dtype and any axes behind
+      the first in `outputs`, as long as each example's loss hangs on its own outputs alone.
+    outputs: `[B, ...]`, floating.
+    targets: pytree, passed on as it is.
+
+  Returns:
+    `[B, ...]`, the shape and dtype of `outputs`; no gradient flows through it.
+
+  Raises:
+    ValueError: if `outputs` is not floating, or `loss_fn` does not return one loss per example.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> import gq_optax as gq
+    >>> loss_fn = optax.losses.softmax_cross_entropy_with_integer_labels
+    >>> print(gq.output_gradients(loss_fn, jnp.zeros((2, 2)), jnp.array([0, 1])))
+    [[-0.5  0.5]
+     [ 0.5 -0.5]]
+
+  Reference: what `group_scarcity` finds rare classes by; docs/group-scarcity.md.
+  """
+  _validate.floating("outputs", outputs)
+  outputs = jax.lax.stop_gradient(jnp.asarray(outputs))
+
+  def total(outputs):
+    losses = loss_fn(outputs, targets)
+    _validate.shape(
+      "the result of loss_fn", losses, f"one loss per example, [{len(outputs)}]", outputs.shape[:1]
+    )
+    return jnp.sum(losses)
+
+  if outputs.ndim == 0:
+    raise ValueError("outputs must be [B, ...], but a scalar was found.")
+  return jax.lax.stop_gradient(jax.grad(total)(outputs))
 
 
 def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> jax.Array:
@@ -63,7 +114,7 @@ def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> j
 
 def unit_sketch(per_example_tree: optax.Updates, key: jax.Array, dim: int = 64) -> jax.Array:
   """Sketches of length one: K-means on them groups gradients by direction, whatever their size."""
-  return _kmeans.unit_rows(sketch(per_example_tree, dim, key))
+  return _lloyd.unit_rows(sketch(per_example_tree, dim, key))
 
 
 def _sketch_leaf(leaf, dim, key):

@@ -2,13 +2,12 @@
 """K-means with a fixed number of steps: one compilation, a known cost, never a NaN."""
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _validate
+from gq_optax import _lloyd, _validate
 
 
 class KMeansResult(NamedTuple):
@@ -100,159 +99,38 @@ def kmeans(
 @functools.partial(jax.jit, static_argnames=("num_clusters", "metric", "num_iters"))
 def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
   usable = jnp.all(jnp.isfinite(x), axis=1)
-  x = jnp.where(usable[:, None], x, 0.0)
   weight = jnp.where(jnp.logical_and(usable, weight > 0.0), weight, 0.0)
   weight = jnp.where(jnp.isfinite(weight), weight, 0.0)
-
-  if metric == "cosine":
-    x, center, scale = unit_rows(x), jnp.zeros_like(x[0]), jnp.ones_like(x[0, 0])
-    # A zero vector has no direction: it neither moves a centroid nor seeds a group.
-    pull = jnp.where(jnp.any(x != 0.0, axis=1), weight, 0.0)
-  else:
-    # Centred and scaled (by a power of two, which is exact): the squares below neither cancel
-    # against a large common offset nor overflow.
-    scale = _power_of_two(jnp.max(jnp.abs(x)))
-    x = x / scale
-    # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
-    total = jnp.maximum(jnp.sum(weight), _TINY)
-    center = jnp.round(jnp.einsum("n,nd->d", weight, x) / total * 2.0**11) * 2.0**-11
-    x, pull = x - center[None], weight
+  x = jnp.where(usable[:, None], x, 0.0)
+  frame = _lloyd.frame(x, weight, metric)
+  x = _lloyd.enter(frame, x, metric)
+  # A zero vector has no direction: it neither moves a centroid nor seeds a group.
+  pull = jnp.where(_lloyd.has_direction(x, metric), weight, 0.0)
 
   if init is None:
-    start = _seed(key, x, pull, num_clusters)
+    start = _lloyd.seed(key, x, pull, num_clusters)
   else:
     start = jnp.where(jnp.all(jnp.isfinite(init), axis=1, keepdims=True), init, 0.0)
-    start = unit_rows(start) if metric == "cosine" else start / scale - center[None]
+    start = _lloyd.enter(frame, start, metric)
 
   def iterate(_, carry):
     centroids, _ = carry
-    labels = _nearest(x, centroids, metric)
-    labels = _reseed(x, labels, pull, centroids)
-    return _means(x, labels, pull, centroids, metric), labels
+    return _lloyd.iterate(x, pull, centroids, metric)
 
   nobody = jnp.full(x.shape[0], -1, jnp.int32)
   centroids, before = jax.lax.fori_loop(0, num_iters, iterate, (start, nobody))
-  labels = _nearest(x, centroids, metric)
+  labels = _lloyd.nearest(x, centroids, metric)
   # On the unit sphere half the squared distance is 1 - cosine; a zero vector is 1 away from all.
   if metric == "cosine":
     distance = 1.0 - jnp.sum(x * centroids[labels], axis=1)
   else:
-    distance = _distance(x, labels, centroids)
-    centroids = (centroids + center[None]) * scale
+    distance = _lloyd.distance(x, labels, centroids)
   counted = (weight > 0.0).astype(jnp.int32)
   return KMeansResult(
-    centroids=centroids,
+    centroids=_lloyd.leave(frame, centroids, metric),
     labels=labels,
     counts=jnp.zeros(num_clusters, jnp.int32).at[labels].add(counted),
     # Scaled back by one factor at a time: the square may overflow, and 0 * inf is NaN.
-    inertia=jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0)) * scale * scale,
+    inertia=jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0)) * frame.scale * frame.scale,
     converged=jnp.all(labels == before),
   )
-
-
-_TINY = float(jnp.finfo(jnp.float32).tiny)
-# Rows are scaled to at most 1. A squared distance of less is the rounding of a mean of equal rows.
-_SAME = 1e-12
-
-
-def _power_of_two(largest):
-  """The power of two just above `largest`, or 1 for 0."""
-  exponent = jnp.frexp(largest)[1]
-  return jnp.where(
-    largest > 0.0, jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -120, 120)), 1.0
-  )
-
-
-def unit_rows(x):
-  """Rows of length one; zero rows stay zero."""
-  x = x / jnp.maximum(jnp.max(jnp.abs(x), axis=1, keepdims=True), _TINY)
-  norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True))
-  return jnp.where(norm > 0.0, x / jnp.where(norm > 0.0, norm, 1.0), 0.0)
-
-
-def _nearest(x, centroids, metric):
-  """The nearest centroid of every row (lowest index on ties)."""
-  relative = -2.0 * _products(centroids, x)
-  if metric == "euclidean":
-    relative += jnp.sum(jnp.square(centroids), axis=1)[:, None]
-  return jnp.argmin(relative, axis=0).astype(jnp.int32)
-
-
-def _products(rows, x):
-  """Every row times every row of x, `[rows, n]`."""
-  return jnp.einsum("kd,nd->kn", rows, x, precision=jax.lax.Precision.HIGHEST)
-
-
-def _distance(x, labels, centroids):
-  """Squared, to the centroid of every row; the expanded square would cancel close to it."""
-  return jnp.sum(jnp.square(x - centroids[labels]), axis=1)
-
-
-def _reseed(x, labels, weight, centroids):
-  """Gives each empty group the farthest row that is still free; ties go to the lowest index."""
-  num_clusters = centroids.shape[0]
-  filled = jnp.any(_members(labels, num_clusters) & (weight > 0.0)[None], axis=1)
-
-  def move(labels):
-    # The j-th empty group takes the j-th farthest row.
-    order = jnp.cumsum(jnp.logical_not(filled)) - 1
-    distance = jnp.where(weight > 0.0, _distance(x, labels, centroids), 0.0)
-    far, rows = jax.lax.top_k(distance, num_clusters)
-    takes = jnp.logical_and(jnp.logical_not(filled), far[order] > _SAME)
-    target = jnp.where(takes, rows[order], labels.shape[0])
-    return labels.at[target].set(jnp.arange(num_clusters, dtype=jnp.int32), mode="drop")
-
-  return jax.lax.cond(jnp.all(filled), lambda labels: labels, move, labels)
-
-
-def _members(labels, num_clusters):
-  """Who belongs to which group, bool `[K, n]`."""
-  return labels[None] == jnp.arange(num_clusters, dtype=labels.dtype)[:, None]
-
-
-def _means(x, labels, weight, centroids, metric):
-  """The weighted mean of every group; a group without weight stays where it was."""
-  member = jnp.where(_members(labels, centroids.shape[0]), weight[None], 0.0)
-  total = jnp.sum(member, axis=1)
-  sums = jnp.einsum("kn,nd->kd", member, x, precision=jax.lax.Precision.HIGHEST)
-  if metric == "cosine":
-    means = unit_rows(sums)
-    alive = jnp.any(sums != 0.0, axis=1)  # members that cancel leave no direction
-  else:
-    means = sums / jnp.where(total > 0.0, total, 1.0)[:, None]
-    alive = total > 0.0
-  return jnp.where(alive[:, None], means, centroids)
-
-
-def _seed(key, x, weight, num_clusters):
-  """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most."""
-  trials = 2 + int(math.log(num_clusters))
-  rows, dim = x.shape
-  norms = jnp.sum(jnp.square(x), axis=1)
-  side = math.isqrt(rows - 1) + 1  # of a square that holds all rows
-  noise = jax.random.gumbel(key, (num_clusters, 2, trials, side))
-
-  def draw(noise, mass):
-    """Rows with a chance in proportion to their mass: first a row of the square, then in it."""
-    # That takes the root of the random numbers that one for every row would. No mass left (fewer
-    # distinct rows than groups): every logarithm is -inf, and row 0 wins.
-    square = jnp.pad(mass, (0, side * side - rows)).reshape(side, side)
-    part = jnp.argmax(jnp.log(jnp.sum(square, axis=1))[None] + noise[0], axis=1)
-    return part * side + jnp.argmax(jnp.log(square[part]) + noise[1], axis=1)
-
-  first = x[draw(noise[0], weight)[0]]
-  centroids = jnp.zeros((num_clusters, dim), x.dtype).at[0].set(first)
-  nearest = jnp.sum(jnp.square(x - first[None]), axis=1)
-
-  def add(i, carry):
-    centroids, nearest = carry
-    chosen = draw(noise[i], weight * nearest)
-    candidates = x[chosen]
-    squares = norms[None] + norms[chosen][:, None] - 2.0 * _products(candidates, x)
-    left = jnp.sum(weight[None] * jnp.minimum(squares, nearest[None]), axis=1)
-    best = candidates[jnp.argmin(left)]
-    # Exactly: equal rows must get no mass, and the expanded square leaves them its rounding.
-    nearest = jnp.minimum(nearest, jnp.sum(jnp.square(x - best[None]), axis=1))
-    return centroids.at[i].set(best), nearest
-
-  return jax.lax.fori_loop(1, num_clusters, add, (centroids, nearest))[0]

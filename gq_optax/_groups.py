@@ -1,0 +1,285 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Group scarcity: persistent groups of examples, each weighted by how rare its group is."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gq_optax import _lloyd, _validate
+
+
+class GroupScarcityState(NamedTuple):
+  """State of `group_scarcity`, arrays only.
+
+  Attributes:
+    centroids: float32 `[K, d]`, carried from step to step; unit rows under the cosine metric.
+    counts: int32 `[L, K]`, the ring of the group sizes of the last L steps.
+    index: int32 `[]`, the row of `counts` that the next step writes, always in `[0, L)`.
+    count: int32 `[]`, steps counted so far; saturates instead of wrapping.
+    weights: float32 `[K]`, what an example of each group weighed at the last step.
+    ages: int32 `[K]`, steps since the group was seeded.
+  """
+
+  centroids: jax.Array
+  counts: jax.Array
+  index: jax.Array  # type: ignore[assignment]  # shadows a method of tuple, as optax does
+  count: jax.Array  # type: ignore[assignment]  # shadows a method of tuple, as optax does
+  weights: jax.Array
+  ages: jax.Array
+
+
+class GroupScarcity(NamedTuple):
+  """A pair of pure functions, as an `optax.GradientTransformation` is one.
+
+  Attributes:
+    init: `(embedding_dim_or_template) -> GroupScarcityState`, where a template is an array or a
+      `jax.ShapeDtypeStruct` `[B, ...]` of what `update` will get.
+    update: `(embeddings [B, ...], state, mask=None) -> (weights [B], state)`.
+  """
+
+  init: Callable[[Any], GroupScarcityState]
+  update: Callable[..., tuple[jax.Array, GroupScarcityState]]
+
+
+# Lloyd iterations of the first batch: a bad start costs several points of accuracy early on.
+_FIRST_ITERS = 8
+
+
+def group_scarcity(
+  num_groups: int,
+  queue_length: int = 5,
+  *,
+  exponent: jax.typing.ArrayLike = 1.0,
+  metric: str = "cosine",
+  num_iters: int = 2,
+  max_weight: jax.typing.ArrayLike = 50.0,
+  pooling: float = 0.0,
+  key: jax.Array | int = 0,
+) -> GroupScarcity:
+  r"""Weighs every example by how rare its kind has been over the last L steps.
+
+  .. math:: f_k = \frac1L \sum_{s=t-L+1}^{t} \frac{n_{k,s}}{\sum_j n_{j,s}}, \qquad
+            w_i \propto \mathrm{clip}\Big(\frac{1}{K\, f_{k(i)}}, \tfrac1m, m\Big)^e,
+            \qquad \frac1B \sum_i w_i = 1
+
+  The kinds are K groups of embeddings: found by k-means++ in the first batch, then carried from
+  step to step by a few Lloyd iterations, so that a rare kind keeps its group though a batch may
+  hold few or none of it. K counts the groups seen in the queue; :math:`f_k` is at least half an
+  example of this batch. Multiply the losses by the weights and take the mean: a rare kind then
+  counts as much as a frequent one, at the price of a plain step. No gradient flows through the
+  weights, and `update` may be called inside the function that is differentiated.
+
+  ===============================  ===============================================================
+  case                             what happens
+  ===============================  ===============================================================
+  masked example                   weight 0; neither counted nor in any group
+  embedding not finite             weight 1; neither counted nor in any group, so the state is safe
+  zero vector, cosine metric       the same: it has no direction
+  nothing left in the batch        the weights of the rest are 1, the state stays as it was
+  group empty in all of the queue  takes the example farthest from its own group
+  fewer examples than groups       the surplus groups stay empty until later batches fill them
+  all embeddings the same          one group: every weight is 1
+  weight beyond the bounds         held at the bound, the others make up for it: the mean stays 1
+  ===============================  ===============================================================
+
+  Args:
+    num_groups: K. About the number of kinds expected; docs/group-scarcity.md has its sensitivity.
+    queue_length: L, the steps whose group sizes are averaged, this one included.
+    exponent: e in `[0, 4]`: 0 weighs all examples the same, 1 all groups. May be traced, and is
+      then clamped.
+    metric: "cosine" or "euclidean", see `kmeans`.
+    num_iters: Lloyd iterations a step.
+    max_weight: m, at least 1; a weight lies in :math:`[m^{-e}, m^e]`. May be traced, and is then
+      clamped.
+    pooling: h, not negative. With 0, and for groups further apart than h times the mean squared
+      distance, a group's frequency is its own. K-means cuts what is frequent into many groups,
+      each of which then looks rare: with h about .5 similar groups share their frequencies,
+      :math:`\sum_j s_{kj} f_j` with a similarity that falls from 1 to 0, and K in the formula is
+      the effective number of kinds, :math:`\sum_k f_k / \sum_j s_{kj} f_j`. May be traced.
+    key: int or PRNG key of the seeding in the first batch.
+
+  Returns:
+    A `GroupScarcity` of `init` and `update`; the weights are float32 `[B]` of mean 1 over the
+    unmasked.
+
+  Raises:
+    ValueError: if an argument is out of its range, or a shape does not fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> scarcity = gq.group_scarcity(num_groups=2)
+    >>> embeddings = jnp.array([[1., 0.], [1., .1], [.9, 0.], [0., 1.]])
+    >>> weights, state = scarcity.update(embeddings, scarcity.init(2))
+    >>> print([round(float(w), 2) for w in weights])  # three of a kind weigh as much as the one
+    [0.67, 0.67, 0.67, 2.0]
+
+  Reference: the scarcity and the queue of Al Hasib, Grad Queue (arXiv 2404.16917), for kinds of
+  examples in place of coordinates; pooling as in Leinster and Cobbold, Measuring diversity: the
+  importance of species similarity (2012). See docs/group-scarcity.md.
+  """
+  num_groups = _validate.static_int("num_groups", num_groups, 1)
+  queue_length = _validate.static_int("queue_length", queue_length, 1)
+  num_iters = _validate.static_int("num_iters", num_iters, 0)
+  _validate.real("exponent", exponent, 0.0, 4.0)
+  _validate.real("max_weight", max_weight, 1.0)
+  _validate.real("pooling", pooling, 0.0)
+  _validate.one_of("metric", metric, ("cosine", "euclidean"))
+  _validate.key("key", key)
+
+  def init(embedding_dim_or_template):
+    dim = _embedding_dim(embedding_dim_or_template)
+    return GroupScarcityState(
+      centroids=jnp.zeros((num_groups, dim), jnp.float32),
+      counts=jnp.zeros((queue_length, num_groups), jnp.int32),
+      index=jnp.zeros([], jnp.int32),
+      count=jnp.zeros([], jnp.int32),
+      weights=jnp.ones(num_groups, jnp.float32),
+      ages=jnp.zeros(num_groups, jnp.int32),
+    )
+
+  def update(embeddings, state, mask=None):
+    x = as_rows(embeddings, state)
+    unmasked = jnp.ones(x.shape[0], bool) if mask is None else _checked_mask(mask, x.shape[0])
+    x, has_group = groupable(x, metric)
+    has_group = jnp.logical_and(has_group, unmasked)
+    anything = jnp.any(has_group)
+    first = jnp.logical_and(state.count == 0, anything)
+    dead = jnp.logical_not(jnp.any(state.counts > 0, axis=0))
+
+    frame = _lloyd.frame(x, has_group.astype(jnp.float32), metric)
+    x, pull = _lloyd.enter(frame, x, metric), has_group.astype(jnp.float32)
+
+    # Loops of no length, not branches, skip what only the first batch needs: also under `vmap`.
+    seeds = _lloyd.seed(_validate.prng_key("key", key), x, pull, num_groups, wanted=first)
+    start = jnp.where(first, seeds, _lloyd.enter(frame, state.centroids, metric))
+    iterate = lambda _, c: _lloyd.iterate(x, pull, c, metric, dead)[0]
+    iterations = num_iters + jnp.where(first, _FIRST_ITERS, 0)
+    centroids = jax.lax.fori_loop(0, iterations, iterate, start)
+    labels = _lloyd.nearest(x, centroids, metric)
+
+    member = jnp.logical_and(_lloyd.members(labels, num_groups), has_group[None])
+    counts = jnp.sum(member, axis=1, dtype=jnp.int32)
+    row = jnp.where(anything, state.index, queue_length)  # past the end: no write
+    ring = state.counts.at[row].set(counts, mode="drop")
+    similarity = _similarity(centroids, shares(ring), pooling)
+    by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
+    by_group = jnp.where(anything, by_group, state.weights)
+    weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group)
+    weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
+    fresh = GroupScarcityState(
+      centroids=_lloyd.leave(frame, centroids, metric),
+      counts=ring,
+      index=(state.index + 1) % queue_length,
+      count=optax.safe_increment(state.count),
+      weights=by_group,
+      ages=jnp.where(jnp.logical_and(dead, counts > 0), 0, state.ages + 1),
+    )
+    keep = lambda new, old: jnp.where(anything, new, old)
+    return weights, jax.tree.map(keep, fresh, state)
+
+  return GroupScarcity(init, update)
+
+
+def _embedding_dim(template: Any) -> int:
+  """The d of an int, or of what `update` will get, `[B, ...]`."""
+  if hasattr(template, "shape"):
+    if len(template.shape) < 2:
+      raise ValueError(
+        "the template of init must be [B, ...], or the length of an embedding as an int, but shape"
+        f" {tuple(template.shape)} was found."
+      )
+    return max(math.prod(template.shape[1:]), 1)
+  return _validate.static_int("embedding_dim_or_template", template, 1)
+
+
+def as_rows(embeddings: Any, state: GroupScarcityState) -> jax.Array:
+  """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
+  dim = state.centroids.shape[1]
+  found = jnp.shape(embeddings)
+  if len(found) < 2 or found[0] == 0 or math.prod(found[1:]) != dim:
+    raise ValueError(
+      f"embeddings must be [B, ...] with {dim} numbers for each example, as the state was made for,"
+      f" but shape {found} was found."
+    )
+  _validate.floating("embeddings", embeddings)
+  x = jax.lax.stop_gradient(jnp.asarray(embeddings))
+  return x.reshape(found[0], dim).astype(jnp.float32)
+
+
+def groupable(x: jax.Array, metric: str) -> tuple[jax.Array, jax.Array]:
+  """The rows with zeros for what is not finite, and which of them can belong to a group."""
+  finite = jnp.all(jnp.isfinite(x), axis=1)
+  x = jnp.where(finite[:, None], x, 0.0)
+  return x, jnp.logical_and(finite, _lloyd.has_direction(x, metric))
+
+
+def _checked_mask(mask: Any, batch_size: int) -> jax.Array:
+  _validate.shape("mask", mask, f"[B] with B = {batch_size}", (batch_size,))
+  if jnp.result_type(mask) != jnp.bool_:
+    raise ValueError(f"mask must be bool, but {jnp.result_type(mask)} was found.")
+  return jnp.asarray(mask)
+
+
+def shares(counts: jax.Array) -> jax.Array:
+  """Mean share of each group `[K]` over the steps of the queue `[L, K]` that were counted."""
+  totals = jnp.sum(counts, axis=1, keepdims=True)
+  counted = jnp.maximum(jnp.sum(totals > 0), 1).astype(jnp.float32)
+  parts = counts.astype(jnp.float32) / jnp.maximum(totals, 1).astype(jnp.float32)
+  return jnp.sum(parts, axis=0) / counted
+
+
+def _similarity(centroids, frequency, pooling):
+  r"""How alike two groups are, `[K, K]` in [0, 1]; None where nothing is pooled.
+
+  .. math:: s_{kj} = \max(0, 1 - d_{kj} / (h \bar d))
+
+  with the squared distance :math:`d_{kj}` of their centroids and its mean over two examples that
+  are drawn from different groups.
+  """
+  if isinstance(pooling, float | int) and pooling == 0:
+    return None
+  apart = jax.vmap(lambda c: jnp.sum(jnp.square(centroids - c[None]), axis=1))(centroids)
+  pair = frequency[:, None] * frequency[None]
+  others = jnp.sum(pair) - jnp.trace(pair)
+  mean = jnp.sum(pair * apart) / jnp.where(others > 0.0, others, 1.0)
+  reach = jnp.maximum(jnp.asarray(pooling, jnp.float32), 0.0) * mean
+  near = jnp.maximum(1.0 - apart / jnp.where(reach > 0.0, reach, 1.0), 0.0)
+  return jnp.where(reach > 0.0, near, jnp.eye(len(centroids), dtype=jnp.float32))
+
+
+def _group_weights(ring, counts, similarity, exponent, max_weight):
+  """What an example of each group weighs; mean 1 over the `counts` of this step."""
+  exponent = jnp.clip(jnp.asarray(exponent, jnp.float32), 0.0, 4.0)
+  largest = jnp.maximum(jnp.asarray(max_weight, jnp.float32), 1.0)
+  seen = jnp.any(ring > 0, axis=0)
+  size = counts.astype(jnp.float32)
+  total = jnp.maximum(jnp.sum(size), 1.0)
+  frequency = shares(ring)
+  if similarity is None:
+    pooled = jnp.maximum(frequency, 0.5 / total)
+    kinds = jnp.sum(seen).astype(jnp.float32)
+  else:
+    pooled = jnp.einsum("kj,j->k", similarity, frequency, precision=jax.lax.Precision.HIGHEST)
+    pooled = jnp.maximum(pooled, 0.5 / total)
+    kinds = jnp.sum(frequency / pooled)
+  weight = jnp.clip(1.0 / (kinds * pooled), 1.0 / largest, largest) ** exponent
+  weight = jnp.where(seen, weight, 1.0)
+  return _mean_one(weight, size / total, largest**exponent)
+
+
+def _mean_one(weight, share, bound):
+  """`clip(s * weight, 1 / bound, bound)` with the s that makes the mean over `share` 1."""
+  clipped = lambda s: jnp.clip(s * weight, 1.0 / bound, bound)
+  # The mean is piecewise linear in s, with corners where a group meets a bound.
+  corners = jnp.sort(jnp.concatenate([1.0 / (bound * weight), bound / weight]))
+  means = jnp.sum(share[None] * jax.vmap(clipped)(corners), axis=1)
+  plain = 1.0 / jnp.maximum(jnp.sum(share * weight), jnp.finfo(jnp.float32).tiny)
+  free = jnp.where(share > 0.0, plain * weight, 1.0)
+  inside = jnp.all(jnp.logical_and(free <= bound, free >= 1.0 / bound))
+  # Where no group meets a bound, the plain quotient is exact and the corners only nearly.
+  return clipped(jnp.where(inside, plain, jnp.interp(1.0, means, corners)))

@@ -1,0 +1,185 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The pieces of K-means: seeding, assignment, means, and the search for far rows."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_TINY = float(jnp.finfo(jnp.float32).tiny)
+# Rows are scaled to at most 1. A squared distance of less is the rounding of a mean of equal rows.
+_SAME = 1e-12
+# Squares of this, and their sums over any dimension met, are finite in float32.
+_FAR = 1e15
+
+
+def power_of_two(largest):
+  """The power of two just above `largest`, or 1 for 0."""
+  exponent = jnp.frexp(largest)[1]
+  return jnp.where(
+    largest > 0.0, jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -120, 120)), 1.0
+  )
+
+
+class Frame(NamedTuple):
+  """Where rows are computed in: centred and scaled under the Euclidean metric.
+
+  Attributes:
+    center: float32 `[d]`, in scaled units.
+    scale: float32 `[]`, a power of two.
+  """
+
+  center: jax.Array
+  scale: jax.Array
+
+
+def frame(x: jax.Array, weight: jax.Array, metric: str) -> Frame:
+  """The frame of finite rows `x` `[n, d]`; under the cosine metric nothing is moved."""
+  if metric == "cosine":
+    return Frame(jnp.zeros_like(x[0]), jnp.ones_like(x[0, 0]))
+  # Centred and scaled (by a power of two, which is exact): the squares neither cancel against a
+  # large common offset nor overflow.
+  scale = power_of_two(jnp.max(jnp.abs(x)))
+  # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
+  total = jnp.maximum(jnp.sum(weight), _TINY)
+  center = jnp.round(jnp.einsum("n,nd->d", weight, x / scale) / total * 2.0**11) * 2.0**-11
+  return Frame(center, scale)
+
+
+def enter(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
+  """Finite rows in the frame: of length one, or moved and scaled."""
+  if metric == "cosine":
+    return unit_rows(rows)
+  # A centroid far from all of this data stays far, but its square does not overflow.
+  return jnp.clip(rows / frame.scale - frame.center[None], -_FAR, _FAR)
+
+
+def leave(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
+  """The way back out of the frame."""
+  return rows if metric == "cosine" else (rows + frame.center[None]) * frame.scale
+
+
+def has_direction(x: jax.Array, metric: str) -> jax.Array:
+  """Can the row be told apart at all? A zero vector cannot under the cosine metric."""
+  return jnp.any(x != 0.0, axis=1) if metric == "cosine" else jnp.ones(x.shape[0], bool)
+
+
+def iterate(
+  x: jax.Array, weight: jax.Array, centroids: jax.Array, metric: str, dead: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+  """One Lloyd iteration `-> (centroids, labels)`; of the empty groups those that are `dead` move.
+
+  Args:
+    x: `[n, d]`, in the frame.
+    weight: `[n]`.
+    centroids: `[K, d]`, in the frame.
+    metric: "euclidean" or "cosine".
+    dead: bool `[K]`; None: an empty group is dead.
+  """
+  labels = nearest(x, centroids, metric)
+  labels = reseed(x, labels, weight, centroids, dead)
+  return means(x, labels, weight, centroids, metric), labels
+
+
+def unit_rows(x):
+  """Rows of length one; zero rows stay zero."""
+  x = x / jnp.maximum(jnp.max(jnp.abs(x), axis=1, keepdims=True), _TINY)
+  norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True))
+  return jnp.where(norm > 0.0, x / jnp.where(norm > 0.0, norm, 1.0), 0.0)
+
+
+def nearest(x, centroids, metric):
+  """The nearest centroid of every row (lowest index on ties)."""
+  relative = -2.0 * products(centroids, x)
+  if metric == "euclidean":
+    relative += jnp.sum(jnp.square(centroids), axis=1)[:, None]
+  return jnp.argmin(relative, axis=0).astype(jnp.int32)
+
+
+def products(rows, x):
+  """Every row times every row of x, `[rows, n]`."""
+  return jnp.einsum("kd,nd->kn", rows, x, precision=jax.lax.Precision.HIGHEST)
+
+
+def distance(x, labels, centroids):
+  """Squared, to the centroid of every row; the expanded square would cancel close to it."""
+  return jnp.sum(jnp.square(x - centroids[labels]), axis=1)
+
+
+def reseed(x, labels, weight, centroids, dead=None):
+  """Gives each empty group the farthest row that is still free; ties go to the lowest index.
+
+  A loop over those groups and no branch: under `vmap` both sides of a branch would always be run.
+  """
+  empty = jnp.logical_not(jnp.any(members(labels, len(centroids)) & (weight > 0.0)[None], axis=1))
+  if dead is not None:
+    empty = jnp.logical_and(empty, dead)
+  order = jnp.cumsum(empty)
+
+  def move(j, carry):
+    moved, free = carry
+    away = jnp.where(free, distance(x, labels, centroids), 0.0)
+    row, group = jnp.argmax(away), jnp.argmax(order > j)
+    target = jnp.where(away[row] > _SAME, row, len(labels))
+    moved = moved.at[target].set(group.astype(labels.dtype), mode="drop")
+    return moved, free.at[row].set(False)
+
+  return jax.lax.fori_loop(0, order[-1], move, (labels, weight > 0.0))[0]
+
+
+def members(labels, num_clusters):
+  """Who belongs to which group, bool `[K, n]`."""
+  return labels[None] == jnp.arange(num_clusters, dtype=labels.dtype)[:, None]
+
+
+def means(x, labels, weight, centroids, metric):
+  """The weighted mean of every group; a group without weight stays where it was."""
+  member = jnp.where(members(labels, centroids.shape[0]), weight[None], 0.0)
+  total = jnp.sum(member, axis=1)
+  sums = jnp.einsum("kn,nd->kd", member, x, precision=jax.lax.Precision.HIGHEST)
+  if metric == "cosine":
+    means = unit_rows(sums)
+    alive = jnp.any(sums != 0.0, axis=1)  # members that cancel leave no direction
+  else:
+    means = sums / jnp.where(total > 0.0, total, 1.0)[:, None]
+    alive = total > 0.0
+  return jnp.where(alive[:, None], means, centroids)
+
+
+def seed(key, x, weight, num_clusters, wanted=True):
+  """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most.
+
+  Where it is not `wanted` (bool `[]`), its loop is of no length and what comes back is of no use.
+  """
+  trials = 2 + int(math.log(num_clusters))
+  rows, dim = x.shape
+  norms = jnp.sum(jnp.square(x), axis=1)
+  side = math.isqrt(rows - 1) + 1  # of a square that holds all rows
+  noise = jax.random.gumbel(key, (num_clusters, 2, trials, side))
+
+  def draw(noise, mass):
+    """Rows with a chance in proportion to their mass: first a row of the square, then in it."""
+    # That takes the root of the random numbers that one for every row would. No mass left (fewer
+    # distinct rows than groups): every logarithm is -inf, and row 0 wins.
+    square = jnp.pad(mass, (0, side * side - rows)).reshape(side, side)
+    part = jnp.argmax(jnp.log(jnp.sum(square, axis=1))[None] + noise[0], axis=1)
+    return part * side + jnp.argmax(jnp.log(square[part]) + noise[1], axis=1)
+
+  first = x[draw(noise[0], weight)[0]]
+  centroids = jnp.zeros((num_clusters, dim), x.dtype).at[0].set(first)
+  nearest = jnp.sum(jnp.square(x - first[None]), axis=1)
+
+  def add(i, carry):
+    centroids, nearest = carry
+    chosen = draw(noise[i], weight * nearest)
+    candidates = x[chosen]
+    squares = norms[None] + norms[chosen][:, None] - 2.0 * products(candidates, x)
+    left = jnp.sum(weight[None] * jnp.minimum(squares, nearest[None]), axis=1)
+    best = candidates[jnp.argmin(left)]
+    # Exactly: equal rows must get no mass, and the expanded square leaves them its rounding.
+    nearest = jnp.minimum(nearest, jnp.sum(jnp.square(x - best[None]), axis=1))
+    return centroids.at[i].set(best), nearest
+
+  stop = jnp.where(wanted, num_clusters, 1)
+  return jax.lax.fori_loop(1, stop, add, (centroids, nearest))[0]
