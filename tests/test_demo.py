@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import demo
+from benchmarks import demo, protocol
 
 # The demo is a program of its own and runs under JAX's usual rules.
 pytestmark = pytest.mark.standard_promotion
@@ -33,25 +33,25 @@ def test_splits_share_no_image_and_only_training_has_a_tail():
 )
 def test_the_grid_grows_until_the_best_rate_lies_inside(optimum, best, inside):
   score = lambda rate: -abs(math.log(rate / optimum))
-  rate, scores, found = demo.tune(score, (0.05, 0.1, 0.2), max_extensions=3)
+  rate, scores, found = protocol.tune(score, (0.05, 0.1, 0.2), max_extensions=3)
   assert (rate, found) == (pytest.approx(best), inside)
   assert list(scores) == sorted(scores)
   assert (min(scores) < rate < max(scores)) == inside
 
 
 def test_a_diverged_rate_is_never_the_best():
-  rate, _, inside = demo.tune(lambda r: math.nan if r > 0.15 else r, (0.05, 0.1, 0.2), 3)
+  rate, _, inside = protocol.tune(lambda r: math.nan if r > 0.15 else r, (0.05, 0.1, 0.2), 3)
   assert (rate, inside) == (0.1, True)
 
 
 def test_paired_differences():
-  better = demo.paired([0.52, 0.63, 0.74], [0.5, 0.6, 0.7])
+  better = protocol.paired([0.52, 0.63, 0.74], [0.5, 0.6, 0.7])
   assert better["mean"] == pytest.approx(0.03)
   # Student's t with two degrees of freedom: 4.303 standard errors of .01 / sqrt(3).
   assert better["high"] - better["low"] == pytest.approx(2 * 4.3027 * 0.01 / 3**0.5, rel=1e-4)
   assert better["verdict"] == "better"
-  assert demo.paired([0.5, 0.6, 0.7], [0.52, 0.63, 0.74])["verdict"] == "worse"
-  assert demo.paired([0.5, 0.6, 0.7], [0.4, 0.7, 0.7])["verdict"] == "not shown to differ"
+  assert protocol.paired([0.5, 0.6, 0.7], [0.52, 0.63, 0.74])["verdict"] == "worse"
+  assert protocol.paired([0.5, 0.6, 0.7], [0.4, 0.7, 0.7])["verdict"] == "not shown to differ"
 
 
 def test_a_few_steps_of_everything(tmp_path, capsys):

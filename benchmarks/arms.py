@@ -1,0 +1,168 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The ways to train that are compared: a loss, weights for the examples, an optimizer."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import gq_optax as gq
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+  """The options of `gq.group_scarcity`, and what is grouped."""
+
+  embedding: str = "features"  # or "output gradients", or "both"
+  num_groups: int = 10
+  queue_length: int = 5
+  exponent: float = 1.0
+  pooling: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One way to train."""
+
+  loss: str = "cross-entropy"  # or "focal", "logit adjustment"
+  weights: str = "none"  # or "class", "kind", "errors", "groups", "shuffled groups"
+  groups: Groups = Groups()
+  optimizer: str = "sgd"  # or "adam"
+  queue: bool = False  # Delta_rho of the mean gradient, matched to its norm
+
+
+FEATURES = Groups("features")
+OUTPUTS = Groups("output gradients")
+BOTH = Groups("both", num_groups=20, pooling=0.5)
+POOLED = Groups("features", num_groups=20, pooling=0.5)
+
+ARMS = {
+  "SGDM": Arm(),
+  "Adam": Arm(optimizer="adam"),
+  "focal loss": Arm(loss="focal"),
+  "class weights": Arm(weights="class"),
+  "logit adjustment": Arm(loss="logit adjustment"),
+  "JTT": Arm(weights="errors"),
+  "random groups": Arm(weights="shuffled groups"),
+  "group scarcity, features": Arm(weights="groups"),
+  "group scarcity, features, pooled": Arm(weights="groups", groups=POOLED),
+  "group scarcity, features, pooled, Delta_rho": Arm(weights="groups", groups=POOLED, queue=True),
+  "group scarcity, outputs": Arm(weights="groups", groups=OUTPUTS),
+  "group scarcity, outputs, Delta_rho": Arm(weights="groups", groups=OUTPUTS, queue=True),
+  "group scarcity, both": Arm(weights="groups", groups=BOTH),
+  "true kinds (oracle)": Arm(weights="kind"),
+}
+
+RATES = {"sgd": (0.03, 0.06, 0.12, 0.24, 0.48), "adam": (0.0005, 0.001, 0.002, 0.004, 0.008)}
+
+
+class Context(NamedTuple):
+  """What a loss may know of its batch.
+
+  Attributes:
+    labels: int `[B]`.
+    kinds: int `[B]`, the true kind of each example, which only the oracle reads.
+    importance: float `[B]`, weights from an earlier training (JTT), else 1.
+    prior: float `[C]`, class frequencies of the training set.
+    num_kinds: of the task.
+    key: of this step.
+  """
+
+  labels: jax.Array
+  kinds: jax.Array
+  importance: jax.Array
+  prior: jax.Array
+  num_kinds: int
+  key: jax.Array
+
+
+cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
+
+
+def losses(arm: Arm, logits: jax.Array, context: Context) -> jax.Array:
+  """The loss of each example, `[B]`."""
+  if arm.loss == "logit adjustment":  # Menon et al. 2021, tau = 1
+    return cross_entropy(logits + jnp.log(context.prior)[None], context.labels)
+  plain = cross_entropy(logits, context.labels)
+  if arm.loss == "focal":  # Lin et al. 2017, gamma = 2
+    return plain * jnp.square(1.0 - jnp.exp(-plain))
+  return plain
+
+
+def balanced(labels: jax.Array, number: int) -> jax.Array:
+  """Weights `[B]` of mean 1 under which all labels present in the batch count the same."""
+  counts = jnp.zeros(number).at[labels].add(1.0)
+  weights = 1.0 / counts[labels]
+  return weights / jnp.mean(weights)
+
+
+def embed(
+  groups: Groups, logits: jax.Array, features: jax.Array, context: Context
+) -> tuple[jax.Array, str]:
+  """What is grouped, and the metric."""
+  if groups.embedding == "features":
+    return features, "cosine"
+  residual = gq.output_gradients(cross_entropy, logits, context.labels)
+  if groups.embedding == "output gradients":
+    return residual, "cosine"
+  length = jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+  return jnp.concatenate([features / length, residual], axis=1), "euclidean"
+
+
+def embedding_dim(groups: Groups, num_features: int, num_classes: int) -> int:
+  """The length of what `embed` returns."""
+  sizes = {"features": num_features, "output gradients": num_classes}
+  return sizes.get(groups.embedding, num_features + num_classes)
+
+
+def scarcity(groups: Groups, metric: str, key: jax.Array | int) -> gq.GroupScarcity:
+  """The `gq.group_scarcity` of these options."""
+  return gq.group_scarcity(
+    groups.num_groups,
+    groups.queue_length,
+    exponent=groups.exponent,
+    pooling=groups.pooling,
+    metric=metric,
+    key=key,
+  )
+
+
+def weigh(
+  arm: Arm, logits: jax.Array, features: jax.Array, context: Context, state: Any, key: jax.Array
+) -> tuple[jax.Array, Any]:
+  """The weight of each example, `[B]` of mean 1, and the state of the groups (or None).
+
+  Args:
+    arm: what weighs.
+    logits: `[B, C]`.
+    features: `[B, d]`.
+    context: of the batch.
+    state: a `gq.GroupScarcityState` or None.
+    key: of the run; that of the step is in `context`.
+  """
+  if arm.weights == "class":
+    return balanced(context.labels, len(context.prior)), state
+  if arm.weights == "kind":
+    return balanced(context.kinds, context.num_kinds), state
+  if arm.weights == "errors":
+    return context.importance / jnp.mean(context.importance), state
+  if arm.weights in ("groups", "shuffled groups"):
+    embeddings, metric = embed(arm.groups, logits, features, context)
+    weights, state = scarcity(arm.groups, metric, key).update(embeddings, state)
+    if arm.weights == "shuffled groups":  # groups of the same sizes, of random members
+      weights = jax.random.permutation(context.key, weights)
+    return weights, state
+  return jnp.ones(len(logits)), state
+
+
+def make_optimizer(arm: Arm, rate: jax.Array, steps: int) -> optax.GradientTransformationExtraArgs:
+  """The arm's optimizer with cosine decay to 0."""
+  cosine = lambda step: 0.5 + 0.5 * jnp.cos(step.astype(jnp.float32) * (math.pi / steps))
+  schedule = lambda step: rate * cosine(step)
+  last = optax.adam(schedule) if arm.optimizer == "adam" else optax.sgd(schedule, momentum=0.9)
+  if not arm.queue:
+    return optax.with_extra_args_support(last)
+  return optax.chain(gq.grad_queue(queue_length=3, rho=3.0, update_norm="match"), last)
