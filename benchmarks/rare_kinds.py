@@ -94,8 +94,9 @@ def make_task(recipe: Recipe) -> tuple[training.Task, int]:
   for half in tasks.halves(source.y_test, seed=0):
     y = source.y_test[half]
     splits.append((jnp.asarray(x_test[half], jnp.float32), put(name(y)), put(y)))
-  x = jnp.asarray(x, jnp.float32)
-  return training.Task(x, put(labels), put(kinds[rows]), splits[0], splits[1]), num_classes
+  return training.Task(
+    jnp.asarray(x, jnp.float32), put(labels), put(kinds[rows]), splits[0], splits[1]
+  ), num_classes
 
 
 def figures(confusion: np.ndarray, label_of_kind: np.ndarray) -> dict[str, Any]:

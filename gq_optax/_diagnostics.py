@@ -1,13 +1,16 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Read-only figures out of any optimizer state that holds a `grad_queue`."""
+"""Read-only figures out of any state that holds a `grad_queue` or a `group_scarcity`."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from gq_optax import _groups
+from gq_optax._groups import GroupScarcityState
 from gq_optax._transform import GradQueueState
 
 
@@ -27,17 +30,32 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
   skipped               steps so far that were not queued: not finite, or an empty batch
   ====================  ===========================================================================
 
+  and of a `group_scarcity`
+
+  ====================  ===========================================================================
+  name                  meaning
+  ====================  ===========================================================================
+  group_share/k         mean share of group k over the queue
+  group_weight/k        what an example of it weighed at the last step
+  group_age/k           steps since it was seeded
+  groups_seen           groups with an example in the queue
+  effective_examples    of the last step (Kish): as many of equal weight give a mean as certain
+  rarest_tenth          share of all weight that the tenth with the largest weights had then
+  grouped_steps         steps counted so far
+  ====================  ===========================================================================
+
   Works outside and inside `jit`. Nothing here feeds back into training.
 
   Args:
     opt_state: the state of any optimizer, however nested, with one `grad_queue(track=True)` or
-      several; with several, the names are prefixed by `0/`, `1/`, ... in the order of the state.
+      several, the state of a `group_scarcity`, or any pytree of such; with several of a kind, the
+      names are prefixed by `0/`, `1/`, ... in the order of the tree.
 
   Returns:
     A dict of scalars `[]`.
 
   Raises:
-    ValueError: if `opt_state` holds no `grad_queue`, or one without `track=True`.
+    ValueError: if `opt_state` holds neither of them, or a `grad_queue` without `track=True`.
 
   Example:
     >>> import jax.numpy as jnp
@@ -48,18 +66,49 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
     >>> print(figures["mean_weight"], figures["queued"])
     1.0 0
   """
-  is_ours = lambda node: isinstance(node, GradQueueState)
-  states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_ours) if is_ours(node)]
-  if not states:
-    raise ValueError("opt_state must hold the state of a grad_queue, but none was found.")
+  readers: dict[type, Callable[[Any], dict[str, jax.Array]]] = {
+    GradQueueState: _read_queue,
+    GroupScarcityState: _read_groups,
+  }
+  is_ours = lambda node: isinstance(node, tuple(readers))
+  nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=is_ours) if is_ours(node)]
+  if not nodes:
+    raise ValueError(
+      "opt_state must hold the state of a grad_queue or a group_scarcity, but none was found."
+    )
   figures = {}
-  for number, state in enumerate(states):
-    prefix = f"{number}/" if len(states) > 1 else ""
-    figures.update({prefix + name: value for name, value in _read(state).items()})
+  for kind, read in readers.items():
+    states = [node for node in nodes if isinstance(node, kind)]
+    for number, state in enumerate(states):
+      prefix = f"{number}/" if len(states) > 1 else ""
+      figures.update({prefix + name: value for name, value in read(state).items()})
   return figures
 
 
-def _read(state: GradQueueState) -> dict[str, jax.Array]:
+def _read_groups(state: GroupScarcityState) -> dict[str, jax.Array]:
+  shares, seen = _groups.shares(state.counts), jnp.any(state.counts > 0, axis=0)
+  last = state.counts[(state.index - 1) % len(state.counts)].astype(jnp.float32)
+  weights = state.weights
+  total = jnp.sum(last * weights)
+  safe_total = jnp.where(total > 0.0, total, 1.0)
+  squares = jnp.sum(last * jnp.square(weights))
+  heaviest = jnp.argsort(-weights)
+  before = jnp.cumsum(last[heaviest]) - last[heaviest]
+  among = jnp.clip(0.1 * jnp.sum(last) - before, 0.0, last[heaviest])
+  figures = {}
+  for k in range(len(weights)):
+    figures[f"group_share/{k}"] = shares[k]
+    figures[f"group_weight/{k}"] = weights[k]
+    figures[f"group_age/{k}"] = state.ages[k]
+  return figures | {
+    "groups_seen": jnp.sum(seen),
+    "effective_examples": jnp.square(total) / jnp.where(squares > 0.0, squares, 1.0),
+    "rarest_tenth": jnp.sum(among * weights[heaviest]) / safe_total,
+    "grouped_steps": jnp.asarray(state.count),
+  }
+
+
+def _read_queue(state: GradQueueState) -> dict[str, jax.Array]:
   if state.figures is None:
     raise ValueError(
       "diagnostics needs grad_queue(track=True), but a state without figures was found."

@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Group scarcity: persistent groups of examples, each weighted by how rare its group is."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -145,44 +146,50 @@ def group_scarcity(
   def update(embeddings, state, mask=None):
     x = as_rows(embeddings, state)
     unmasked = jnp.ones(x.shape[0], bool) if mask is None else _checked_mask(mask, x.shape[0])
-    x, has_group = groupable(x, metric)
-    has_group = jnp.logical_and(has_group, unmasked)
-    anything = jnp.any(has_group)
-    first = jnp.logical_and(state.count == 0, anything)
-    dead = jnp.logical_not(jnp.any(state.counts > 0, axis=0))
-
-    frame = _lloyd.frame(x, has_group.astype(jnp.float32), metric)
-    x, pull = _lloyd.enter(frame, x, metric), has_group.astype(jnp.float32)
-
-    # Loops of no length, not branches, skip what only the first batch needs: also under `vmap`.
-    seeds = _lloyd.seed(_validate.prng_key("key", key), x, pull, num_groups, wanted=first)
-    start = jnp.where(first, seeds, _lloyd.enter(frame, state.centroids, metric))
-    iterate = lambda _, c: _lloyd.iterate(x, pull, c, metric, dead)[0]
-    iterations = num_iters + jnp.where(first, _FIRST_ITERS, 0)
-    centroids = jax.lax.fori_loop(0, iterations, iterate, start)
-    labels = _lloyd.nearest(x, centroids, metric)
-
-    member = jnp.logical_and(_lloyd.members(labels, num_groups), has_group[None])
-    counts = jnp.sum(member, axis=1, dtype=jnp.int32)
-    row = jnp.where(anything, state.index, queue_length)  # past the end: no write
-    ring = state.counts.at[row].set(counts, mode="drop")
-    similarity = _similarity(centroids, shares(ring), pooling)
-    by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
-    by_group = jnp.where(anything, by_group, state.weights)
-    weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group)
-    weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
-    fresh = GroupScarcityState(
-      centroids=_lloyd.leave(frame, centroids, metric),
-      counts=ring,
-      index=(state.index + 1) % queue_length,
-      count=optax.safe_increment(state.count),
-      weights=by_group,
-      ages=jnp.where(jnp.logical_and(dead, counts > 0), 0, state.ages + 1),
-    )
-    keep = lambda new, old: jnp.where(anything, new, old)
-    return weights, jax.tree.map(keep, fresh, state)
+    prng = _validate.prng_key("key", key)
+    # No pooling is another program, not a traced number: it needs no distances.
+    reach = None if isinstance(pooling, float | int) and pooling == 0 else pooling
+    return _update(x, unmasked, state, prng, exponent, max_weight, reach, metric, num_iters)
 
   return GroupScarcity(init, update)
+
+
+@functools.partial(jax.jit, static_argnames=("metric", "num_iters"))
+def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_iters):
+  queue_length, num_groups = state.counts.shape
+  x, has_group = groupable(x, metric)
+  has_group = jnp.logical_and(has_group, unmasked)
+  anything = jnp.any(has_group)
+  first = jnp.logical_and(state.count == 0, anything)
+  dead = jnp.logical_not(jnp.any(state.counts > 0, axis=0))
+
+  pull = has_group.astype(jnp.float32)
+  frame = _lloyd.frame(x, pull, metric)
+  x = _lloyd.enter(frame, x, metric)
+  # Loops of no length, not branches, skip what only the first batch needs: also under `vmap`.
+  seeds = _lloyd.seed(key, x, pull, num_groups, wanted=first)
+  start = jnp.where(first, seeds, _lloyd.enter(frame, state.centroids, metric))
+  iterate = lambda _, c: _lloyd.iterate(x, pull, c, metric, dead)[0]
+  iterations = num_iters + jnp.where(first, _FIRST_ITERS, 0)
+  centroids = jax.lax.fori_loop(0, iterations, iterate, start)
+  labels = _lloyd.nearest(x, centroids, metric)
+
+  member = jnp.logical_and(_lloyd.members(labels, num_groups), has_group[None])
+  counts = jnp.sum(member, axis=1, dtype=jnp.int32)
+  ring = state.counts.at[state.index].set(counts)
+  similarity = None if pooling is None else _similarity(centroids, shares(ring), pooling)
+  by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
+  weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group)
+  weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
+  counted = GroupScarcityState(
+    centroids=_lloyd.leave(frame, centroids, metric),
+    counts=ring,
+    index=(state.index + 1) % queue_length,
+    count=optax.safe_increment(state.count),
+    weights=by_group,
+    ages=jnp.where(jnp.logical_and(dead, counts > 0), 0, state.ages + 1),
+  )
+  return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), counted, state)
 
 
 def _embedding_dim(template: Any) -> int:
@@ -234,15 +241,13 @@ def shares(counts: jax.Array) -> jax.Array:
 
 
 def _similarity(centroids, frequency, pooling):
-  r"""How alike two groups are, `[K, K]` in [0, 1]; None where nothing is pooled.
+  r"""How alike two groups are, `[K, K]` in [0, 1].
 
   .. math:: s_{kj} = \max(0, 1 - d_{kj} / (h \bar d))
 
   with the squared distance :math:`d_{kj}` of their centroids and its mean over two examples that
   are drawn from different groups.
   """
-  if isinstance(pooling, float | int) and pooling == 0:
-    return None
   apart = jax.vmap(lambda c: jnp.sum(jnp.square(centroids - c[None]), axis=1))(centroids)
   pair = frequency[:, None] * frequency[None]
   others = jnp.sum(pair) - jnp.trace(pair)

@@ -1,0 +1,368 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Group scarcity: hand cases, a NumPy twin, bounds under any input, and JAX's transformations."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gq_optax as gq
+
+AXES = np.eye(4, dtype=np.float32)
+
+
+def batch(*kinds, dim=4):
+  """Embeddings on the axes, one for each kind listed."""
+  return jnp.asarray(np.eye(dim, dtype=np.float32)[list(kinds)])
+
+
+def kind_weights(weights, kinds):
+  """The weight that every kind got; all its examples must have the same."""
+  kinds = np.asarray(kinds)
+  result = {}
+  for kind in sorted(set(kinds.tolist())):
+    own = np.asarray(weights)[kinds == kind]
+    np.testing.assert_allclose(own, own[0], rtol=1e-6)
+    result[kind] = float(own[0])
+  return result
+
+
+def twin(history, num_groups, length, exponent, max_weight):
+  """Weights of the kinds in the last batch of `history`, by the formula, in plain Python."""
+  window = history[-length:]
+  frequency = {k: np.mean([b.count(k) / len(b) for b in window]) for k in range(num_groups)}
+  seen = [k for k in frequency if frequency[k] > 0]
+  now = history[-1]
+  weight = {}
+  for k in seen:
+    f = max(frequency[k], 0.5 / len(now))
+    weight[k] = np.clip(1 / (len(seen) * f), 1 / max_weight, max_weight) ** exponent
+  mean = np.mean([weight[k] for k in now])
+  return {k: weight[k] / mean for k in sorted(set(now))}
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_weights_are_the_formula_over_the_queue(exponent):
+  scarcity = gq.group_scarcity(4, queue_length=2, exponent=exponent)
+  history = [[0, 0, 0, 1, 2, 3], [0, 0, 0, 0, 0, 1], [0, 1, 1, 2, 2, 2], [0, 0, 0, 0, 3, 2]]
+  state = scarcity.init(4)
+  update = jax.jit(scarcity.update)
+  for step in range(len(history)):
+    weights, state = update(batch(*history[step]), state)
+    expected = twin(history[: step + 1], 4, 2, exponent, 50.0)
+    assert kind_weights(weights, history[step]) == pytest.approx(expected, rel=1e-5)
+    assert float(jnp.mean(weights)) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_the_queue_remembers_what_a_batch_lacks():
+  scarcity = gq.group_scarcity(2, queue_length=3)
+  state = scarcity.init(4)
+  _, state = scarcity.update(batch(0, 0, 0, 1), state)
+  for _ in range(2):
+    weights, state = scarcity.update(batch(0, 0, 0, 0), state)
+    np.testing.assert_allclose(weights, 1.0)
+  weights, state = scarcity.update(batch(0, 0, 0, 1), state)
+  # 11 of 12 in the last three steps; 1 of 12 is less than half an example of this batch, 1 in 8.
+  first, second = 1 / (2 * 11 / 12), 1 / (2 * 1 / 8)
+  expected = second / ((3 * first + second) / 4)
+  assert kind_weights(weights, [0, 0, 0, 1])[1] == pytest.approx(expected, rel=1e-5)
+  np.testing.assert_allclose(jnp.abs(state.centroids[:, :2]).sum(axis=1), 1.0)
+  assert state.ages.tolist() == [3, 3]
+
+
+def test_a_group_without_anyone_in_the_queue_takes_the_farthest_example():
+  scarcity = gq.group_scarcity(2, queue_length=2)
+  state = scarcity.init(4)
+  for kinds in ([0, 0, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]):
+    _, state = scarcity.update(batch(*kinds), state)
+  assert state.counts.max() == 3
+  _, state = scarcity.update(batch(0, 0, 0, 2), state)
+  assert sorted(np.argmax(state.centroids, axis=1).tolist()) == [0, 2]
+  assert sorted(state.ages.tolist()) == [0, 4]
+  assert sorted(state.counts[(state.index - 1) % 2].tolist()) == [1, 3]
+
+
+def test_a_group_in_the_queue_keeps_its_place_though_its_kind_is_absent():
+  scarcity = gq.group_scarcity(2, queue_length=3)
+  _, state = scarcity.update(batch(0, 0, 0, 1), scarcity.init(4))
+  _, state = scarcity.update(batch(0, 0, 0, 2), state)  # a stranger, but no group is dead
+  assert sorted(np.argmax(state.centroids, axis=1).tolist()) in ([0, 1], [0, 2], [1, 2])
+  assert state.ages.tolist() == [1, 1]
+
+
+def test_bounds_hold_and_the_mean_stays_one():
+  kinds = [0] * 2000 + [1]
+  scarcity = gq.group_scarcity(2, max_weight=5.0)
+  weights, _ = scarcity.update(batch(*kinds), scarcity.init(4))
+  found = kind_weights(weights, kinds)
+  assert found[1] == pytest.approx(5.0, rel=1e-6)
+  assert found[0] == pytest.approx((2001 - 5) / 2000, rel=1e-6)
+  halved = gq.group_scarcity(2, max_weight=5.0, exponent=0.5)
+  weights, _ = halved.update(batch(*kinds), halved.init(4))
+  assert float(weights.max()) == pytest.approx(5.0**0.5, rel=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_any_input_gives_finite_weights_of_mean_one_within_the_bounds(data):
+  rows = data.draw(st.sampled_from([1, 3, 17]))
+  number = st.sampled_from([0.0, 1.0, -1.0, 1e-30, 1e30, -3e38, np.nan, np.inf, 0.5])
+  x = np.array(data.draw(st.lists(number, min_size=3 * rows, max_size=3 * rows)), np.float32)
+  mask = np.array(data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows)))
+  metric = data.draw(st.sampled_from(["cosine", "euclidean"]))
+  pooling = data.draw(st.sampled_from([0.0, 0.5]))
+  update, state = compiled(metric, pooling)
+  for _ in range(2):
+    weights, state = update(jnp.asarray(x.reshape(rows, 3)), state, jnp.asarray(mask))
+    chex.assert_tree_all_finite((weights, state))
+    assert (weights[~mask] == 0.0).all()
+    if mask.any():
+      assert float(jnp.mean(weights[mask])) == pytest.approx(1.0, rel=1e-5)
+      assert weights[mask].min() >= 1 / 8 * (1 - 1e-5)
+      assert weights[mask].max() <= 8 * (1 + 1e-5)
+
+
+def compiled(metric, pooling, cache={}):  # noqa: B006  # one compilation for all examples
+  if (metric, pooling) not in cache:
+    scarcity = gq.group_scarcity(5, 2, metric=metric, pooling=pooling, max_weight=8.0)
+    cache[metric, pooling] = jax.jit(scarcity.update), scarcity.init(3)
+  return cache[metric, pooling]
+
+
+def test_what_cannot_be_grouped_is_neither_counted_nor_weighted():
+  x = jnp.concatenate([batch(0, 0, 0, 1), jnp.array([[jnp.nan] * 4, [0.0] * 4, [jnp.inf] * 4])])
+  scarcity = gq.group_scarcity(2)
+  weights, state = scarcity.update(x, scarcity.init(4))
+  np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2, 1, 1, 1], rtol=1e-6)
+  assert sorted(state.counts[0].tolist()) == [1, 3]
+  mask = jnp.arange(7) < 3
+  weights, state = scarcity.update(x, scarcity.init(4), mask)
+  np.testing.assert_allclose(weights, [1, 1, 1, 0, 0, 0, 0], rtol=1e-6)
+  assert state.counts.sum() == 3
+
+
+def test_nothing_to_group_leaves_the_state_as_it_was():
+  scarcity = gq.group_scarcity(2)
+  _, state = scarcity.update(batch(0, 0, 1), scarcity.init(4))
+  for x, mask in ((jnp.full((3, 4), jnp.nan), None), (batch(0, 1, 1), jnp.zeros(3, bool))):
+    weights, after = scarcity.update(x, state, mask)
+    chex.assert_trees_all_equal(after, state)
+    np.testing.assert_array_equal(weights, 1.0 if mask is None else 0.0)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_same_embedding_for_all_weighs_all_the_same(metric):
+  scarcity = gq.group_scarcity(3, metric=metric, pooling=0.5)
+  state = scarcity.init(2)
+  for _ in range(3):
+    weights, state = scarcity.update(jnp.full((6, 2), 0.3), state)
+    np.testing.assert_allclose(weights, 1.0, rtol=1e-6)
+  assert (state.counts.sum(axis=0) > 0).sum() == 1
+
+
+def test_fewer_examples_than_groups():
+  scarcity = gq.group_scarcity(6)
+  weights, state = scarcity.update(batch(0, 1), scarcity.init(4))
+  np.testing.assert_allclose(weights, 1.0, rtol=1e-6)
+  _, state = scarcity.update(batch(0, 0, 2, 3), state)
+  assert (state.counts.sum(axis=0) > 0).sum() == 4  # surplus groups took the new kinds
+
+
+def test_pooling_gives_similar_groups_one_frequency():
+  # One frequent kind that lies in two close places, and a rare one far away.
+  near = np.array([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0]], np.float32)
+  kinds = [0] * 5 + [1] * 4 + [2]
+  x = jnp.asarray(near[kinds])
+  plain, pooled = gq.group_scarcity(3), gq.group_scarcity(3, pooling=0.5)
+  before = kind_weights(plain.update(x, plain.init(2))[0], kinds)
+  after = kind_weights(pooled.update(x, pooled.init(2))[0], kinds)
+  assert before == pytest.approx({0: 2 / 3, 1: 5 / 6, 2: 10 / 3}, rel=1e-5)
+  # About two kinds, of nine and of one: weights 10 / 18 and 5.
+  assert after == pytest.approx({0: 10 / 18, 1: 10 / 18, 2: 5.0}, rel=2e-2)
+  far = gq.group_scarcity(4, pooling=0.5)
+  unlike = far.update(batch(0, 0, 1, 2, 3), far.init(4))[0]
+  alone = gq.group_scarcity(4)
+  np.testing.assert_allclose(unlike, alone.update(batch(0, 0, 1, 2, 3), alone.init(4))[0])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_jitted_equals_eager_and_dtypes_are_explicit(metric, dtype):
+  scarcity = gq.group_scarcity(3, metric=metric, pooling=0.3)
+  x = jax.random.normal(jax.random.key(0), (20, 2, 3), dtype)
+  state = scarcity.init(jax.ShapeDtypeStruct((20, 2, 3), dtype))
+  chex.assert_trees_all_equal_shapes_and_dtypes(state, scarcity.init(6))
+  eager, jitted = scarcity.update(x, state), jax.jit(scarcity.update)(x, state)
+  chex.assert_trees_all_close(eager, jitted, rtol=1e-5, atol=1e-6)
+  chex.assert_trees_all_equal_shapes_and_dtypes(jitted[1], state)
+  chex.assert_type(jitted[0], jnp.float32)
+
+
+def test_no_gradient_flows_through_the_weights():
+  scarcity = gq.group_scarcity(2)
+  x = batch(0, 0, 0, 1)
+
+  def loss(scale):
+    weights, state = scarcity.update(scale * x, scarcity.init(4))
+    return jnp.mean(weights * scale), (weights, state)
+
+  gradient, (weights, _) = jax.grad(loss, has_aux=True)(jnp.float32(2.0))
+  assert gradient == pytest.approx(float(jnp.mean(weights)))
+
+
+def test_scan_and_vmap_over_keys_equal_single_runs():
+  batches = jax.random.normal(jax.random.key(1), (4, 12, 3))
+
+  def run(key):
+    scarcity = gq.group_scarcity(3, queue_length=2, key=key)
+    step = lambda state, x: scarcity.update(x, state)[::-1]
+    return jax.lax.scan(step, scarcity.init(3), batches)
+
+  keys = jax.random.split(jax.random.key(2), 3)
+  together = jax.jit(jax.vmap(run))(keys)
+  assert len(np.unique(np.asarray(together[0].centroids).round(4), axis=0)) > 1  # keys matter
+  for i, key in enumerate(keys):
+    single = jax.tree.map(lambda x, i=i: x[i], together)
+    chex.assert_trees_all_close(jax.jit(run)(key), single, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_is_compiled_on_the_second_call_and_the_state_can_be_donated():
+  scarcity = gq.group_scarcity(3)
+  update = jax.jit(scarcity.update, donate_argnums=1)
+  state = scarcity.init(4)
+  for seed in range(3):
+    _, state = update(jax.random.normal(jax.random.key(seed), (9, 4)), state)
+  assert update._cache_size() == 1
+  assert state.count == 3
+
+
+def test_the_order_of_the_batch_is_the_order_of_the_weights():
+  scarcity = gq.group_scarcity(4)
+  x = batch(0, 0, 0, 1, 1, 2, 3)
+  order = jnp.array([6, 0, 3, 5, 1, 4, 2])
+  straight, _ = scarcity.update(x, scarcity.init(4))
+  shuffled, _ = scarcity.update(x[order], scarcity.init(4))
+  np.testing.assert_allclose(shuffled, straight[order], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"num_groups": 0}, "num_groups must be at least 1, but 0"),
+    ({"queue_length": 0}, "queue_length must be at least 1, but 0"),
+    ({"exponent": -1.0}, r"exponent must be in \[0.0, 4.0\], but -1.0"),
+    ({"metric": "manhattan"}, "metric must be one of"),
+    ({"num_iters": -1}, "num_iters must be at least 0, but -1"),
+    ({"max_weight": 0.5}, r"max_weight must be in \[1.0, inf\), but 0.5"),
+    ({"pooling": -0.1}, r"pooling must be in \[0.0, inf\), but -0.1"),
+    ({"key": 1.5}, "key must be an int or one PRNG key, but 1.5"),
+  ],
+)
+def test_options_out_of_range(options, message):
+  with pytest.raises(ValueError, match=message):
+    gq.group_scarcity(**{"num_groups": 2, **options})
+
+
+def test_shapes_that_do_not_fit():
+  scarcity = gq.group_scarcity(2)
+  state = scarcity.init(4)
+  for x in (jnp.ones(4), jnp.ones((3, 5)), jnp.ones((0, 4))):
+    with pytest.raises(ValueError, match=r"embeddings must be \[B, ...\] with 4 numbers"):
+      scarcity.update(x, state)
+  with pytest.raises(ValueError, match="embeddings must have a real floating dtype"):
+    scarcity.update(jnp.ones((3, 4), jnp.int32), state)
+  with pytest.raises(ValueError, match=r"mask must be \[B\] with B = 3"):
+    scarcity.update(jnp.ones((3, 4)), state, jnp.ones(2, bool))
+  with pytest.raises(ValueError, match="mask must be bool, but float32"):
+    scarcity.update(jnp.ones((3, 4)), state, jnp.ones(3))
+  with pytest.raises(ValueError, match="the template of init must be"):
+    scarcity.init(jnp.ones(4))
+
+
+# Embeddings
+
+
+def test_output_gradients_of_losses():
+  key = jax.random.key(0)
+  logits, labels = jax.random.normal(key, (6, 3)), jnp.arange(6) % 3
+  softmax = optax.losses.softmax_cross_entropy_with_integer_labels
+  expected = jax.nn.softmax(logits) - jax.nn.one_hot(labels, 3)
+  np.testing.assert_allclose(gq.output_gradients(softmax, logits, labels), expected, atol=1e-6)
+  targets = (labels > 0).astype(jnp.float32)
+  binary = gq.output_gradients(optax.losses.sigmoid_binary_cross_entropy, logits[:, 0], targets)
+  np.testing.assert_allclose(binary, jax.nn.sigmoid(logits[:, 0]) - targets, atol=1e-6)
+  squared = lambda outputs, targets: jnp.sum(0.5 * jnp.square(outputs - targets), axis=(1, 2))
+  outputs = jax.random.normal(key, (4, 2, 3), jnp.bfloat16)
+  residual = gq.output_gradients(squared, outputs, jnp.zeros((4, 2, 3), jnp.bfloat16))
+  assert residual.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(residual, outputs)
+
+
+def test_output_gradients_stop_and_check():
+  squares = lambda outputs, targets: jnp.square(outputs - targets)
+  through = lambda x: jnp.sum(gq.output_gradients(squares, x, jnp.zeros(3)))
+  np.testing.assert_array_equal(jax.grad(through)(jnp.ones(3)), 0.0)
+  with pytest.raises(ValueError, match=r"one loss per example, \[3\], but shape \(\)"):
+    gq.output_gradients(lambda o, t: jnp.sum(o), jnp.ones((3, 2)), None)
+  with pytest.raises(ValueError, match="outputs must have a real floating dtype"):
+    gq.output_gradients(squares, jnp.ones(3, jnp.int32), jnp.zeros(3))
+  with pytest.raises(ValueError, match=r"outputs must be \[B, ...\], but a scalar"):
+    gq.output_gradients(squares, jnp.float32(1.0), jnp.float32(0.0))
+
+
+# Explanations and diagnostics
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_explained_groups_name_their_nearest_examples(metric):
+  x = np.array([[1, 0], [1, 0.2], [1, 0.1], [0, 1], [np.nan, 0], [1, 0.05]], np.float32)
+  scarcity = gq.group_scarcity(2, metric=metric)
+  _, state = scarcity.update(jnp.asarray(x), scarcity.init(2))
+  explain = jax.jit(gq.explain_groups, static_argnames=("num_examples", "metric"))
+  groups = explain(jnp.asarray(x), state, num_examples=3, metric=metric)
+  rare, frequent = groups.rarest_first
+  assert groups.indices[rare].tolist() == [3, -1, -1]
+  assert groups.indices[frequent].tolist()[:1] in ([2], [5])
+  assert sorted(groups.sizes.tolist()) == [1, 4]
+  assert float(groups.shares[rare]) == pytest.approx(0.2)
+  assert groups.weights[rare] > groups.weights[frequent]
+  centroid = np.asarray(state.centroids)[frequent]
+  for index, distance in zip(groups.indices[frequent], groups.distances[frequent], strict=True):
+    row = x[index]
+    expected = (
+      1 - row @ centroid / np.linalg.norm(row)
+      if metric == "cosine"
+      else ((row - centroid) ** 2).sum()
+    )
+    assert float(distance) == pytest.approx(expected, abs=1e-6)
+  assert (np.diff(groups.distances[frequent]) >= 0).all()
+  few = gq.explain_groups(jnp.asarray(x[:2]), state, num_examples=4, metric=metric)
+  chex.assert_shape(few.indices, (2, 4))
+
+
+def test_figures_of_group_scarcity():
+  kinds = [0] * 16 + [1] * 3 + [2]
+  scarcity = gq.group_scarcity(4)
+  state = scarcity.init(4)
+  for _ in range(2):
+    weights, state = scarcity.update(batch(*kinds), state)
+  figures = gq.diagnostics({"groups": state})
+  chex.assert_shape(list(figures.values()), ())
+  shares = sorted(float(figures[f"group_share/{k}"]) for k in range(4))
+  assert shares == pytest.approx([0, 1 / 20, 3 / 20, 16 / 20])
+  assert (figures["groups_seen"], figures["grouped_steps"]) == (3, 2)
+  w = np.asarray(weights, np.float64)
+  np.testing.assert_allclose(figures["effective_examples"], w.sum() ** 2 / (w**2).sum(), rtol=1e-5)
+  np.testing.assert_allclose(figures["rarest_tenth"], np.sort(w)[-2:].sum() / w.sum(), rtol=1e-5)
+  ages = sorted(float(figures[f"group_age/{k}"]) for k in range(4))
+  assert ages == [1, 1, 1, 2]  # the group that stays empty was never seeded
+  two = gq.diagnostics([state, state])
+  assert two["1/groups_seen"] == 3
+  tx = gq.grad_queue(track=True)
+  both = gq.diagnostics((tx.init(jnp.zeros(2)), state))
+  assert both["queued"] == 0
+  assert both["groups_seen"] == 3
