@@ -77,7 +77,7 @@ def test_bad_long_tails(arguments, message):
 
 @pytest.mark.parametrize("fraction", [0.05, 1 / 3, 0.5, 0.9])
 def test_stratified_split(fraction):
-  sizes = np.array([1, 2, 3, 7, 50, 101, 0, 5])
+  sizes = np.array([50, 2, 3, 7, 1, 101, 0, 5])
   labels = np.random.RandomState(0).permutation(np.repeat(np.arange(8), sizes))
   first, second = tasks.stratified_split(labels, fraction, seed=0)
   np.testing.assert_array_equal(np.sort(np.concatenate([first, second])), np.arange(len(labels)))
