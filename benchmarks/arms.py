@@ -1,6 +1,8 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The ways to train that are compared: a loss, weights for the examples, an optimizer."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from typing import Any, NamedTuple
@@ -55,6 +57,24 @@ ARMS = {
   "group scarcity, both": Arm(weights="groups", groups=BOTH),
   "true kinds (oracle)": Arm(weights="kind"),
 }
+
+
+def find(name: str) -> Arm:
+  """An arm by its name, or with other options of its groups: "NAME; num_groups=40; pooling=0"."""
+  base, *changes = (part.strip() for part in name.split(";"))
+  if base not in ARMS:
+    raise ValueError(f"the arm must be one of {', '.join(ARMS)}, but {base!r} was found.")
+  arm = ARMS[base]
+  known = {field.name: field.type for field in dataclasses.fields(Groups)}
+  for change in changes:
+    option, _, value = change.partition("=")
+    if option not in known:
+      raise ValueError(f"an option must be one of {', '.join(known)}, but {option!r} was found.")
+    convert = {"int": int, "float": float, "str": str}[str(known[option])]
+    groups = dataclasses.replace(arm.groups, **{option: convert(value)})
+    arm = dataclasses.replace(arm, groups=groups)
+  return arm
+
 
 RATES = {"sgd": (0.03, 0.06, 0.12, 0.24, 0.48), "adam": (0.0005, 0.001, 0.002, 0.004, 0.008)}
 

@@ -176,12 +176,12 @@ def run_one(name: str, batch_size: int, arm: str, seeds: int, epochs: int, made:
   label_of_kind[np.asarray(task.test[2])] = np.asarray(task.test[1])
   sizes = training.Sizes(batch_size, epochs, num_classes, num_kinds)
   began = time.perf_counter()
-  result = run_arm(arms.ARMS[arm], sizes, task, label_of_kind, seeds)
+  result = run_arm(arms.find(arm), sizes, task, label_of_kind, seeds)
   return {
     "task": name,
     "batch_size": batch_size,
     "arm": arm,
-    "options": dataclasses.asdict(arms.ARMS[arm]),
+    "options": dataclasses.asdict(arms.find(arm)),
     "recipe": dataclasses.asdict(RECIPES[name]),
     "epochs": epochs,
     "updates": epochs * (len(task.x) // batch_size),
@@ -215,16 +215,17 @@ def main(
   Args:
     task_names: see `RECIPES`.
     batch_sizes: the mini-batches.
-    arm_names: see `arms.ARMS`.
+    arm_names: see `arms.ARMS`; options of its groups may follow, as in "NAME; num_groups=40".
     seeds: of the final runs; the first two choose the learning rate.
     updates: train for about this many updates, whatever the batch size; default: equal epochs.
     out: folder of the results.
     emit: where a line for every finished file goes.
   """
-  for given, known in ((task_names, RECIPES), (arm_names, arms.ARMS)):
-    for name in given:
-      if name not in known:
-        raise ValueError(f"tasks and arms must be among {tuple(known)}, but {name!r} was found.")
+  for name in task_names:
+    if name not in RECIPES:
+      raise ValueError(f"a task must be one of {', '.join(RECIPES)}, but {name!r} was found.")
+  for name in arm_names:
+    arms.find(name)
   out.mkdir(parents=True, exist_ok=True)
   for name in task_names:
     made = None
