@@ -1,12 +1,17 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""What the two training loops share: real digits with a long tail, and how a run is judged."""
+"""What the training loops share: real digits with a long tail, and how a run is judged."""
+
+import pathlib
 
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.model_selection import train_test_split
+
+import gq_optax as gq
 
 
 def long_tailed_digits(seed: int, imbalance: float = 10.0) -> list[jax.Array]:
@@ -16,6 +21,12 @@ def long_tailed_digits(seed: int, imbalance: float = 10.0) -> list[jax.Array]:
   x, y = (images[kept] / 16).astype(np.float32), labels[kept].astype(np.int32)
   split = train_test_split(x, y, test_size=0.4, stratify=y, random_state=seed)
   return [jnp.asarray(part) for part in split]
+
+
+def hidden_kinds(seed: int) -> list[jax.Array]:
+  """Training and test images, then parities, then digits: ten kinds hidden in two labels."""
+  x_train, x_test, y_train, y_test = long_tailed_digits(seed, imbalance=20.0)
+  return [x_train, x_test, y_train % 2, y_test % 2, y_train, y_test]
 
 
 def epochs_of_batches(rows: int, batch_size: int, epochs: int, seed: int) -> np.ndarray:
@@ -29,6 +40,33 @@ def epochs_of_batches(rows: int, batch_size: int, epochs: int, seed: int) -> np.
   rng = np.random.default_rng(seed)
   order = np.stack([rng.permutation(rows)[: steps * batch_size] for _ in range(epochs)])
   return order.reshape(epochs, steps, batch_size)
+
+
+def judge_kinds(logits: jax.Array, labels: jax.Array, kinds: jax.Array) -> dict[str, float]:
+  """The mean of the accuracies of the kinds, and the lowest of them."""
+  hit = np.asarray(jnp.argmax(logits, axis=-1) == labels)
+  by_kind = [hit[np.asarray(kinds) == kind].mean() for kind in np.unique(kinds)]
+  result = {"mean_of_kinds": float(np.mean(by_kind)), "worst_kind": float(min(by_kind))}
+  print(*(f"{name} {value:.3f}" for name, value in result.items()), sep="  ")
+  return result
+
+
+def picture_groups(images: jax.Array, groups: gq.GroupExplanation, path: pathlib.Path) -> None:
+  """A row of images for each group, the rarest first, with what an example of it weighs."""
+  number = groups.indices.shape[1]
+  rows = [k for k in groups.rarest_first.tolist() if groups.sizes[k]]
+  figure = matplotlib.figure.Figure(figsize=(0.7 * number + 2, 0.75 * len(rows)))
+  grid = figure.subplots(len(rows), number, squeeze=False)
+  for axes, k in zip(grid, rows, strict=True):
+    for ax, index in zip(axes, groups.indices[k].tolist(), strict=True):
+      ax.set_axis_off()
+      if index >= 0:
+        ax.imshow(np.asarray(images[index]).reshape(8, 8), cmap="gray_r")
+    share, weight = float(groups.shares[k]), float(groups.weights[k])
+    axes[0].set_title(f"share {share:.1%}, weight {weight:.2f}", fontsize=7, loc="left")
+  figure.subplots_adjust(left=0.02, right=0.98, top=0.95, bottom=0.02, hspace=0.6)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path, dpi=150)
 
 
 def show(epoch: int, figures: dict[str, float]) -> None:

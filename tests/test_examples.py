@@ -5,13 +5,14 @@ import re
 
 import jax
 import jax.numpy as jnp
+import matplotlib.image
 import numpy as np
 import optax
 import pytest
 from flax.training.train_state import TrainState
 
 import gq_optax as gq
-from examples import digits, linen_loop, nnx_loop
+from examples import digits, linen_loop, nnx_loop, rare_groups_linen, rare_groups_nnx
 
 EXAMPLES = {
   "linen": (linen_loop.main, {}, "train_step"),
@@ -40,6 +41,30 @@ def test_example(name, caplog, capsys):
   assert figures["group_count/0"] + figures["group_count/1"] == 128
   assert 0.5 < figures["balanced_accuracy"] <= 1.0  # guessing gives 0.1
   assert 0.5 < figures["accuracy"] <= 1.0
+
+
+def test_rare_groups_with_linen(caplog, tmp_path):
+  picture = tmp_path / "groups.png"
+  with jax.log_compiles():
+    figures = rare_groups_linen.main(epochs=20, picture=picture)
+  assert sum(r.startswith("Compiling jit(train_step)") for r in caplog.messages) == 1
+  assert figures["loss"] < 0.3
+  assert figures["groups_seen"] > 5
+  assert 20 < figures["effective_examples"] < 128
+  assert figures["rarest_tenth"] > 0.15
+  assert figures["mean_of_kinds"] > 0.7
+  image = matplotlib.image.imread(picture)
+  assert image[..., :3].std() > 0.05  # something is drawn
+
+
+def test_rare_groups_with_nnx(caplog):
+  with jax.log_compiles():
+    figures = rare_groups_nnx.main(epochs=20)
+  assert sum(r.startswith("Compiling jit(train_step)") for r in caplog.messages) == 1
+  assert figures["loss"] < 0.3
+  assert figures["queued"] == figures["grouped_steps"] == 40  # both scarcities saw every step
+  assert figures["mean_weight"] != 1.0
+  assert figures["mean_of_kinds"] > 0.7
 
 
 @pytest.mark.parametrize("batch_size", [63, 100_000])

@@ -1,0 +1,192 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Tables and plots out of the files that `benchmarks.rare_kinds` wrote.
+
+    python -m benchmarks.rare_report --results out/rare_kinds
+
+Writes the tables into docs/group-scarcity.md between its markers; plots lie beside the results.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import tyro
+
+from benchmarks import arms
+from benchmarks.protocol import paired
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "rare_kinds"
+PAGE = ROOT / "docs" / "group-scarcity.md"
+BASELINE, ORACLE = "SGDM", "true kinds (oracle)"
+VARIED = {"num_groups": "groups", "queue_length": "queue length", "exponent": "exponent"}
+
+Results = dict[tuple[str, int, str], dict[str, Any]]
+
+
+def read(folder: Path) -> Results:
+  """All results by task (with the number of updates, if that was fixed), batch size and arm."""
+  results: Results = {}
+  for path in sorted(folder.glob("*.json")):
+    result = json.loads(path.read_text())
+    results[result["task"] + result.get("length", ""), result["batch_size"], result["arm"]] = result
+  return results
+
+
+def values(result: dict[str, Any], figure: str) -> list[float]:
+  """One figure of the test split for every seed, in percent."""
+  return [100 * test[figure] for test in result["test"]]
+
+
+def cell(result: dict[str, Any] | None, baseline: dict[str, Any] | None, figure: str) -> str:
+  """Mean and standard deviation over seeds, and the paired difference with its interval."""
+  if result is None:
+    return "-"
+  own = values(result, figure)
+  text = f"{np.mean(own):.1f} ± {np.std(own, ddof=1):.1f}"
+  if baseline is None or baseline is result or len(own) != len(baseline["test"]):
+    return text
+  gap = paired(own, values(baseline, figure))
+  return f"{text} ({gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}])"
+
+
+def task_table(results: Results, task: str) -> str:
+  """One row per arm, two columns per batch size: all kinds alike, and the worst kind."""
+  sizes = sorted({b for t, b, _ in results if t == task})
+  names = [a for a in arms.ARMS if any((task, b, a) in results for b in sizes)]
+  head = [f"B={b}" for b in sizes] + [f"worst kind, B={b}" for b in sizes]
+  lines = [f"| {task} | " + " | ".join(head) + " |", "|" + "---|" * (len(head) + 1)]
+  for name in names:
+    rows = [(results.get((task, b, name)), results.get((task, b, BASELINE))) for b in sizes]
+    cells = [cell(*row, "mean") for row in rows]
+    cells += ["-" if r is None else f"{np.mean(values(r, 'worst')):.1f}" for r, _ in rows]
+    lines.append(f"| {name} | " + " | ".join(cells) + " |")
+  return "\n".join(lines)
+
+
+def closed_table(results: Results) -> str:
+  """How much of the way from the baseline to the oracle each arm goes, over all hidden tasks."""
+  hidden = sorted({t for t, _, _ in results if re.fullmatch(r"(mnist )?hidden\d", t)})
+  sizes = sorted({b for t, b, _ in results if t in hidden})
+  head = "| part of the way from SGDM to the oracle | "
+  lines = [head + " | ".join(f"B={b}" for b in sizes) + " |", "|" + "---|" * (len(sizes) + 1)]
+  for name in arms.ARMS:
+    cells = []
+    for b in sizes:
+      ready = [t for t in hidden if all((t, b, a) in results for a in (name, BASELINE, ORACLE))]
+      gain = [
+        [np.mean(values(results[t, b, a], "mean")) for a in (name, BASELINE, ORACLE)] for t in ready
+      ]
+      if not gain:
+        cells.append("-")
+        continue
+      own, base, oracle = np.mean(gain, axis=0)
+      cells.append(f"{(own - base) / (oracle - base):+.2f} ({len(ready)} tasks)")
+    if set(cells) != {"-"} and name not in (BASELINE, ORACLE):
+      lines.append(f"| {name} | " + " | ".join(cells) + " |")
+  return "\n".join(lines)
+
+
+def rates_note(results: Results) -> str:
+  """Whether every learning rate lies inside its grid."""
+  outside = [key for key, result in results.items() if not result["rate_inside_grid"]]
+  if not outside:
+    return f"The best learning rate lies inside its grid in all {len(results)} files."
+  names = "; ".join(f"{t}, B={b}, {a}" for t, b, a in outside)
+  return f"The best learning rate lies on the edge of its grid for: {names}."
+
+
+def tables(results: Results) -> str:
+  """All tables, in the order of the page."""
+  names = list(dict.fromkeys(t for t, _, _ in results))
+  order = sorted(names, key=lambda t: (not t.startswith("hidden"), t != "LT100", t))
+  parts = [closed_table(results), *(task_table(results, t) for t in order), rates_note(results)]
+  return "\n\n".join(parts)
+
+
+def sensitivity(results: Results) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
+  """By option and task the mean and its standard error for each value, all else as in the arm."""
+  found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+  for (task, _, name), result in results.items():
+    base, *changes = (part.strip() for part in name.split(";"))
+    for option in VARIED:
+      if changes and (len(changes) > 1 or not changes[0].startswith(f"{option}=")):
+        continue
+      if not any(
+        (t, a.split(";")[0]) == (task, base) and ";" in a and option in a for t, _, a in results
+      ):
+        continue
+      own = values(result, "mean")
+      error = np.std(own, ddof=1) / len(own) ** 0.5
+      point = (float(result["options"]["groups"][option]), float(np.mean(own)), float(error))
+      found.setdefault(option, {}).setdefault(f"{task}, {base}", []).append(point)
+  return found
+
+
+def plot_sensitivity(results: Results, path: Path) -> None:
+  """One panel for each option."""
+  found = sensitivity(results)
+  figure = matplotlib.figure.Figure(figsize=(12, 3.6), layout="constrained")
+  for ax, (option, label) in zip(figure.subplots(1, len(VARIED)), VARIED.items(), strict=True):
+    for series, points in sorted(found.get(option, {}).items()):
+      x, y, error = np.array(sorted(points)).T
+      ax.errorbar(x, y, error, marker="o", markersize=3, label=series)
+    ax.set_xlabel(label)
+    if option != "exponent":
+      ax.set_xscale("log")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=6)
+  figure.supylabel("mean accuracy over kinds, %")
+  figure.savefig(path, dpi=130)
+
+
+def plot_tasks(results: Results, task_names: Iterable[str], path: Path) -> None:
+  """Quality against batch size for each task, one line an arm."""
+  names = list(task_names)
+  figure = matplotlib.figure.Figure(figsize=(4.2 * len(names), 4), layout="constrained")
+  for ax, task in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    for name in arms.ARMS:
+      sizes = sorted(b for t, b, a in results if (t, a) == (task, name))
+      if len(sizes) < 2:
+        continue
+      means = [np.mean(values(results[task, b, name], "mean")) for b in sizes]
+      ours = name.startswith("group scarcity")
+      ax.plot(sizes, means, "-o" if ours else "--", markersize=3, label=name)
+    ax.set_xscale("log", base=2)
+    ax.set_title(task)
+    ax.set_xlabel("batch size")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=6)
+  figure.supylabel("mean accuracy over kinds, %")
+  figure.savefig(path, dpi=130)
+
+
+def between_markers(page: str, body: str) -> str:
+  """The page with the part between its two markers replaced."""
+  pattern = r"(<!-- tables -->\n).*?(\n<!-- end of tables -->)"
+  return re.sub(pattern, lambda m: m[1] + body + m[2], page, flags=re.DOTALL)
+
+
+def main(results: Path = RESULTS, page: Path = PAGE) -> None:
+  """Writes tables and plots.
+
+  Args:
+    results: folder of the result files.
+    page: a Markdown page with the markers of the tables.
+  """
+  found = read(results)
+  if not found:
+    raise FileNotFoundError(f"results must hold files of benchmarks.rare_kinds, not so {results}.")
+  page.write_text(between_markers(page.read_text(), tables(found)))
+  plot_sensitivity(found, results / "sensitivity.png")
+  several = {t for t, b, _ in found if len({c for u, c, _ in found if u == t}) > 1}
+  if several:
+    plot_tasks(found, sorted(several), results / "batch_sizes.png")
+
+
+if __name__ == "__main__":
+  tyro.cli(main)
