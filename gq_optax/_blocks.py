@@ -44,7 +44,7 @@ def most_blocks(batch_size: int, num_groups: int, block_size: int) -> int:
 
 
 def members(blocks: Blocks) -> jax.Array:
-  """Which examples belong to a group and are counted in it, bool `[B]` in the order of the batch."""
+  """Which examples of the batch are counted in a group, bool `[B]`."""
   place = jnp.arange(blocks.order.shape[0], dtype=jnp.int32)[None]
   first = blocks.first[:, None]
   inside = jnp.logical_and(place >= first, place < first + blocks.counts[:, None])

@@ -274,10 +274,11 @@ def test_double_precision_stays_double(design):
       np.testing.assert_allclose(groups.grads[k], expected, rtol=1e-13)
 
 
-@every_design
+@pytest.mark.parametrize("design", [*DESIGNS, None])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_it_lowers_for_accelerators(platform, design):
-  loss_fn, params, batch = dense()
+@pytest.mark.parametrize("network", [dense, transformer])
+def test_it_lowers_for_accelerators(platform, design, network):
+  loss_fn, params, batch = network()
   function = jax.jit(gq.grouped_value_and_grad(loss_fn, GROUPS, design=design))
   exported = export.export(function, platforms=[platform])(params, batch, jnp.asarray(LABELS))
   assert exported.platforms == (platform,)
@@ -354,6 +355,33 @@ def test_what_decides_the_size_of_blocks():
   assert _blocks.default_size(work, 512, 8) == 16
   scanned = _losses.work(*scanned_layers())
   assert scanned.reuse == pytest.approx(1.0)  # three layers of 25 weights, each once
+
+
+@pytest.mark.parametrize(
+  ("backend", "design"), [("cpu", "unrolled"), ("gpu", "loop"), ("tpu", "loop")]
+)
+def test_the_design_of_convolutions_depends_on_the_backend(backend, design, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  assert _blocks.default_design(_blocks.Work(reuse=100.0, convolves=True)) == design
+  assert _blocks.default_design(_blocks.Work(reuse=100.0, convolves=False)) == "loop"
+  assert _blocks.default_design(_blocks.Work(reuse=1.0, convolves=False)) == "batched"
+
+
+def test_the_whole_step_runs_forward_once():
+  model = models.MLP((256,), 3)
+  x = normal(0, BATCH, 256)
+  _, params, batch = of_flax(model, x, 3)
+
+  def loss_fn(params, batch):
+    logits, features = model.apply(params, batch[0])
+    return cross_entropy(logits, batch[1]), features
+
+  flops = lambda f, *args: jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
+  grouped = gq.grouped_value_and_grad(loss_fn, GROUPS, has_aux=True)
+  kmeans = flops(lambda x: gq.kmeans(x, GROUPS, num_iters=5), x)
+  alone = flops(grouped, params, batch, jnp.zeros(BATCH, jnp.int32))
+  whole = flops(gq.clustered_value_and_grad(loss_fn, GROUPS), params, batch)
+  assert whole - alone - kmeans < 0.1 * flops(loss_fn, params, batch)
 
 
 def mean_loss(params, batch):
