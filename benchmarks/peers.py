@@ -57,7 +57,8 @@ def make_model(name: str) -> Any:
 
 
 def _encoder(torch, workload):
-  nn, model = torch.nn, workload.model
+  nn: Any = torch.nn
+  model = workload.model
   width, heads, tokens = model.width, model.heads, workload.example[0]
 
   class Layer(nn.Module):

@@ -1,7 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """One forward pass of the whole batch, whose backward pass can be run for any rows of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ def forward(
   params: optax.Params,
   batch: Any,
   has_aux: bool,
-  sizes: Sequence[int],
+  sizes: Collection[int],
 ) -> Forward | None:
   """Runs a batch forward, and keeps what the backward pass of some of its rows needs.
 
