@@ -326,6 +326,8 @@ def main(
     results[name] = json.loads(path.read_text())
     rich.print(make_table(name, results[name]))
   for step in ("grouped", "grouped, exact=False", "whole step with K-means", *DONATED):
+    if any(step not in r["steps"] for r in results.values()):
+      continue  # a file of an earlier version
     means = geometric_means(results, step)
     rich.print(f"{step}: geometric mean {means['equal']:.2f} equal, {means['skewed']:.2f} skewed")
   plot(results, out / "step_cost.png")
