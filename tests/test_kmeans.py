@@ -111,6 +111,7 @@ def test_under_vmap_only_those_with_an_empty_group_are_reseeded():
   full, empty = x[:5], np.concatenate([x[:4], np.full((1, 5), 1e4, np.float32)])
   run = lambda init: gq.kmeans(x, 5, init=init, num_iters=3)
   batched = jax.vmap(run)(jnp.stack([full, empty]))
+  assert np.all(batched.counts > 0)
   for i, init in enumerate((full, empty)):
     alone = run(init)
     np.testing.assert_array_equal(batched.labels[i], alone.labels)
