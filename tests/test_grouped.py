@@ -431,3 +431,21 @@ def test_errors_of_options_and_batches():
   whole = gq.clustered_value_and_grad(lambda w, x: (x @ w, x), 2)
   with pytest.raises(ValueError, match=r"mask must be \[B\] with B = 6, but shape \(5,\)"):
     whole(jnp.ones(3), jnp.ones((6, 3)), mask=jnp.ones(5, bool))
+
+
+def test_the_groups_of_the_last_step_may_be_given_away_as_memory():
+  loss_fn, params, batch = dense()
+  function = gq.grouped_value_and_grad(loss_fn, GROUPS)
+
+  @functools.partial(jax.jit, donate_argnames="old", keep_unused=True)
+  def gradients(params, batch, labels, old):
+    del old  # memory alone
+    return function(params, batch, labels)
+
+  expected, old = jax.jit(function)(params, batch, jnp.asarray(LABELS))
+  pointers = {x.unsafe_buffer_pointer() for x in jax.tree.leaves(old.grads)}
+  again = jax.tree.map(jnp.copy, old)
+  value, groups = gradients(params, batch, jnp.asarray(LABELS), old=old)
+  assert all(x.is_deleted() for x in jax.tree.leaves(old))
+  assert {x.unsafe_buffer_pointer() for x in jax.tree.leaves(groups.grads)} == pointers
+  chex.assert_trees_all_equal((value, groups), (expected, again))
