@@ -48,6 +48,8 @@ WORKLOADS = {
 }
 
 QUEUED = "plain, grad_queue K=1"
+# As those before, but into the memory of the group gradients of the step before.
+DONATED = ("grouped, donated", "whole step, donated")
 # What takes more than this many times a plain gradient is timed once.
 SLOW = 6.0
 
@@ -126,10 +128,12 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
     (value, _), groups = gq.clustered_value_and_grad(loss_fn, num_groups)(params, batch)
     return value, groups
 
+  shape = jax.eval_shape(loss_fn, params, (x, y))[1].shape
+  features = jax.nn.relu(jax.random.normal(key, shape))
+
   def kmeans(params, batch, labels):
     del labels
-    features = jax.random.normal(key, (workload.batch_size, 128))
-    return gq.kmeans(features + params_sum(params), num_groups, num_iters=5).labels
+    return gq.kmeans(features + unknown_zero(params), num_groups, num_iters=5).labels
 
   size = lambda parts: max(1, workload.batch_size // (parts * num_groups))
   steps = {
@@ -137,6 +141,7 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
     "plain again": plain,
     QUEUED: plain,  # with the queue behind it, see `compile_queued`
     "grouped": grouped(),
+    DONATED[0]: grouped(),
     "grouped, exact=False": grouped(exact=False),
     "grouped, loop, B/K": grouped(design="loop", block_size=size(1)),
     "grouped, loop, B/4K": grouped(design="loop", block_size=size(4)),
@@ -144,6 +149,7 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
     "grouped, unrolled, B/4K": grouped(design="unrolled", block_size=size(4)),
     "grouped, batched, B/K": grouped(design="batched", block_size=size(1)),
     "whole step with K-means": clustered,
+    DONATED[1]: clustered,
     "K-means alone": kmeans,
     "K masked passes": masked,
     "optax.microbatching": microbatched,
@@ -155,6 +161,19 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
   if parameters * workload.batch_size * 4 < 2**31:
     steps["vmap(grad), group means"] = per_example
   return steps, (params, (x, y))
+
+
+def compile_donated(function: Callable[..., Any], params: Any, *inputs: Any) -> timing.Step:
+  """Into the memory of the group gradients of the step before, which are given away."""
+
+  def donated(groups, params, *inputs):
+    del groups
+    value, groups = function(params, *inputs)
+    return groups, value
+
+  shapes = jax.eval_shape(function, params, *inputs)[1]
+  groups = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  return timing.compile_step(donated, groups, params, *inputs)
 
 
 def compile_queued(plain: Callable[..., Any], params: Any, batch: Any, labels: Any) -> timing.Step:
@@ -170,9 +189,9 @@ def compile_queued(plain: Callable[..., Any], params: Any, batch: Any, labels: A
   return step._replace(run=lambda *_: step.run())
 
 
-def params_sum(params: Any) -> jax.Array:
+def unknown_zero(params: Any) -> jax.Array:
   """Zero, but the compiler cannot know: keeps what depends on it from being folded away."""
-  return 0.0 * optax.tree.sum(params)
+  return 0.0 * jnp.ravel(jax.tree.leaves(params)[0])[0]
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
@@ -183,7 +202,9 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
   compiled: dict[str, timing.Step] = {}
   for step, function in steps.items():
     rich.print(f"compiling {name}: {step}")
-    make: Any = compile_queued if step == QUEUED else timing.compile_call
+    make: Any = timing.compile_call
+    if step in (QUEUED, *DONATED):
+      make = compile_queued if step == QUEUED else compile_donated
     compiled[step] = make(function, *arguments, labels["equal"])
   rows: dict[str, Any] = {step: {} for step in steps}
   call = lambda step, kind: functools.partial(compiled[step].run, *arguments, labels[kind])
@@ -304,7 +325,9 @@ def main(
       path.write_text(json.dumps(measure(name, rounds), indent=1))
     results[name] = json.loads(path.read_text())
     rich.print(make_table(name, results[name]))
-  for step in ("grouped", "grouped, exact=False", "whole step with K-means"):
+  for step in ("grouped", "grouped, exact=False", "whole step with K-means", *DONATED):
+    if any(step not in r["steps"] for r in results.values()):
+      continue  # a file of an earlier version
     means = geometric_means(results, step)
     rich.print(f"{step}: geometric mean {means['equal']:.2f} equal, {means['skewed']:.2f} skewed")
   plot(results, out / "step_cost.png")

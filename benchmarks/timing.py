@@ -45,16 +45,19 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def compile_step(function: Callable[..., Any], state: Any, *inputs: Any) -> Step:
-  """Compiles `function(state, *inputs) -> (state, ...)` with the state donated."""
+  """Compiles `function(state, *inputs) -> (state, ...)` with the state donated.
+
+  The state may be memory alone, and not be read. `run` takes other inputs, or none for the same.
+  """
   started = time.perf_counter()
   # A copy: donating an array that the caller still needs would take it away.
   state = jax.tree.map(lambda x: x.copy(), state)
-  compiled = jax.jit(function, donate_argnums=0).lower(state, *inputs).compile()
+  compiled = jax.jit(function, donate_argnums=0, keep_unused=True).lower(state, *inputs).compile()
   compile_seconds = time.perf_counter() - started
   carried = [state]
 
-  def run():
-    results = compiled(carried[0], *inputs)
+  def run(*others):
+    results = compiled(carried[0], *(others or inputs))
     carried[0] = results[0]
     return jax.block_until_ready(results)
 

@@ -43,6 +43,14 @@ def most_blocks(batch_size: int, num_groups: int, block_size: int) -> int:
   return num_groups + max(batch_size - num_groups, 0) // block_size
 
 
+def members(blocks: Blocks) -> jax.Array:
+  """Which examples of the batch are counted in a group, bool `[B]`."""
+  place = jnp.arange(blocks.order.shape[0], dtype=jnp.int32)[None]
+  first = blocks.first[:, None]
+  inside = jnp.logical_and(place >= first, place < first + blocks.counts[:, None])
+  return jnp.zeros(place.shape[1], bool).at[blocks.order].set(jnp.any(inside, axis=0))
+
+
 def portion(blocks: Blocks, size: int, *, full: bool) -> tuple[Blocks, Blocks]:
   """The blocks of `size` in what is left, only full ones or all; and what they leave."""
   number = blocks.counts // size if full else (blocks.counts + size - 1) // size

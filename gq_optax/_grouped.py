@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _blocks, _dtypes, _kmeans, _losses, _validate
+from gq_optax import _blocks, _dtypes, _kmeans, _losses, _reuse, _validate
 from gq_optax._gradients import GroupGradients
 
 
@@ -102,14 +102,24 @@ def grouped_value_and_grad(
       )
 
     share = 1.0 / jnp.maximum(blocks.counts, 1).astype(dtype)
+    times = [n for n in (4, 2, 1) if exact and (n == 1 or n * size <= batch_size - size)]
+    kept = None
+    if strategy == "batched":
+      kept = _reuse.forward(loss_fn, params, batch, has_aux, {size, *(n * size for n in times)})
 
     def gradient(owner, index, valid):
-      rows = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), batch)
       # Shares in the loss make means of the gradients, which then need no pass of their own.
       weight = jnp.where(valid, share[jnp.minimum(owner, num_groups - 1)], 0.0)
+      if kept is not None:
+        losses = jnp.where(valid, kept.losses[index].astype(dtype) * weight, 0.0)
+        cotangents = weight.astype(kept.losses.dtype)
+        return (jnp.sum(losses), None), kept.backward(index, cotangents)
+      rows = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), batch)
       return _block_gradient(loss_fn, params, rows, weight, has_aux)
 
     def put(aux, part, index, valid):
+      if kept is not None:
+        return aux
       place = jnp.where(valid, index, batch_size)
       return jax.tree.map(lambda a, p: a.at[place].set(p, mode="drop"), aux, part)
 
@@ -122,17 +132,22 @@ def grouped_value_and_grad(
 
     wide = lambda p: _dtypes.at_least_float32(p.dtype)
     aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux_shape)
+    if kept is not None:
+      run = _blocks.members(blocks)
+      aux = jax.tree.map(
+        lambda a: jnp.where(run.reshape(-1, *(1,) * (a.ndim - 1)), a, jnp.zeros_like(a)), kept.aux
+      )
     if strategy == "batched":
       index, valid, rest = _blocks.firsts(blocks, size)
       (losses, part), grads = jax.vmap(gradient)(jnp.arange(num_groups), index, valid)
       sums = _without_empty(jax.tree.map(lambda g: g.astype(wide(g)), grads), blocks.counts)
-      for k in range(num_groups):
+      for k in range(num_groups if kept is None else 0):
         aux = put(aux, jax.tree.map(lambda p, k=k: p[k], part), index[k], valid[k])
       carry = (sums, losses, aux)
       # What is left belongs to large groups: in large blocks it takes fewer gradients.
-      for times in (4, 2, 1) if exact else ():
-        these, rest = _blocks.portion(rest, times * size, full=times > 1)
-        step = functools.partial(add, blocks=these, size=times * size)
+      for n in times:
+        these, rest = _blocks.portion(rest, n * size, full=n > 1)
+        step = functools.partial(add, blocks=these, size=n * size)
         carry = jax.lax.fori_loop(0, these.last[-1], step, carry)
     else:
       zeros = lambda p: jnp.zeros((num_groups, *p.shape), wide(p))

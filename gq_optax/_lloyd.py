@@ -147,6 +147,23 @@ def means(x, labels, weight, centroids, metric):
   return jnp.where(alive[:, None], means, centroids)
 
 
+def draw(noise, mass):
+  """Draws rows with a chance in proportion to their mass, one for each column of the noise.
+
+  The rows fill a square: drawn are a line of it, by its mass, and a place in that line. That takes
+  the root of the random numbers that one for each row would. With no mass left every logarithm is
+  -inf, and row 0 wins.
+
+  Args:
+    noise: Gumbel noise `[2, draws, side]`, `side * side` at least n.
+    mass: `[n]`, not negative.
+  """
+  side = noise.shape[2]
+  square = jnp.pad(mass, (0, side * side - mass.shape[0])).reshape(side, side)
+  line = jnp.argmax(jnp.log(jnp.sum(square, axis=1))[None] + noise[0], axis=1)
+  return line * side + jnp.argmax(jnp.log(square[line]) + noise[1], axis=1)
+
+
 def seed(key, x, weight, num_clusters, wanted=True):
   """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most.
 
@@ -155,16 +172,8 @@ def seed(key, x, weight, num_clusters, wanted=True):
   trials = 2 + int(math.log(num_clusters))
   rows, dim = x.shape
   norms = jnp.sum(jnp.square(x), axis=1)
-  side = math.isqrt(rows - 1) + 1  # of a square that holds all rows
+  side = math.isqrt(rows - 1) + 1
   noise = jax.random.gumbel(key, (num_clusters, 2, trials, side))
-
-  def draw(noise, mass):
-    """Rows with a chance in proportion to their mass: first a row of the square, then in it."""
-    # That takes the root of the random numbers that one for every row would. No mass left (fewer
-    # distinct rows than groups): every logarithm is -inf, and row 0 wins.
-    square = jnp.pad(mass, (0, side * side - rows)).reshape(side, side)
-    part = jnp.argmax(jnp.log(jnp.sum(square, axis=1))[None] + noise[0], axis=1)
-    return part * side + jnp.argmax(jnp.log(square[part]) + noise[1], axis=1)
 
   first = x[draw(noise[0], weight)[0]]
   centroids = jnp.zeros((num_clusters, dim), x.dtype).at[0].set(first)

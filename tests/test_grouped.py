@@ -274,10 +274,11 @@ def test_double_precision_stays_double(design):
       np.testing.assert_allclose(groups.grads[k], expected, rtol=1e-13)
 
 
-@every_design
+@pytest.mark.parametrize("design", [*DESIGNS, None])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_it_lowers_for_accelerators(platform, design):
-  loss_fn, params, batch = dense()
+@pytest.mark.parametrize("network", [dense, transformer])
+def test_it_lowers_for_accelerators(platform, design, network):
+  loss_fn, params, batch = network()
   function = jax.jit(gq.grouped_value_and_grad(loss_fn, GROUPS, design=design))
   exported = export.export(function, platforms=[platform])(params, batch, jnp.asarray(LABELS))
   assert exported.platforms == (platform,)
@@ -356,6 +357,33 @@ def test_what_decides_the_size_of_blocks():
   assert scanned.reuse == pytest.approx(1.0)  # three layers of 25 weights, each once
 
 
+@pytest.mark.parametrize(
+  ("backend", "design"), [("cpu", "unrolled"), ("gpu", "loop"), ("tpu", "loop")]
+)
+def test_the_design_of_convolutions_depends_on_the_backend(backend, design, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  assert _blocks.default_design(_blocks.Work(reuse=100.0, convolves=True)) == design
+  assert _blocks.default_design(_blocks.Work(reuse=100.0, convolves=False)) == "loop"
+  assert _blocks.default_design(_blocks.Work(reuse=1.0, convolves=False)) == "batched"
+
+
+def test_the_whole_step_runs_forward_once():
+  model = models.MLP((256,), 3)
+  x = normal(0, BATCH, 256)
+  _, params, batch = of_flax(model, x, 3)
+
+  def loss_fn(params, batch):
+    logits, features = model.apply(params, batch[0])
+    return cross_entropy(logits, batch[1]), features
+
+  flops = lambda f, *args: jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
+  grouped = gq.grouped_value_and_grad(loss_fn, GROUPS, has_aux=True)
+  kmeans = flops(lambda x: gq.kmeans(x, GROUPS, num_iters=5), x)
+  alone = flops(grouped, params, batch, jnp.zeros(BATCH, jnp.int32))
+  whole = flops(gq.clustered_value_and_grad(loss_fn, GROUPS), params, batch)
+  assert whole - alone - kmeans < 0.1 * flops(loss_fn, params, batch)
+
+
 def mean_loss(params, batch):
   return jnp.mean(batch @ params)
 
@@ -403,3 +431,21 @@ def test_errors_of_options_and_batches():
   whole = gq.clustered_value_and_grad(lambda w, x: (x @ w, x), 2)
   with pytest.raises(ValueError, match=r"mask must be \[B\] with B = 6, but shape \(5,\)"):
     whole(jnp.ones(3), jnp.ones((6, 3)), mask=jnp.ones(5, bool))
+
+
+def test_the_groups_of_the_last_step_may_be_given_away_as_memory():
+  loss_fn, params, batch = dense()
+  function = gq.grouped_value_and_grad(loss_fn, GROUPS)
+
+  @functools.partial(jax.jit, donate_argnames="old", keep_unused=True)
+  def gradients(params, batch, labels, old):
+    del old  # memory alone
+    return function(params, batch, labels)
+
+  expected, old = jax.jit(function)(params, batch, jnp.asarray(LABELS))
+  pointers = {x.unsafe_buffer_pointer() for x in jax.tree.leaves(old.grads)}
+  again = jax.tree.map(jnp.copy, old)
+  value, groups = gradients(params, batch, jnp.asarray(LABELS), old=old)
+  assert all(x.is_deleted() for x in jax.tree.leaves(old))
+  assert {x.unsafe_buffer_pointer() for x in jax.tree.leaves(groups.grads)} == pointers
+  chex.assert_trees_all_equal((value, groups), (expected, again))

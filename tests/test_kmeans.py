@@ -16,6 +16,7 @@ import sklearn.datasets
 import sklearn.exceptions
 
 import gq_optax as gq
+from gq_optax import _lloyd
 
 
 def lloyd_oracle(x, init, num_iters, sample_weight=None):
@@ -86,6 +87,35 @@ def test_seeding_picks_distinct_far_rows():
   result = gq.kmeans(x, 8, key=1, num_iters=0)
   np.testing.assert_array_equal(np.sort(result.centroids.ravel()), np.arange(8) * 100.0)
   np.testing.assert_array_equal(result.counts, np.full(8, 20))
+
+
+def test_rows_are_drawn_in_proportion_to_their_mass():
+  mass = jnp.array([0.0, 1.0, 0.0, 5.0, 2.0, 0.0, 2.0])  # a square of nine, two places of it free
+  noise = jax.random.gumbel(jax.random.key(0), (2, 20_000, 3))
+  share = np.bincount(_lloyd.draw(noise, mass), minlength=9) / 20_000
+  np.testing.assert_allclose(share, [0, 0.1, 0, 0.5, 0.2, 0, 0.2, 0, 0], atol=0.015)
+  np.testing.assert_array_equal(share[[0, 2, 5, 7, 8]], np.zeros(5))  # not once
+  np.testing.assert_array_equal(_lloyd.draw(noise[:, :5], jnp.zeros(7)), np.zeros(5))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_equal_rows_never_seed_two_groups(offset):
+  distinct = blobs(8, rows=6) + np.float32(offset)
+  for key in range(20):
+    result = gq.kmeans(np.repeat(distinct, 7, axis=0), 6, key=key, num_iters=0)
+    np.testing.assert_array_equal(result.counts, np.full(6, 7))
+
+
+def test_under_vmap_only_those_with_an_empty_group_are_reseeded():
+  x = blobs(3)
+  full, empty = x[:5], np.concatenate([x[:4], np.full((1, 5), 1e4, np.float32)])
+  run = lambda init: gq.kmeans(x, 5, init=init, num_iters=3)
+  batched = jax.vmap(run)(jnp.stack([full, empty]))
+  assert np.all(batched.counts > 0)
+  for i, init in enumerate((full, empty)):
+    alone = run(init)
+    np.testing.assert_array_equal(batched.labels[i], alone.labels)
+    np.testing.assert_allclose(batched.centroids[i], alone.centroids, rtol=1e-5)
 
 
 def test_hand_case_and_convergence():

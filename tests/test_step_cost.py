@@ -3,10 +3,11 @@
 
 import json
 
+import jax.numpy as jnp
 import matplotlib.image
 import pytest
 
-from benchmarks import models, step_cost
+from benchmarks import models, step_cost, timing
 
 # A program of its own, under JAX's usual rules.
 pytestmark = pytest.mark.standard_promotion
@@ -37,6 +38,12 @@ def test_a_tiny_workload(tmp_path, monkeypatch, capsys):
   marked = json.loads(saved.read_text()) | {"title": "not measured again"}
   saved.write_text(json.dumps(marked))
   assert step_cost.main(("tiny",), rounds=2, out=tmp_path)["tiny"]["title"] == marked["title"]
+
+
+def test_a_step_that_is_given_memory_takes_other_inputs():
+  step = timing.compile_step(lambda memory, x: (jnp.cumsum(x),), jnp.zeros(3), jnp.ones(3))
+  assert step.run()[0].tolist() == [1.0, 2.0, 3.0]
+  assert step.run(jnp.full(3, 2.0))[0].tolist() == [2.0, 4.0, 6.0]
 
 
 def test_an_unknown_workload():
