@@ -1,0 +1,63 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The trials of rare kinds: figures by hand, a small run resumed, and tables that the files give."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import arms, rare_kinds, rare_report, training
+
+
+def test_tables_of_the_page_are_those_of_the_raw_files():
+  found = rare_report.read(rare_report.RESULTS)
+  assert len(found) >= 60
+  page = rare_report.PAGE.read_text()
+  assert rare_report.between_markers(page, rare_report.tables(found)) == page
+  assert rare_report.between_markers(page, "other") != page
+
+
+def test_figures_by_hand():
+  # Two kinds hidden in class 0, one in class 1; rows are kinds, columns predictions.
+  confusion = np.array([[8, 2], [1, 3], [5, 5]])
+  found = rare_kinds.figures(confusion, np.array([0, 0, 1]))
+  assert found["by_kind"] == [0.8, 0.25, 0.5]
+  assert found["mean"] == pytest.approx(1.55 / 3)
+  assert found["worst"] == 0.25
+  assert found["accuracy"] == pytest.approx(14 / 24)
+  assert found["macro_f1"] == pytest.approx((2 * 9 / (14 + 14) + 2 * 5 / (10 + 10)) / 2)
+
+
+def test_arms_by_name_and_options():
+  arm = arms.find("group scarcity, outputs; num_groups=7; exponent=0.5")
+  assert arm.groups == arms.Groups("output gradients", num_groups=7, exponent=0.5)
+  assert arms.find("SGDM") == arms.Arm()
+  with pytest.raises(ValueError, match="the arm must be one of SGDM, .*, but 'SGD' was found"):
+    arms.find("SGD")
+  with pytest.raises(ValueError, match="an option must be one of embedding, .*, but 'rho'"):
+    arms.find("group scarcity, outputs; rho=3")
+
+
+@pytest.mark.standard_promotion  # the networks of flax
+def test_a_small_run_learns_and_oracle_weights_are_balanced():
+  rng = np.random.default_rng(0)
+  kinds = np.repeat([0, 1, 2], [40, 20, 4])
+  x = jnp.asarray(np.eye(3)[kinds] * 3 + rng.normal(0, 0.3, (64, 3)), jnp.float32)
+  kinds = jnp.asarray(kinds, jnp.int32)
+  split = (x, kinds % 2, kinds)
+  task = training.Task(x, kinds % 2, kinds, split, split)
+  sizes = training.Sizes(batch_size=16, epochs=10, num_classes=2, num_kinds=3)
+  seeds, rates = jnp.arange(2), jnp.array([0.1, 0.1], jnp.float32)
+  validation, test = training.confusions(
+    arms.find("group scarcity, features"), sizes, task, seeds, rates
+  )
+  assert validation.shape == (2, 3, 2)
+  np.testing.assert_array_equal(test.sum(axis=(1, 2)), 64)
+  assert float(rare_kinds.figures(np.asarray(test[0]), np.array([0, 1, 0]))["mean"]) > 0.8
+  weights = arms.balanced(kinds, 3)
+  for kind in range(3):
+    assert float(weights[kinds == kind].sum()) == pytest.approx(64 / 3, rel=1e-5)
+
+
+def test_unknown_task_is_one_clear_line(tmp_path):
+  with pytest.raises(ValueError, match="a task must be one of .*, but 'hidden99' was found"):
+    rare_kinds.main(task_names=("hidden99",), out=tmp_path)
