@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The trials of rare kinds: figures by hand, a small run resumed, and tables that the files give."""
+"""The trials of rare kinds: figures by hand, a small run, and tables that the files give."""
 
 import jax.numpy as jnp
 import numpy as np
