@@ -42,7 +42,7 @@ class GroupedTrainState(TrainState):
 def train_step(
   state: GroupedTrainState, scarcity: gq.GroupScarcity, x: jax.Array, y: jax.Array
 ) -> tuple[GroupedTrainState, jax.Array]:
-  """One step at the price of a plain one: the weights come from the forward pass of the loss."""
+  """One step in one forward and one backward pass: the weights come out of the former."""
 
   def loss_fn(params):
     logits, features = state.apply_fn({"params": params}, x)
