@@ -71,8 +71,8 @@ def group_scarcity(
   step to step by a few Lloyd iterations, so that a rare kind keeps its group though a batch may
   hold few or none of it. K counts the groups seen in the queue; :math:`f_k` is at least half an
   example of this batch. Multiply the losses by the weights and take the mean: a rare kind then
-  counts as much as a frequent one, in one forward and one backward pass as before. No gradient flows through the
-  weights, and `update` may be called inside the function that is differentiated.
+  counts as much as a frequent one, in one forward and one backward pass as before. No gradient
+  flows through the weights, and `update` may be called inside the function that is differentiated.
 
   ===============================  ===============================================================
   case                             what happens
