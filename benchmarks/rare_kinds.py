@@ -241,7 +241,7 @@ def main(
         epochs = default_epochs(RECIPES[name], batch_size)
         if updates is not None:
           epochs = max(1, math.ceil(updates / (len(made[0].x) // batch_size)))
-        result = run_one(name, batch_size, arm, seeds, epochs, made)
+        result = run_one(name, batch_size, arm, seeds, epochs, made) | {"length": length}
         path.write_text(json.dumps(result, indent=1))
         mean = np.mean([t["mean"] for t in result["test"]])
         emit(f"{path.stem}: {mean:.4f} at {result['rate']:g} ({result['seconds']:.0f} s)")
