@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.demo
 
+# Most of a test is compilation: the fast suite leaves out LLVM's expensive passes, the slow one does not.
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2

@@ -16,7 +16,7 @@ import matplotlib.figure
 import numpy as np
 import tyro
 
-from benchmarks import arms
+from benchmarks import arms, scarcity_cost
 from benchmarks.protocol import paired
 
 ROOT = Path(__file__).parent.parent
@@ -165,9 +165,25 @@ def plot_tasks(results: Results, task_names: Iterable[str], path: Path) -> None:
   figure.savefig(path, dpi=130)
 
 
-def between_markers(page: str, body: str) -> str:
-  """The page with the part between its two markers replaced."""
-  pattern = r"(<!-- tables -->\n).*?(\n<!-- end of tables -->)"
+def read_costs() -> dict[str, Any]:
+  """What `benchmarks.scarcity_cost` measured."""
+  return json.loads((RESULTS.parent / "scarcity_cost.json").read_text())
+
+
+def cost_table(results: dict[str, Any]) -> str:
+  """Median and quartiles of the ratio to a plain gradient."""
+  head = ["ratio to a plain gradient (quartiles)", *results]
+  lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+  for way in scarcity_cost.WAYS:
+    rows = [workload[way] for workload in results.values()]
+    cells = [f"{r['ratio']:.2f} ({r['ratio_low']:.2f}, {r['ratio_high']:.2f})" for r in rows]
+    lines.append(f"| {way} | " + " | ".join(cells) + " |")
+  return "\n".join(lines)
+
+
+def between_markers(page: str, body: str, name: str = "tables") -> str:
+  """The page with the part between its two markers of this name replaced."""
+  pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)"
   return re.sub(pattern, lambda m: m[1] + body + m[2], page, flags=re.DOTALL)
 
 
@@ -181,7 +197,8 @@ def main(results: Path = RESULTS, page: Path = PAGE) -> None:
   found = read(results)
   if not found:
     raise FileNotFoundError(f"results must hold files of benchmarks.rare_kinds, not so {results}.")
-  page.write_text(between_markers(page.read_text(), tables(found)))
+  text = between_markers(page.read_text(), tables(found))
+  page.write_text(between_markers(text, cost_table(read_costs()), "costs"))
   plot_sensitivity(found, results / "sensitivity.png")
   several = {t for t, b, _ in found if len({c for u, c, _ in found if u == t}) > 1}
   if several:

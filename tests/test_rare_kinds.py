@@ -13,6 +13,9 @@ def test_tables_of_the_page_are_those_of_the_raw_files():
   assert len(found) >= 60
   page = rare_report.PAGE.read_text()
   assert rare_report.between_markers(page, rare_report.tables(found)) == page
+  costs = rare_report.cost_table(rare_report.read_costs())
+  assert rare_report.between_markers(page, costs, "costs") == page
+  assert rare_report.between_markers(page, "other", "costs") != page
   assert rare_report.between_markers(page, "other") != page
 
 

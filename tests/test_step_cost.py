@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import matplotlib.image
 import pytest
 
-from benchmarks import models, step_cost, timing
+from benchmarks import models, rare_report, step_cost, step_report, timing
 
 # A program of its own, under JAX's usual rules.
 pytestmark = pytest.mark.standard_promotion
@@ -38,6 +38,13 @@ def test_a_tiny_workload(tmp_path, monkeypatch, capsys):
   marked = json.loads(saved.read_text()) | {"title": "not measured again"}
   saved.write_text(json.dumps(marked))
   assert step_cost.main(("tiny",), rounds=2, out=tmp_path)["tiny"]["title"] == marked["title"]
+
+
+def test_tables_of_the_page_are_those_of_the_raw_files():
+  page = step_report.PAGE.read_text()
+  tables = step_report.tables(step_report.read(step_report.RESULTS))
+  assert rare_report.between_markers(page, tables) == page
+  assert rare_report.between_markers(page, "other") != page
 
 
 def test_a_step_that_is_given_memory_takes_other_inputs():

@@ -1,0 +1,81 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The tables of docs/group-gradients.md, out of the files that `benchmarks.step_cost` wrote.
+
+python -m benchmarks.step_report --results out/step_cost
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks import rare_report, step_cost
+
+RESULTS = rare_report.ROOT / "benchmarks" / "results" / "step_cost"
+PAGE = rare_report.ROOT / "docs" / "group-gradients.md"
+ORDER = ("cnn", "encoder", "mlp", "reuters")
+
+
+def read(folder: Path) -> dict[str, Any]:
+  """The results of each workload."""
+  return {name: json.loads((folder / f"{name}.json").read_text()) for name in ORDER}
+
+
+def ratio_table(results: dict[str, Any]) -> str:
+  """Time of every way as a ratio to the plain gradient, equal / skewed."""
+  head = ["ratio to one plain gradient, equal / skewed groups"]
+  lines = [[*head, *(r["title"] for r in results.values()), "geometric mean"]]
+  for step in results["mlp"]["steps"]:
+    if step == "plain":
+      continue
+    rows = [r["steps"].get(step) for r in results.values()]
+    both = [[_ratio(row, kind) for kind in ("equal", "skewed")] for row in rows]
+    mean = ["-", "-"]
+    for i, kind in enumerate(("equal", "skewed")):
+      if all(pair[i] != "-" for pair in both):
+        mean[i] = f"{step_cost.geometric_means(results, step)[kind]:.2f}"
+    cells = ["-" if pair == ["-", "-"] else " / ".join(pair) for pair in (*both, mean)]
+    lines.append([step, *cells])
+  return markdown(lines)
+
+
+def memory_table(results: dict[str, Any]) -> str:
+  """Temporary memory of every way in MiB."""
+  lines = [["temporary memory, MiB", *(r["title"] for r in results.values())]]
+  for step in results["mlp"]["steps"]:
+    rows = [r["steps"].get(step) for r in results.values()]
+    cells = ["-" if row is None else f"{row['temp_bytes'] / 2**20:.0f}" for row in rows]
+    lines.append([step, *cells])
+  return markdown(lines)
+
+
+def markdown(lines: list[list[str]]) -> str:
+  """A table, its first line the head."""
+  rows = ["| " + " | ".join(line) + " |" for line in lines]
+  return "\n".join([rows[0], "|" + "---|" * len(lines[0]), *rows[1:]])
+
+
+def _ratio(row: dict[str, Any] | None, kind: str) -> str:
+  """A dash where it was not timed."""
+  return "-" if row is None or kind not in row else f"{row[kind]['ratio']:.2f}"
+
+
+def tables(results: dict[str, Any]) -> str:
+  """Both, in the order of the page."""
+  return ratio_table(results) + "\n\n" + memory_table(results)
+
+
+def main(results: Path = RESULTS, page: Path = PAGE) -> None:
+  """Writes the tables.
+
+  Args:
+    results: folder with a file for each workload.
+    page: a Markdown page with the markers of the tables.
+  """
+  found = tables(read(results))
+  page.write_text(rare_report.between_markers(page.read_text(), found))
+
+
+if __name__ == "__main__":
+  tyro.cli(main)
