@@ -6,20 +6,47 @@ import re
 
 import pytest
 
+import gq_optax as gq
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITH_CODE = [page for page in PAGES if "```python" in page.read_text()]
 
 
 @pytest.mark.standard_promotion  # they run under the rules that their readers have
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page):
-  blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
-  assert blocks
+def run_blocks(page):
+  """Returns the names that the blocks of the page leave behind."""
   namespace = {}
-  for number, block in enumerate(blocks):
+  for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)):
     exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
-  assert namespace["opt_state"][0].queue.count == 1
+  return namespace
+
+
+@pytest.mark.standard_promotion  # they run under the rules that their readers have
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+def test_python_blocks_run(page):
+  assert run_blocks(page)["gq"] is gq
+
+
+@pytest.mark.standard_promotion
+def test_the_loop_of_the_readme_has_filled_its_queue():
+  assert run_blocks(ROOT / "README.md")["opt_state"][0].queue.count == 1
+
+
+def test_the_pages_with_code_are_found():
+  assert {"README.md", "index.md", "recipes.md", "group-scarcity.md"} <= {p.name for p in WITH_CODE}
+
+
+def test_the_api_page_names_all_that_is_public():
+  page = (ROOT / "docs" / "api.md").read_text()
+  assert sorted(re.findall(r"^::: gq_optax\.(\w+)$", page, re.MULTILINE)) == sorted(gq.__all__)
+
+
+def test_every_page_is_in_the_navigation():
+  nav = (ROOT / "mkdocs.yml").read_text()
+  for page in PAGES[1:]:
+    assert f" {page.name}\n" in nav, page.name
 
 
 def test_make_targets_exist():
