@@ -31,7 +31,7 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
 
 
 def readable(docstring: str) -> str:
-  """reStructuredText's formulas and tables as Markdown."""
+  """Formulas and tables of reStructuredText as Markdown."""
   lines, out, i = docstring.split("\n"), [], 0
   while i < len(lines):
     line = lines[i]
