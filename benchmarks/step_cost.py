@@ -241,10 +241,9 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
   }
 
 
-def geometric_means(results: dict[str, Any], step: str) -> dict[str, float]:
-  """Of the ratios of one way over the workloads."""
-  ratios = lambda kind: [r["steps"][step][kind]["ratio"] for r in results.values()]
-  return {kind: float(np.exp(np.mean(np.log(ratios(kind))))) for kind in ("equal", "skewed")}
+def geometric_mean(results: dict[str, Any], step: str, kind: str) -> float:
+  """Of the ratios of one way over the workloads, for "equal" or "skewed" groups."""
+  return float(np.exp(np.mean([np.log(r["steps"][step][kind]["ratio"]) for r in results.values()])))
 
 
 def make_table(name: str, result: dict[str, Any]) -> rich.table.Table:
@@ -328,8 +327,8 @@ def main(
   for step in ("grouped", "grouped, exact=False", "whole step with K-means", *DONATED):
     if any(step not in r["steps"] for r in results.values()):
       continue  # a file of an earlier version
-    means = geometric_means(results, step)
-    rich.print(f"{step}: geometric mean {means['equal']:.2f} equal, {means['skewed']:.2f} skewed")
+    equal, skewed = (geometric_mean(results, step, kind) for kind in ("equal", "skewed"))
+    rich.print(f"{step}: geometric mean {equal:.2f} equal, {skewed:.2f} skewed")
   plot(results, out / "step_cost.png")
   return results
 

@@ -34,7 +34,7 @@ def ratio_table(results: dict[str, Any]) -> str:
     mean = ["-", "-"]
     for i, kind in enumerate(("equal", "skewed")):
       if all(pair[i] != "-" for pair in both):
-        mean[i] = f"{step_cost.geometric_means(results, step)[kind]:.2f}"
+        mean[i] = f"{step_cost.geometric_mean(results, step, kind):.2f}"
     cells = ["-" if pair == ["-", "-"] else " / ".join(pair) for pair in (*both, mean)]
     lines.append([step, *cells])
   return markdown(lines)
