@@ -50,6 +50,23 @@ def memory_table(results: dict[str, Any]) -> str:
   return markdown(lines)
 
 
+def read_peers() -> dict[str, Any]:
+  """What `benchmarks.peers` measured."""
+  return json.loads((RESULTS.parent / "peers.json").read_text())
+
+
+def peers_table(results: dict[str, Any]) -> str:
+  """Ratios to PyTorch's own plain gradient, with quartiles."""
+  lines = [
+    ["ratio to PyTorch's plain gradient (quartiles)", *(r["title"] for r in results.values())]
+  ]
+  for way in dict.fromkeys(w for r in results.values() for w in r["steps"] if w != "plain"):
+    rows = [r["steps"].get(way) for r in results.values()]
+    text = lambda r: f"{r['ratio']:.1f} ({r['ratio_low']:.1f}, {r['ratio_high']:.1f})"
+    lines.append([way, *("-" if row is None else text(row) for row in rows)])
+  return markdown(lines)
+
+
 def markdown(lines: list[list[str]]) -> str:
   """A table, its first line the head."""
   rows = ["| " + " | ".join(line) + " |" for line in lines]
@@ -73,8 +90,8 @@ def main(results: Path = RESULTS, page: Path = PAGE) -> None:
     results: folder with a file for each workload.
     page: a Markdown page with the markers of the tables.
   """
-  found = tables(read(results))
-  page.write_text(rare_report.between_markers(page.read_text(), found))
+  text = rare_report.between_markers(page.read_text(), tables(read(results)))
+  page.write_text(rare_report.between_markers(text, peers_table(read_peers()), "peers"))
 
 
 if __name__ == "__main__":

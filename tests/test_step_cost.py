@@ -45,6 +45,9 @@ def test_tables_of_the_page_are_those_of_the_raw_files():
   tables = step_report.tables(step_report.read(step_report.RESULTS))
   assert rare_report.between_markers(page, tables) == page
   assert rare_report.between_markers(page, "other") != page
+  peers = step_report.peers_table(step_report.read_peers())
+  assert rare_report.between_markers(page, peers, "peers") == page
+  assert rare_report.between_markers(page, "other", "peers") != page
 
 
 def test_a_step_that_is_given_memory_takes_other_inputs():
