@@ -54,6 +54,7 @@ def readable(docstring: str) -> str:
       out.append(line)
     i += 1
   text = "\n".join(out)
+  text = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)  # as its parser says
   return re.sub(r":math:`([^`]+)`", lambda m: mathml(m[1], "inline"), text)
 
 
