@@ -45,4 +45,4 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) out dist build *.egg-info
+	rm -rf $(VENV) out dist build site *.egg-info

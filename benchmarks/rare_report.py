@@ -16,12 +16,11 @@ import matplotlib.figure
 import numpy as np
 import tyro
 
-from benchmarks import arms, scarcity_cost
+from benchmarks import arms, pages, scarcity_cost
 from benchmarks.protocol import paired
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "rare_kinds"
-PAGE = ROOT / "docs" / "group-scarcity.md"
+RESULTS = pages.RESULTS / "rare_kinds"
+PAGE = pages.DOCS / "group-scarcity.md"
 BASELINE, ORACLE = "SGDM", "true kinds (oracle)"
 VARIED = {"num_groups": "groups", "queue_length": "queue length", "exponent": "exponent"}
 
@@ -59,21 +58,20 @@ def task_table(results: Results, task: str) -> str:
   sizes = sorted({b for t, b, _ in results if t == task})
   names = [a for a in arms.ARMS if any((task, b, a) in results for b in sizes)]
   head = [f"B={b}" for b in sizes] + [f"worst kind, B={b}" for b in sizes]
-  lines = [f"| {task} | " + " | ".join(head) + " |", "|" + "---|" * (len(head) + 1)]
+  lines = [[task, *head]]
   for name in names:
     rows = [(results.get((task, b, name)), results.get((task, b, BASELINE))) for b in sizes]
     cells = [cell(*row, "mean") for row in rows]
     cells += ["-" if r is None else f"{np.mean(values(r, 'worst')):.1f}" for r, _ in rows]
-    lines.append(f"| {name} | " + " | ".join(cells) + " |")
-  return "\n".join(lines)
+    lines.append([name, *cells])
+  return pages.markdown(lines)
 
 
 def closed_table(results: Results) -> str:
   """How much of the way from the baseline to the oracle each arm goes, over all hidden tasks."""
   hidden = sorted({t for t, _, _ in results if re.fullmatch(r"(mnist )?hidden\d", t)})
   sizes = sorted({b for t, b, _ in results if t in hidden})
-  head = "| part of the way from SGDM to the oracle | "
-  lines = [head + " | ".join(f"B={b}" for b in sizes) + " |", "|" + "---|" * (len(sizes) + 1)]
+  lines = [["part of the way from SGDM to the oracle", *(f"B={b}" for b in sizes)]]
   for name in arms.ARMS:
     cells = []
     for b in sizes:
@@ -87,8 +85,8 @@ def closed_table(results: Results) -> str:
       own, base, oracle = np.mean(gain, axis=0)
       cells.append(f"{(own - base) / (oracle - base):+.2f} ({len(ready)} tasks)")
     if set(cells) != {"-"} and name not in (BASELINE, ORACLE):
-      lines.append(f"| {name} | " + " | ".join(cells) + " |")
-  return "\n".join(lines)
+      lines.append([name, *cells])
+  return pages.markdown(lines)
 
 
 def rates_note(results: Results) -> str:
@@ -167,24 +165,15 @@ def plot_tasks(results: Results, task_names: Iterable[str], path: Path) -> None:
 
 def read_costs() -> dict[str, Any]:
   """What `benchmarks.scarcity_cost` measured."""
-  return json.loads((RESULTS.parent / "scarcity_cost.json").read_text())
+  return json.loads((pages.RESULTS / "scarcity_cost.json").read_text())
 
 
 def cost_table(results: dict[str, Any]) -> str:
   """Median and quartiles of the ratio to a plain gradient."""
-  head = ["ratio to a plain gradient (quartiles)", *results]
-  lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+  lines = [["ratio to a plain gradient (quartiles)", *results]]
   for way in scarcity_cost.WAYS:
-    rows = [workload[way] for workload in results.values()]
-    cells = [f"{r['ratio']:.2f} ({r['ratio_low']:.2f}, {r['ratio_high']:.2f})" for r in rows]
-    lines.append(f"| {way} | " + " | ".join(cells) + " |")
-  return "\n".join(lines)
-
-
-def between_markers(page: str, body: str, name: str = "tables") -> str:
-  """The page with the part between its two markers of this name replaced."""
-  pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)"
-  return re.sub(pattern, lambda m: m[1] + body + m[2], page, flags=re.DOTALL)
+    lines.append([way, *(pages.quartiles(workload[way], 2) for workload in results.values())])
+  return pages.markdown(lines)
 
 
 def main(results: Path = RESULTS, page: Path = PAGE) -> None:
@@ -197,8 +186,8 @@ def main(results: Path = RESULTS, page: Path = PAGE) -> None:
   found = read(results)
   if not found:
     raise FileNotFoundError(f"results must hold files of benchmarks.rare_kinds, not so {results}.")
-  text = between_markers(page.read_text(), tables(found))
-  page.write_text(between_markers(text, cost_table(read_costs()), "costs"))
+  text = pages.between_markers(page.read_text(), tables(found))
+  page.write_text(pages.between_markers(text, cost_table(read_costs()), "costs"))
   plot_sensitivity(found, results / "sensitivity.png")
   several = {t for t, b, _ in found if len({c for u, c, _ in found if u == t}) > 1}
   if several:

@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/group-gradients.md, out of the files that `benchmarks.step_cost` wrote.
+"""The tables of docs/group-gradients.md, out of the files that the benchmarks of cost wrote.
 
 python -m benchmarks.step_report --results out/step_cost
 """
@@ -10,10 +10,10 @@ from typing import Any
 
 import tyro
 
-from benchmarks import rare_report, step_cost
+from benchmarks import pages, step_cost
 
-RESULTS = rare_report.ROOT / "benchmarks" / "results" / "step_cost"
-PAGE = rare_report.ROOT / "docs" / "group-gradients.md"
+RESULTS = pages.RESULTS / "step_cost"
+PAGE = pages.DOCS / "group-gradients.md"
 ORDER = ("cnn", "encoder", "mlp", "reuters")
 
 
@@ -37,7 +37,7 @@ def ratio_table(results: dict[str, Any]) -> str:
         mean[i] = f"{step_cost.geometric_mean(results, step, kind):.2f}"
     cells = ["-" if pair == ["-", "-"] else " / ".join(pair) for pair in (*both, mean)]
     lines.append([step, *cells])
-  return markdown(lines)
+  return pages.markdown(lines)
 
 
 def memory_table(results: dict[str, Any]) -> str:
@@ -47,12 +47,12 @@ def memory_table(results: dict[str, Any]) -> str:
     rows = [r["steps"].get(step) for r in results.values()]
     cells = ["-" if row is None else f"{row['temp_bytes'] / 2**20:.0f}" for row in rows]
     lines.append([step, *cells])
-  return markdown(lines)
+  return pages.markdown(lines)
 
 
 def read_peers() -> dict[str, Any]:
   """What `benchmarks.peers` measured."""
-  return json.loads((RESULTS.parent / "peers.json").read_text())
+  return json.loads((pages.RESULTS / "peers.json").read_text())
 
 
 def peers_table(results: dict[str, Any]) -> str:
@@ -62,15 +62,8 @@ def peers_table(results: dict[str, Any]) -> str:
   ]
   for way in dict.fromkeys(w for r in results.values() for w in r["steps"] if w != "plain"):
     rows = [r["steps"].get(way) for r in results.values()]
-    text = lambda r: f"{r['ratio']:.1f} ({r['ratio_low']:.1f}, {r['ratio_high']:.1f})"
-    lines.append([way, *("-" if row is None else text(row) for row in rows)])
-  return markdown(lines)
-
-
-def markdown(lines: list[list[str]]) -> str:
-  """A table, its first line the head."""
-  rows = ["| " + " | ".join(line) + " |" for line in lines]
-  return "\n".join([rows[0], "|" + "---|" * len(lines[0]), *rows[1:]])
+    lines.append([way, *("-" if row is None else pages.quartiles(row, 1) for row in rows)])
+  return pages.markdown(lines)
 
 
 def _ratio(row: dict[str, Any] | None, kind: str) -> str:
@@ -90,8 +83,8 @@ def main(results: Path = RESULTS, page: Path = PAGE) -> None:
     results: folder with a file for each workload.
     page: a Markdown page with the markers of the tables.
   """
-  text = rare_report.between_markers(page.read_text(), tables(read(results)))
-  page.write_text(rare_report.between_markers(text, peers_table(read_peers()), "peers"))
+  text = pages.between_markers(page.read_text(), tables(read(results)))
+  page.write_text(pages.between_markers(text, peers_table(read_peers()), "peers"))
 
 
 if __name__ == "__main__":

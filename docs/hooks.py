@@ -8,14 +8,11 @@ from typing import Any
 import griffe
 import latex2mathml.converter
 
-SPHINX = {r"\operatorname": r"\mathrm"}
-
 
 def mathml(source: str, display: str) -> str:
-  """A TeX formula as MathML; nothing has to be fetched to draw it."""
-  for name, plain in SPHINX.items():
-    source = source.replace(name, plain)
-  return latex2mathml.converter.convert(" ".join(source.split()), display=display)
+  """A TeX formula as MathML; nothing has to be fetched to draw it. A wide one can be scrolled."""
+  drawn = latex2mathml.converter.convert(" ".join(source.split()), display=display)
+  return f'<div style="overflow-x: auto">{drawn}</div>' if display == "block" else drawn
 
 
 def fence(source: str, language: str, css_class: str, options: Any, md: Any, **kwargs: Any) -> str:

@@ -1,22 +1,57 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The trials of rare kinds: figures by hand, a small run, and tables that the files give."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import arms, rare_kinds, rare_report, training
+from benchmarks import arms, pages, rare_kinds, rare_report, training
+
+OPTIONS = ("num_groups", "queue_length", "exponent", "pooling")
 
 
 def test_tables_of_the_page_are_those_of_the_raw_files():
   found = rare_report.read(rare_report.RESULTS)
   assert len(found) >= 60
   page = rare_report.PAGE.read_text()
-  assert rare_report.between_markers(page, rare_report.tables(found)) == page
+  assert pages.between_markers(page, rare_report.tables(found)) == page
   costs = rare_report.cost_table(rare_report.read_costs())
-  assert rare_report.between_markers(page, costs, "costs") == page
-  assert rare_report.between_markers(page, "other", "costs") != page
-  assert rare_report.between_markers(page, "other") != page
+  assert pages.between_markers(page, costs, "costs") == page
+  assert pages.between_markers(page, "other", "costs") != page
+  assert pages.between_markers(page, "other") != page
+
+
+def test_figures_of_the_page_of_alternatives_stand_in_those_tables():
+  page = (pages.DOCS / "alternatives.md").read_text().replace("**", "")
+  found = re.findall(r"[+-]\d\.\d \[[+-]\d\.\d, [+-]\d\.\d\]", page)
+  assert len(found) >= 20
+  rows = rare_report.tables(rare_report.read(rare_report.RESULTS)).splitlines()
+  for line in page.splitlines():
+    same_arm = [row for row in rows if row.split(" | ")[0] == line.split(" | ")[0]]
+    for figure in re.findall(r"[+-]\d\.\d \[[+-]\d\.\d, [+-]\d\.\d\]", line):
+      assert any(figure in row for row in same_arm or rows), line
+
+
+def test_figures_of_the_page_of_choices_are_those_of_the_raw_files():
+  results = rare_report.read(rare_report.RESULTS)
+  rows = re.findall(
+    r"^\| (\d+), (\d+), ([\d.]+), ([\d.]+) \| (\S+ ± \S+) \| (\S+) \|$",
+    (pages.DOCS / "choosing.md").read_text().replace("**", ""),
+    re.MULTILINE,
+  )
+  assert len(rows) == 6
+  for *options, mean, worst in rows:
+    (result,) = [
+      r
+      for (task, size, _), r in results.items()
+      if (task, size) == ("hidden5", 1024) and r["options"]["weights"] == "groups"
+      if not r["options"]["queue"] and r["options"]["groups"]["embedding"] == "features"
+      if [r["options"]["groups"][k] for k in OPTIONS] == [float(x) for x in options]
+    ]
+    assert rare_report.cell(result, None, "mean") == mean
+    assert f"{np.mean(rare_report.values(result, 'worst')):.1f}" == worst
 
 
 def test_figures_by_hand():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import matplotlib.image
 import pytest
 
-from benchmarks import models, rare_report, step_cost, step_report, timing
+from benchmarks import models, pages, step_cost, step_report, timing
 
 # A program of its own, under JAX's usual rules.
 pytestmark = pytest.mark.standard_promotion
@@ -43,11 +43,11 @@ def test_a_tiny_workload(tmp_path, monkeypatch, capsys):
 def test_tables_of_the_page_are_those_of_the_raw_files():
   page = step_report.PAGE.read_text()
   tables = step_report.tables(step_report.read(step_report.RESULTS))
-  assert rare_report.between_markers(page, tables) == page
-  assert rare_report.between_markers(page, "other") != page
+  assert pages.between_markers(page, tables) == page
+  assert pages.between_markers(page, "other") != page
   peers = step_report.peers_table(step_report.read_peers())
-  assert rare_report.between_markers(page, peers, "peers") == page
-  assert rare_report.between_markers(page, "other", "peers") != page
+  assert pages.between_markers(page, peers, "peers") == page
+  assert pages.between_markers(page, "other", "peers") != page
 
 
 def test_a_step_that_is_given_memory_takes_other_inputs():

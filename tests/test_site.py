@@ -1,0 +1,42 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The site builds without a warning, and formulas and tables of docstrings can be read in it."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+  out = tmp_path_factory.mktemp("site")
+  build = subprocess.run(
+    [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", out],
+    cwd=ROOT,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert build.returncode == 0, build.stderr
+  return out
+
+
+def test_docstrings_can_be_read(site):
+  page = (site / "api" / "index.html").read_text()
+  assert page.count("<math") > 20
+  for source in (":math:", ".. math::", "=====", "<summary>Example"):
+    assert source not in page, source
+  rows = re.findall(r"<td>(.*?)</td>", page)
+  assert "all embeddings the same" in rows
+  assert "one group: every weight is 1" in rows
+
+
+def test_formulas_are_drawn_and_links_out_of_the_site_are_gone(site):
+  assert (site / "theory" / "index.html").read_text().count("<math") == 3
+  for page in site.rglob("*.html"):
+    assert "../benchmarks/results" not in page.read_text(), page
