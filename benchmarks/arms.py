@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 import gq_optax as gq
+from benchmarks import tempering
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Groups:
   queue_length: int = 5
   exponent: float = 1.0
   pooling: float = 0.0
+  temper: str = "none"  # or "coherence", "recurrence": an exponent for each group
+  entropy_factor: float = 0.0  # above 0: one exponent for all, from how unequal the groups are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +35,14 @@ class Arm:
   loss: str = "cross-entropy"  # or "focal", "logit adjustment"
   weights: str = "none"  # or "class", "kind", "errors", "groups", "shuffled groups"
   groups: Groups = Groups()
+  second: Groups | None = None  # two levels: the weights of both are multiplied
+  teacher: bool = False  # groups by the features of a first training of half the epochs
   optimizer: str = "sgd"  # or "adam"
   queue: bool = False  # Delta_rho of the mean gradient, matched to its norm
+  rho_by_groups: bool = False  # rho from the shares of the groups, which weigh nothing themselves
 
 
+RHO = 3.0
 FEATURES = Groups("features")
 OUTPUTS = Groups("output gradients")
 BOTH = Groups("both", num_groups=20, pooling=0.5)
@@ -55,6 +62,14 @@ ARMS = {
   "group scarcity, outputs": Arm(weights="groups", groups=OUTPUTS),
   "group scarcity, outputs, Delta_rho": Arm(weights="groups", groups=OUTPUTS, queue=True),
   "group scarcity, both": Arm(weights="groups", groups=BOTH),
+  "group scarcity, two levels": Arm(weights="groups", groups=POOLED, second=OUTPUTS),
+  "group scarcity, features, pooled, of a teacher": Arm(
+    weights="groups", groups=POOLED, teacher=True
+  ),
+  "Delta_rho": Arm(queue=True),
+  "Delta_rho, rho by groups": Arm(
+    weights="shares of groups", groups=OUTPUTS, queue=True, rho_by_groups=True
+  ),
   "true kinds (oracle)": Arm(weights="kind"),
 }
 
@@ -150,39 +165,107 @@ def scarcity(groups: Groups, metric: str, key: jax.Array | int) -> gq.GroupScarc
   )
 
 
+class Watch(NamedTuple):
+  """What the groups of a run carry from step to step.
+
+  Attributes:
+    first: of `Arm.groups`.
+    second: of `Arm.second`, or None.
+    memory: of "recurrence", or None.
+  """
+
+  first: gq.GroupScarcityState
+  second: gq.GroupScarcityState | None
+  memory: tempering.Memory | None
+
+
+def init_watch(arm: Arm, num_features: int, num_classes: int, key: jax.Array) -> Watch | None:
+  """Nothing seen; None for arms without groups."""
+  if "groups" not in arm.weights:
+    return None
+  state = lambda g: scarcity(g, "cosine", key).init(embedding_dim(g, num_features, num_classes))
+  memory = None
+  if arm.groups.temper == "recurrence":
+    memory = tempering.init_memory(arm.groups.num_groups, num_classes, num_features)
+  return Watch(state(arm.groups), None if arm.second is None else state(arm.second), memory)
+
+
 def weigh(
-  arm: Arm, logits: jax.Array, features: jax.Array, context: Context, state: Any, key: jax.Array
-) -> tuple[jax.Array, Any]:
+  arm: Arm,
+  logits: jax.Array,
+  features: jax.Array,
+  context: Context,
+  watch: Watch | None,
+  key: jax.Array,
+) -> tuple[jax.Array, Watch | None]:
   """The weight of each example, `[B]` of mean 1, and the state of the groups (or None).
 
   Args:
     arm: what weighs.
     logits: `[B, C]`.
-    features: `[B, d]`.
+    features: `[B, d]`, to group by.
     context: of the batch.
-    state: a `gq.GroupScarcityState` or None.
+    watch: of `init_watch`.
     key: of the run; that of the step is in `context`.
   """
   if arm.weights == "class":
-    return balanced(context.labels, len(context.prior)), state
+    return balanced(context.labels, len(context.prior)), watch
   if arm.weights == "kind":
-    return balanced(context.kinds, context.num_kinds), state
+    return balanced(context.kinds, context.num_kinds), watch
   if arm.weights == "errors":
-    return context.importance / jnp.mean(context.importance), state
-  if arm.weights in ("groups", "shuffled groups"):
-    embeddings, metric = embed(arm.groups, logits, features, context)
-    weights, state = scarcity(arm.groups, metric, key).update(embeddings, state)
-    if arm.weights == "shuffled groups":  # groups of the same sizes, of random members
-      weights = jax.random.permutation(context.key, weights)
-    return weights, state
-  return jnp.ones(len(logits)), state
+    return context.importance / jnp.mean(context.importance), watch
+  if watch is None:
+    return jnp.ones(len(logits)), watch
+  weights, watch = weigh_groups(arm, logits, features, context, watch, key)
+  if arm.weights == "shuffled groups":  # groups of the same sizes, of random members
+    weights = jax.random.permutation(context.key, weights)
+  if arm.weights == "shares of groups":
+    weights = jnp.ones(len(logits))
+  return weights, watch
 
 
-def make_optimizer(arm: Arm, rate: jax.Array, steps: int) -> optax.GradientTransformationExtraArgs:
+def weigh_groups(
+  arm: Arm,
+  logits: jax.Array,
+  features: jax.Array,
+  context: Context,
+  watch: Watch,
+  key: jax.Array,
+) -> tuple[jax.Array, Watch]:
+  """Weights by the scarcity of groups, tempered if the arm says so."""
+  groups = arm.groups
+  embeddings, metric = embed(groups, logits, features, context)
+  weights, first = scarcity(groups, metric, key).update(embeddings, watch.first)
+  second, memory = watch.second, watch.memory
+  if arm.second is not None:
+    others, metric_of_second = embed(arm.second, logits, features, context)
+    more, second = scarcity(arm.second, metric_of_second, key).update(others, watch.second)
+    weights = tempering.temper(weights * more, jnp.float32(1.0))
+  if groups.temper != "none":
+    member = tempering.membership(embeddings, first.centroids, metric)
+    residuals = gq.output_gradients(cross_entropy, logits, context.labels)
+    mean, square, size = tempering.mean_gradients(member, residuals, features)
+    if groups.temper == "coherence":
+      trust = tempering.coherence(mean, square, size)
+    elif memory is not None:
+      trust, memory = tempering.recurrence(mean, size, memory)
+    weights = tempering.temper(weights, tempering.confidence(trust, size) @ member)
+  if groups.entropy_factor > 0.0:
+    found = tempering.entropy_exponent(tempering.frequencies(first), groups.entropy_factor)
+    weights = tempering.temper(weights, found)
+  return weights, Watch(first, second, memory)
+
+
+def make_optimizer(
+  arm: Arm, rate: jax.Array, steps: int, watch: Watch | None = None
+) -> optax.GradientTransformationExtraArgs:
   """The arm's optimizer with cosine decay to 0."""
   cosine = lambda step: 0.5 + 0.5 * jnp.cos(step.astype(jnp.float32) * (math.pi / steps))
   schedule = lambda step: rate * cosine(step)
   last = optax.adam(schedule) if arm.optimizer == "adam" else optax.sgd(schedule, momentum=0.9)
   if not arm.queue:
     return optax.with_extra_args_support(last)
-  return optax.chain(gq.grad_queue(queue_length=3, rho=3.0, update_norm="match"), last)
+  rho: Any = RHO
+  if arm.rho_by_groups and watch is not None:
+    rho = tempering.rho_of_shares(tempering.frequencies(watch.first), RHO)
+  return optax.chain(gq.grad_queue(queue_length=3, rho=rho, update_norm="match"), last)

@@ -50,6 +50,18 @@ def make_model(example: tuple[int, ...], num_classes: int) -> Any:
   return models.MLP((HIDDEN,), num_classes)
 
 
+class Earlier(NamedTuple):
+  """What a first training leaves behind for the second.
+
+  Attributes:
+    importance: float `[n]`: what its errors count (JTT), else 1.
+    teacher: its parameters, if their features are grouped; else None.
+  """
+
+  importance: jax.Array
+  teacher: Any
+
+
 class Run(NamedTuple):
   """The parts of a run: what changes from step to step, and the order of the batches.
 
@@ -76,18 +88,15 @@ def start(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Ar
   model = make_model(task.x.shape[1:], sizes.num_classes)
   params = model.init(first, task.x[:1])
   opt_state = arms.make_optimizer(arm, rate, len(batches)).init(params)
-  groups = None
-  if "groups" in arm.weights:
-    dim = arms.embedding_dim(arm.groups, HIDDEN, sizes.num_classes)
-    groups = arms.scarcity(arm.groups, "cosine", key).init(dim)
-  return Run((params, opt_state, groups), batches, key)
+  watch = arms.init_watch(arm, HIDDEN, sizes.num_classes, key)
+  return Run((params, opt_state, watch), batches, key)
 
 
 def step(
   arm: arms.Arm,
   sizes: Sizes,
   task: Task,
-  importance: jax.Array,
+  earlier: Earlier,
   rate: jax.Array,
   key: jax.Array,
   carry: Any,
@@ -95,14 +104,14 @@ def step(
   number: jax.Array,
 ) -> Any:
   """One step on the rows `batch`."""
-  params, opt_state, groups = carry
+  params, opt_state, watch = carry
   model = make_model(task.x.shape[1:], sizes.num_classes)
   steps = sizes.epochs * (len(task.x) // sizes.batch_size)
   counts = jnp.zeros(sizes.num_classes).at[task.labels].add(1.0)
   context = arms.Context(
     labels=task.labels[batch],
     kinds=task.kinds[batch],
-    importance=importance[batch],
+    importance=earlier.importance[batch],
     prior=counts / len(task.labels),
     num_kinds=sizes.num_kinds,
     key=jax.random.fold_in(key, number),
@@ -110,24 +119,28 @@ def step(
 
   def loss(params):
     logits, features = model.apply(params, task.x[batch])
-    weights, state = arms.weigh(arm, logits, features, context, groups, key)
+    if earlier.teacher is not None:
+      features = model.apply(earlier.teacher, task.x[batch])[1]
+    weights, state = arms.weigh(arm, logits, features, context, watch, key)
     return jnp.mean(jax.lax.stop_gradient(weights) * arms.losses(arm, logits, context)), state
 
-  gradient, groups = jax.grad(loss, has_aux=True)(params)
-  updates, opt_state = arms.make_optimizer(arm, rate, steps).update(gradient, opt_state, params)
-  return optax.apply_updates(params, updates), opt_state, groups
+  gradient, watch = jax.grad(loss, has_aux=True)(params)
+  optimizer = arms.make_optimizer(arm, rate, steps, watch)
+  updates, opt_state = optimizer.update(gradient, opt_state, params)
+  return optax.apply_updates(params, updates), opt_state, watch
 
 
 def train(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array) -> Any:
-  """A whole run as one scan (two for JTT); returns the last parameters."""
-  importance = jnp.ones(len(task.x))
-  if arm.weights == "errors":
+  """A whole run as one scan (two if there is a first training); returns the last parameters."""
+  earlier = Earlier(jnp.ones(len(task.x)), None)
+  if arm.weights == "errors" or arm.teacher:
     half = sizes._replace(epochs=max(1, sizes.epochs // 2))
     params = train(arms.Arm(), half, task, seed, rate)
     wrong = predict(task.x, params, sizes) != task.labels
     importance = jnp.where(wrong, UPWEIGHT, 1.0)
+    earlier = Earlier(importance, params if arm.teacher else None)
   run = start(arm, sizes, task, seed, rate)
-  one = functools.partial(step, arm, sizes, task, importance, rate, run.key)
+  one = functools.partial(step, arm, sizes, task, earlier, rate, run.key)
   body = lambda carry, xs: (one(carry, *xs), None)
   carry, _ = jax.lax.scan(body, run.carry, (run.batches, jnp.arange(len(run.batches))))
   return carry[0]
@@ -164,12 +177,12 @@ def confusions_in_steps(arm, sizes, task, seed, rate) -> tuple[np.ndarray, np.nd
   judged = jax.jit(judge, static_argnums=2)
   results = []
   for s, r in zip(seed, rate, strict=True):
-    if arm.weights == "errors":
-      raise ValueError("JTT is not run step by step.")
+    if arm.weights == "errors" or arm.teacher:
+      raise ValueError("arms that train twice are not run step by step.")
     run = first(arm, sizes, task, s, r)
-    carry, importance = run.carry, jnp.ones(len(task.x))
+    carry, earlier = run.carry, Earlier(jnp.ones(len(task.x)), None)
     for number, batch in enumerate(run.batches):
-      carry = one(arm, sizes, task, importance, r, run.key, carry, batch, jnp.int32(number))
+      carry = one(arm, sizes, task, earlier, r, run.key, carry, batch, jnp.int32(number))
     splits = (task.validation, task.test)
     results.append([np.asarray(judged(carry[0], split, sizes)) for split in splits])
   validation, test = zip(*results, strict=True)
