@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 import gq_optax as gq
-from benchmarks import tempering
+from benchmarks import optimizers, tempering
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +36,14 @@ class Arm:
   groups: Groups = Groups()
   second: Groups | None = None  # two levels: the weights of both are multiplied
   teacher: bool = False  # groups by the features of a first training of half the epochs
-  optimizer: str = "sgd"  # or "adam"
-  queue: bool = False  # Delta_rho of the mean gradient, matched to its norm
+  optimizer: str = "sgd"  # see `optimizers.RATES`
+  queue: bool = False  # Delta_rho before the optimizer
+  match: bool = True  # brought back to the norm of the mean gradient; the paper does not
+  clusters: str = "none"  # or "features", "random": B / 64 groups, each weighted, as in the paper
+  shuffle: bool = False  # the weights dealt to other coordinates
   rho_by_groups: bool = False  # rho from the shares of the groups, which weigh nothing themselves
 
 
-RHO = 3.0
 FEATURES = Groups("features")
 OUTPUTS = Groups("output gradients")
 BOTH = Groups("both", num_groups=20, pooling=0.5)
@@ -71,7 +72,26 @@ ARMS = {
     weights="shares of groups", groups=OUTPUTS, queue=True, rho_by_groups=True
   ),
   "true kinds (oracle)": Arm(weights="kind"),
+  "Nesterov": Arm(optimizer="nesterov"),
+  "LAMB": Arm(optimizer="lamb"),
+  "Muon": Arm(optimizer="muon"),
+  "SAM": Arm(optimizer="sam"),
+  "GQ, K=1": Arm(queue=True, match=False),
+  "GQ, K=B/64": Arm(queue=True, match=False, clusters="features"),
+  "GQ, K=B/64, random groups": Arm(queue=True, match=False, clusters="random"),
+  "GQ, K=B/64, norm-matched": Arm(queue=True, clusters="features"),
+  "GQ, K=B/64, shuffled weights": Arm(queue=True, match=False, clusters="features", shuffle=True),
+  "GQ-Adam, K=1": Arm(queue=True, match=False, optimizer="adam"),
+  "GQ-Adam, K=B/64": Arm(queue=True, match=False, clusters="features", optimizer="adam"),
 }
+
+
+PAPER_BATCH = 64  # examples of a cluster, as in the paper's figures
+
+
+def num_clusters(arm: Arm, batch_size: int) -> int:
+  """K of the paper's clusters; 1 where there are none."""
+  return 1 if arm.clusters == "none" else max(1, batch_size // PAPER_BATCH)
 
 
 def find(name: str) -> Arm:
@@ -89,9 +109,6 @@ def find(name: str) -> Arm:
     groups = dataclasses.replace(arm.groups, **{option: convert(value)})
     arm = dataclasses.replace(arm, groups=groups)
   return arm
-
-
-RATES = {"sgd": (0.03, 0.06, 0.12, 0.24, 0.48), "adam": (0.0005, 0.001, 0.002, 0.004, 0.008)}
 
 
 class Context(NamedTuple):
@@ -257,15 +274,13 @@ def weigh_groups(
 
 
 def make_optimizer(
-  arm: Arm, rate: jax.Array, steps: int, watch: Watch | None = None
+  arm: Arm, rate: jax.Array, steps: int, decay: bool = True, watch: Watch | None = None
 ) -> optax.GradientTransformationExtraArgs:
-  """The arm's optimizer with cosine decay to 0."""
-  cosine = lambda step: 0.5 + 0.5 * jnp.cos(step.astype(jnp.float32) * (math.pi / steps))
-  schedule = lambda step: rate * cosine(step)
-  last = optax.adam(schedule) if arm.optimizer == "adam" else optax.sgd(schedule, momentum=0.9)
+  """The arm's optimizer, behind the queue if it has one."""
+  last = optimizers.base(arm.optimizer, rate, steps, decay)
   if not arm.queue:
-    return optax.with_extra_args_support(last)
-  rho: Any = RHO
+    return last
+  rho: Any = optimizers.RHO
   if arm.rho_by_groups and watch is not None:
-    rho = tempering.rho_of_shares(tempering.frequencies(watch.first), RHO)
-  return optax.chain(gq.grad_queue(queue_length=3, rho=rho, update_norm="match"), last)
+    rho = tempering.rho_of_shares(tempering.frequencies(watch.first), optimizers.RHO)
+  return optax.chain(optimizers.queue(match=arm.match, rho=rho, shuffle=arm.shuffle), last)

@@ -2,10 +2,11 @@
 """How arms are compared: learning rates tuned on validation, paired differences over seeds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.stats  # type: ignore[import-untyped]  # comes with jax
 
 
@@ -30,7 +31,7 @@ def tune(
   return best, dict(sorted(scores.items())), inside
 
 
-def paired(values: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
+def paired(values: npt.ArrayLike, baseline: npt.ArrayLike) -> dict[str, Any]:
   """Mean difference over seeds, its 95 % interval by Student's t, and what that shows."""
   difference = np.subtract(values, baseline)
   mean, error = difference.mean(), difference.std(ddof=1) / math.sqrt(len(difference))

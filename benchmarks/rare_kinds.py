@@ -26,110 +26,25 @@ import rich
 import tyro
 
 import gq_optax as gq
-from benchmarks import arms, data, tasks, training
+from benchmarks import arms, optimizers, training
 from benchmarks.protocol import tune
+from benchmarks.recipes import RECIPES, Recipe, classes_of_kinds, figures, make_task
 
 TUNING_SEEDS = 2
 WIDTH = 5  # runs side by side
 MAX_EXTENSIONS = 6
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-  """How a task is made of a data set, and how long it is trained."""
-
-  source: str
-  imbalance: float | None = 100.0
-  largest: int = 6000
-  hidden: int | None = None  # seed of the superclasses
-  noise: str | None = None  # "symmetric" or "asymmetric"
-  rate: float = 0.0
-  epochs: int = 10
-
-
-RECIPES = {
-  **{f"hidden{s}": Recipe("fashion_mnist", hidden=s) for s in (5, 6, 7)},
-  **{f"mnist hidden{s}": Recipe("mnist", hidden=s, largest=5400) for s in (5, 6, 7)},
-  "LT100": Recipe("fashion_mnist"),
-  "LT100, 20 % noise": Recipe("fashion_mnist", noise="symmetric", rate=0.2),
-  "LT100, 40 % noise": Recipe("fashion_mnist", noise="symmetric", rate=0.4),
-  "LT100, 30 % asymmetric": Recipe("fashion_mnist", noise="asymmetric", rate=0.3),
-  "hidden5, 20 % noise": Recipe("fashion_mnist", hidden=5, noise="symmetric", rate=0.2),
-  "balanced": Recipe("fashion_mnist", imbalance=None, epochs=5),
-  "CIFAR-10 LT100": Recipe("cifar10", largest=5000, epochs=15),
-  "Reuters": Recipe("reuters", imbalance=None, epochs=20),
-  "page_blocks0": Recipe("page_blocks0", imbalance=None, epochs=40),
-  "japanese_vowels": Recipe("japanese_vowels", imbalance=10.0, largest=30, epochs=150),
-}
-
-
-def make_task(recipe: Recipe) -> tuple[training.Task, int]:
-  """The arrays of a task, and its number of classes.
-
-  The published test set is cut in halves, stratified: one to choose learning rates on, one to
-  report. Labels are noisy in training only.
-  """
-  source = data.load(recipe.source)
-  kinds, rows = source.y_train, np.arange(len(source.y_train))
-  if recipe.imbalance is not None:
-    rows = tasks.long_tail(kinds, recipe.imbalance, recipe.largest, seed=0)
-  images = source.x_train.dtype == np.uint8
-  x, x_test = source.x_train[rows], source.x_test
-  if source.x_train.dtype == np.uint8 and x.ndim == 4:
-    x, x_test = tasks.standardise(x, x_test)
-  else:
-    flat = [part.reshape(len(part), -1) for part in (x, x_test)]
-    sparse = recipe.source == "reuters"  # zeros and ones stay what they are
-    x, x_test = flat if sparse else tasks.standardise(*flat, per_feature=not images)
-  name = lambda k: k if recipe.hidden is None else tasks.superclasses(k, recipe.hidden)
-  num_classes = int(name(kinds).max()) + 1
-  labels = name(kinds[rows])
-  if recipe.noise == "symmetric":
-    labels, _ = tasks.symmetric_noise(labels, recipe.rate, num_classes, seed=0)
-  elif recipe.noise == "asymmetric":
-    mapping = tasks.next_class(num_classes)
-    labels, _ = tasks.asymmetric_noise(labels, recipe.rate, mapping, seed=0)
-  put = lambda k: jnp.asarray(k, jnp.int32)
-  splits = []
-  for half in tasks.halves(source.y_test, seed=0):
-    y = source.y_test[half]
-    splits.append((jnp.asarray(x_test[half], jnp.float32), put(name(y)), put(y)))
-  return training.Task(
-    jnp.asarray(x, jnp.float32), put(labels), put(kinds[rows]), splits[0], splits[1]
-  ), num_classes
-
-
-def figures(confusion: np.ndarray, label_of_kind: np.ndarray) -> dict[str, Any]:
-  """Accuracy of each kind, their mean and lowest; accuracy and macro-F1 of the classes."""
-  number = confusion.sum(axis=1)
-  present = number > 0
-  hits = confusion[np.arange(len(confusion)), label_of_kind]
-  by_kind = hits[present] / number[present]
-  classes = confusion.shape[1]
-  by_class = np.zeros((classes, classes))
-  np.add.at(by_class, label_of_kind, confusion)
-  true_positive, found = np.diag(by_class), by_class.sum(axis=0)
-  exists = by_class.sum(axis=1)
-  f1 = 2 * true_positive[exists > 0] / (found + exists)[exists > 0]
-  return {
-    "mean": float(by_kind.mean()),
-    "worst": float(by_kind.min()),
-    "accuracy": float(hits.sum() / number.sum()),
-    "macro_f1": float(f1.mean()),
-    "by_kind": [round(float(a), 4) for a in by_kind],
-  }
-
-
 def run_arm(
   arm: arms.Arm,
   sizes: training.Sizes,
   task: training.Task,
-  label_of_kind: np.ndarray,
+  classes_of: np.ndarray,
   seeds: int,
 ) -> dict[str, Any]:
   """Tunes the rate of one arm, then runs all seeds at the best."""
   images = task.x.ndim == 4
-  confusions: Any = training.confusions_in_steps if images else training.confusions
+  train: Any = training.step_by_step if images else training.side_by_side
   width = 1 if images else WIDTH
 
   def run(pairs: list[tuple[int, float]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -139,13 +54,14 @@ def run_arm(
       part = pairs[i : i + width]
       filled = part + [part[-1]] * (width - len(part))  # one shape, one compilation
       seed, rate = jnp.array([s for s, _ in filled]), jnp.array([r for _, r in filled])
-      both = [np.asarray(c) for c in confusions(arm, sizes, task, seed, rate.astype(jnp.float32))]
+      outcome = train(arm, sizes, task, seed, rate.astype(jnp.float32))
+      both = [np.asarray(c) for c in (outcome.validation, outcome.test)]
       for j in range(len(part)):
-        validation, test = (figures(c[j], label_of_kind) for c in both)
+        validation, test = (figures(c[j], classes_of) for c in both)
         results.append((validation, test))
     return results
 
-  tuning, grid = min(TUNING_SEEDS, seeds), arms.RATES[arm.optimizer]
+  tuning, grid = min(TUNING_SEEDS, seeds), optimizers.RATES[arm.optimizer]
   known: dict[float, float] = {}
 
   def score(rate: float) -> float:
@@ -171,12 +87,10 @@ def run_arm(
 def run_one(name: str, batch_size: int, arm: str, seeds: int, epochs: int, made: Any) -> Any:
   """One file's worth: an arm on a task at a batch size."""
   task, num_classes = made
-  num_kinds = int(task.test[2].max()) + 1
-  label_of_kind = np.zeros(num_kinds, int)
-  label_of_kind[np.asarray(task.test[2])] = np.asarray(task.test[1])
-  sizes = training.Sizes(batch_size, epochs, num_classes, num_kinds)
+  classes_of = classes_of_kinds(task)
+  sizes = training.Sizes(batch_size, epochs, num_classes, len(classes_of))
   began = time.perf_counter()
-  result = run_arm(arms.find(arm), sizes, task, label_of_kind, seeds)
+  result = run_arm(arms.find(arm), sizes, task, classes_of, seeds)
   return {
     "task": name,
     "batch_size": batch_size,

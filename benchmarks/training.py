@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import arms, models
+import gq_optax as gq
+from benchmarks import arms, networks
 
-HIDDEN = 128
 # JTT (Liu et al. 2021): a first training of half the epochs; its errors then count this much.
 UPWEIGHT = 3.0
 
@@ -41,13 +41,22 @@ class Sizes(NamedTuple):
   epochs: int
   num_classes: int
   num_kinds: int
+  network: str = "auto"  # see `networks.make`; convolutions for images with channels, else dense
+  decay: bool = True
+  evaluations: int = 0  # of the validation split, evenly over the steps
 
 
-def make_model(example: tuple[int, ...], num_classes: int) -> Any:
-  """A dense network for vectors, convolutions for images with channels."""
-  if len(example) == 3:
-    return models.SmallCNN(num_classes)
-  return models.MLP((HIDDEN,), num_classes)
+def make_network(sizes: Sizes, example: tuple[int, ...]) -> networks.Network:
+  """The network of a run."""
+  name = sizes.network
+  if name == "auto":
+    name = "cnn" if len(example) == 3 else "mlp"
+  return networks.make(name, sizes.num_classes)
+
+
+def num_steps(sizes: Sizes, task: Task) -> int:
+  """Updates of a whole run."""
+  return sizes.epochs * (len(task.x) // sizes.batch_size)
 
 
 class Earlier(NamedTuple):
@@ -85,10 +94,11 @@ def start(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Ar
     jax.random.split(shuffle, sizes.epochs)
   )
   batches = order.reshape(-1, sizes.batch_size)
-  model = make_model(task.x.shape[1:], sizes.num_classes)
-  params = model.init(first, task.x[:1])
-  opt_state = arms.make_optimizer(arm, rate, len(batches)).init(params)
-  watch = arms.init_watch(arm, HIDDEN, sizes.num_classes, key)
+  network = make_network(sizes, task.x.shape[1:])
+  params = network.init(first, task.x[:1])
+  opt_state = arms.make_optimizer(arm, rate, len(batches), sizes.decay).init(params)
+  num_features = jax.eval_shape(network.apply, params, task.x[:1])[1].shape[1]
+  watch = arms.init_watch(arm, num_features, sizes.num_classes, key)
   return Run((params, opt_state, watch), batches, key)
 
 
@@ -105,8 +115,7 @@ def step(
 ) -> Any:
   """One step on the rows `batch`."""
   params, opt_state, watch = carry
-  model = make_model(task.x.shape[1:], sizes.num_classes)
-  steps = sizes.epochs * (len(task.x) // sizes.batch_size)
+  network = make_network(sizes, task.x.shape[1:])
   counts = jnp.zeros(sizes.num_classes).at[task.labels].add(1.0)
   context = arms.Context(
     labels=task.labels[batch],
@@ -118,37 +127,86 @@ def step(
   )
 
   def loss(params):
-    logits, features = model.apply(params, task.x[batch])
+    logits, features = network.apply(params, task.x[batch])
     if earlier.teacher is not None:
-      features = model.apply(earlier.teacher, task.x[batch])[1]
+      features = network.apply(earlier.teacher, task.x[batch])[1]
     weights, state = arms.weigh(arm, logits, features, context, watch, key)
     return jnp.mean(jax.lax.stop_gradient(weights) * arms.losses(arm, logits, context)), state
 
-  gradient, watch = jax.grad(loss, has_aux=True)(params)
-  optimizer = arms.make_optimizer(arm, rate, steps, watch)
-  updates, opt_state = optimizer.update(gradient, opt_state, params)
+  if arm.clusters == "none":
+    gradient, watch = jax.grad(loss, has_aux=True)(params)
+  else:
+    gradient = clustered(arm, sizes, network, params, task.x[batch], context)
+  optimizer = arms.make_optimizer(arm, rate, num_steps(sizes, task), sizes.decay, watch)
+  again = lambda params, _: jax.grad(lambda p: loss(p)[0])(params)  # SAM asks for it elsewhere
+  updates, opt_state = optimizer.update(gradient, opt_state, params, grad_fn=again)
   return optax.apply_updates(params, updates), opt_state, watch
 
 
-def train(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array) -> Any:
-  """A whole run as one scan (two if there is a first training); returns the last parameters."""
+def clustered(
+  arm: arms.Arm,
+  sizes: Sizes,
+  network: networks.Network,
+  params: Any,
+  x: jax.Array,
+  context: arms.Context,
+) -> gq.GroupGradients:
+  """The gradients of the paper's clusters, or of random groups of the same number."""
+  number = arms.num_clusters(arm, sizes.batch_size)
+  batch = (x, context.labels)
+
+  def losses(params, batch):
+    logits, features = network.apply(params, batch[0])
+    return arms.cross_entropy(logits, batch[1]), features
+
+  if arm.clusters == "features":
+    return gq.clustered_value_and_grad(losses, number)(params, batch, context.key)[1]
+  labels = jax.random.permutation(context.key, jnp.arange(sizes.batch_size) % number)
+  alone = lambda params, batch: losses(params, batch)[0]
+  return gq.grouped_value_and_grad(alone, number)(params, batch, labels)[1]
+
+
+def train(
+  arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array
+) -> tuple[Any, jax.Array]:
+  """A whole run as one scan (two if there is a first training).
+
+  Returns:
+    The last parameters, and the mean accuracy over kinds on validation at `evaluated` steps.
+  """
   earlier = Earlier(jnp.ones(len(task.x)), None)
   if arm.weights == "errors" or arm.teacher:
-    half = sizes._replace(epochs=max(1, sizes.epochs // 2))
-    params = train(arms.Arm(), half, task, seed, rate)
+    half = sizes._replace(epochs=max(1, sizes.epochs // 2), evaluations=0)
+    params, _ = train(arms.Arm(), half, task, seed, rate)
     wrong = predict(task.x, params, sizes) != task.labels
     importance = jnp.where(wrong, UPWEIGHT, 1.0)
     earlier = Earlier(importance, params if arm.teacher else None)
   run = start(arm, sizes, task, seed, rate)
+  marks = evaluated(sizes, len(run.batches))
+  due = jnp.zeros(len(run.batches), bool).at[jnp.array(marks, int)].set(True)
+
+  def body(carry, xs):
+    batch, number, now = xs
+    carry = one(carry, batch, number)
+    if not marks:
+      return carry, None
+    look = lambda params: mean_over_kinds(judge(params, task.validation, sizes), task)
+    return carry, jax.lax.cond(now, look, lambda _: jnp.float32(0.0), carry[0])
+
   one = functools.partial(step, arm, sizes, task, earlier, rate, run.key)
-  body = lambda carry, xs: (one(carry, *xs), None)
-  carry, _ = jax.lax.scan(body, run.carry, (run.batches, jnp.arange(len(run.batches))))
-  return carry[0]
+  carry, scores = jax.lax.scan(body, run.carry, (run.batches, jnp.arange(len(due)), due))
+  return carry[0], jnp.zeros(0) if scores is None else scores[jnp.array(marks, int)]
+
+
+def evaluated(sizes: Sizes, steps: int) -> list[int]:
+  """The steps, counted from 0, after which validation is looked at; the last is one of them."""
+  number = min(sizes.evaluations, steps)
+  return [(i + 1) * steps // number - 1 for i in range(number)]
 
 
 def predict(x: jax.Array, params: Any, sizes: Sizes) -> jax.Array:
   """The predicted class of each example."""
-  return jnp.argmax(make_model(x.shape[1:], sizes.num_classes).apply(params, x)[0], axis=1)
+  return jnp.argmax(make_network(sizes, x.shape[1:]).apply(params, x)[0], axis=1)
 
 
 def judge(params: Any, split: Any, sizes: Sizes) -> jax.Array:
@@ -158,19 +216,38 @@ def judge(params: Any, split: Any, sizes: Sizes) -> jax.Array:
   return confusion.at[kinds, predict(x, params, sizes)].add(1.0)
 
 
+def mean_over_kinds(confusion: jax.Array, task: Task) -> jax.Array:
+  """Accuracy, every kind that is there counting the same."""
+  _, labels, kinds = task.validation
+  own = jnp.zeros(len(confusion), jnp.int32).at[kinds].set(labels)
+  number = jnp.sum(confusion, axis=1)
+  hits = confusion[jnp.arange(len(confusion)), own]
+  return jnp.sum(hits / jnp.maximum(number, 1.0)) / jnp.sum(number > 0.0)
+
+
+class Outcome(NamedTuple):
+  """What runs give, one row each.
+
+  Attributes:
+    validation: confusions `[n, kinds, classes]`.
+    test: the same on the test split.
+    curve: mean accuracy over kinds on validation in the course of training, `[n, evaluations]`.
+  """
+
+  validation: Any
+  test: Any
+  curve: Any
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 @functools.partial(jax.vmap, in_axes=(None, None, None, 0, 0))
-def confusions(arm, sizes, task, seed, rate) -> tuple[jax.Array, jax.Array]:
-  """Trains for all pairs of seeds `[n]` and rates `[n]` side by side.
-
-  Returns:
-    The confusion `[n, kinds, classes]` on validation and on test.
-  """
-  params = train(arm, sizes, task, seed, rate)
-  return judge(params, task.validation, sizes), judge(params, task.test, sizes)
+def side_by_side(arm, sizes, task, seed, rate) -> Outcome:
+  """Trains for all pairs of seeds `[n]` and rates `[n]` at once."""
+  params, curve = train(arm, sizes, task, seed, rate)
+  return Outcome(judge(params, task.validation, sizes), judge(params, task.test, sizes), curve)
 
 
-def confusions_in_steps(arm, sizes, task, seed, rate) -> tuple[np.ndarray, np.ndarray]:
+def step_by_step(arm, sizes, task, seed, rate) -> Outcome:
   """The same, run by run and step by step: for convolutions, which are slow in loops on CPU."""
   first = jax.jit(start, static_argnums=(0, 1))
   one = jax.jit(step, static_argnums=(0, 1), donate_argnums=6)
@@ -181,9 +258,12 @@ def confusions_in_steps(arm, sizes, task, seed, rate) -> tuple[np.ndarray, np.nd
       raise ValueError("arms that train twice are not run step by step.")
     run = first(arm, sizes, task, s, r)
     carry, earlier = run.carry, Earlier(jnp.ones(len(task.x)), None)
+    marks, curve = set(evaluated(sizes, len(run.batches))), []
     for number, batch in enumerate(run.batches):
       carry = one(arm, sizes, task, earlier, r, run.key, carry, batch, jnp.int32(number))
-    splits = (task.validation, task.test)
-    results.append([np.asarray(judged(carry[0], split, sizes)) for split in splits])
-  validation, test = zip(*results, strict=True)
-  return np.stack(validation), np.stack(test)
+      if number in marks:
+        confusion = judged(carry[0], task.validation, sizes)
+        curve.append(float(mean_over_kinds(confusion, task)))
+    look = lambda split, carry=carry: np.asarray(judged(carry[0], split, sizes))
+    results.append(Outcome(look(task.validation), look(task.test), np.array(curve)))
+  return Outcome(*(np.stack(part) for part in zip(*results, strict=True)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import arms, pages, rare_kinds, rare_report, training
+from benchmarks import arms, pages, rare_kinds, rare_report, recipes, training
 
 OPTIONS = ("num_groups", "queue_length", "exponent", "pooling")
 
@@ -57,7 +57,7 @@ def test_figures_of_the_page_of_choices_are_those_of_the_raw_files():
 def test_figures_by_hand():
   # Two kinds hidden in class 0, one in class 1; rows are kinds, columns predictions.
   confusion = np.array([[8, 2], [1, 3], [5, 5]])
-  found = rare_kinds.figures(confusion, np.array([0, 0, 1]))
+  found = recipes.figures(confusion, np.array([0, 0, 1]))
   assert found["by_kind"] == [0.8, 0.25, 0.5]
   assert found["mean"] == pytest.approx(1.55 / 3)
   assert found["worst"] == 0.25
@@ -85,12 +85,13 @@ def test_a_small_run_learns_and_oracle_weights_are_balanced():
   task = training.Task(x, kinds % 2, kinds, split, split)
   sizes = training.Sizes(batch_size=16, epochs=10, num_classes=2, num_kinds=3)
   seeds, rates = jnp.arange(2), jnp.array([0.1, 0.1], jnp.float32)
-  validation, test = training.confusions(
+  validation, test, curve = training.side_by_side(
     arms.find("group scarcity, features"), sizes, task, seeds, rates
   )
+  assert curve.shape == (2, 0)
   assert validation.shape == (2, 3, 2)
   np.testing.assert_array_equal(test.sum(axis=(1, 2)), 64)
-  assert float(rare_kinds.figures(np.asarray(test[0]), np.array([0, 1, 0]))["mean"]) > 0.8
+  assert float(recipes.figures(np.asarray(test[0]), np.array([0, 1, 0]))["mean"]) > 0.8
   weights = arms.balanced(kinds, 3)
   for kind in range(3):
     assert float(weights[kinds == kind].sum()) == pytest.approx(64 / 3, rel=1e-5)

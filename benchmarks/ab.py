@@ -1,0 +1,362 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""A small A/B trial: does Grad Queue, or group scarcity, help on these data?
+
+    python -m benchmarks.ab --data digits --batch-sizes 64 256
+    python -m benchmarks.ab --npz my.npz --model my_package.my_module:make_model
+
+Every training run is one JSON in `out/runs`; what is there is not run again, so that a trial that
+was interrupted, or gets more arms, batch sizes or seeds, goes on where it stopped. Each arm gets
+its own learning rate at each batch size: the best on validation over the first seeds, out of a grid
+that grows until the best lies inside it. At that rate all seeds are run; only then the test split
+counts. It ends in a report: report.md, report.html and summary.json in `out`.
+"""
+
+import dataclasses
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from rich import progress
+
+import gq_optax as gq
+from benchmarks import ab_report, arms, data, networks, optimizers, recipes, timing, training
+from benchmarks.protocol import tune
+
+MAX_EXTENSIONS = 6
+DEFAULT_ARMS = ("SGDM", "Adam", "class weights", "group scarcity, outputs", "GQ, K=B/64")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """What is compared, on what, and for how long.
+
+  Attributes:
+    data: a data set of `benchmarks.data`.
+    npz: the user's own arrays in its stead, see `benchmarks.data.load_npz`.
+    model: "mlp", "logistic", "cnn", or "module:function", see `benchmarks.networks.make`.
+    arm_names: see `benchmarks.arms.ARMS`; the first is the baseline.
+    batch_sizes: the mini-batches.
+    rates: the grid of learning rates for all arms; each optimizer has its own by default.
+    fixed_rate: one learning rate for all arms and batch sizes, and nothing tuned.
+    decay: False keeps the rate; it falls to 0 along a cosine by default.
+    seeds: of the final runs: start, order of the batches.
+    tuning_seeds: the first seeds, which choose the rate.
+    epochs: passes over the training examples.
+    updates: train for about this many updates in place of `epochs`, whatever the batch size.
+    imbalance: make a long tail of the classes, the first this many times as frequent as the last.
+    largest: examples of its first class; as many as the smallest class has by default.
+    hidden: seed of two superclasses that hide the classes; quality is that of the hidden ones.
+    noise: "symmetric" or "asymmetric" label noise in training.
+    noise_rate: share of the labels that it hits.
+    evaluations: of the validation split in the course of a run.
+    target: quality on validation to count the steps to; by default what the baseline reaches at
+      all batch sizes, with .01 to spare.
+    side_by_side: runs at once under vmap; by default 5 for "mlp" and "logistic", else 1.
+    cost_rounds: of the timing of a step; 0 for none.
+    out: folder of the trial.
+  """
+
+  data: str = "fashion_mnist"
+  npz: Path | None = None
+  model: str = "mlp"
+  arm_names: tuple[str, ...] = DEFAULT_ARMS
+  batch_sizes: tuple[int, ...] = (64, 256, 1024)
+  rates: tuple[float, ...] | None = None
+  fixed_rate: float | None = None
+  decay: bool = True
+  seeds: int = 10
+  tuning_seeds: int = 2
+  epochs: int = 10
+  updates: int | None = None
+  imbalance: float | None = None
+  largest: int | None = None
+  hidden: int | None = None
+  noise: str | None = None
+  noise_rate: float = 0.2
+  evaluations: int = 20
+  target: float | None = None
+  side_by_side: int | None = None
+  cost_rounds: int = 15
+  out: Path = Path("out/ab")
+
+
+# What may grow from one call to the next; all else makes another trial.
+_GROWS = {"arm_names", "batch_sizes", "rates", "seeds", "target", "cost_rounds", "out"}
+_GROWS |= {"side_by_side"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+  """A trial with its data at hand.
+
+  Attributes:
+    trial: what was asked for.
+    task: the arrays.
+    num_classes: of the labels.
+    classes_of: the class of each kind.
+    bar: of the progress.
+    environment: versions and commit.
+  """
+
+  trial: Trial
+  task: training.Task
+  num_classes: int
+  classes_of: np.ndarray
+  bar: progress.Progress
+  environment: dict[str, str]
+
+
+def check(trial: Trial) -> None:
+  """Says what is wrong with a trial before anything is loaded."""
+  for name in trial.arm_names:
+    arms.find(name)
+  if not trial.arm_names or not trial.batch_sizes or trial.epochs < 1:
+    raise ValueError("a trial must have an arm, a batch size and an epoch at least.")
+  if trial.noise not in (None, "symmetric", "asymmetric"):
+    raise ValueError(f"noise must be symmetric or asymmetric, but {trial.noise!r} was found.")
+  if not 1 <= trial.tuning_seeds <= trial.seeds:
+    raise ValueError(
+      f"tuning_seeds must be 1 to seeds={trial.seeds}, but {trial.tuning_seeds} was found."
+    )
+  for rate in (*(trial.rates or ()), trial.fixed_rate or 1.0):
+    if not 0.0 < rate < math.inf:
+      raise ValueError(f"a learning rate must be positive and finite, but {rate} was found.")
+
+
+def keep_config(trial: Trial) -> None:
+  """Writes what the runs have in common, or refuses a folder that holds runs of another trial."""
+  fixed = {k: v for k, v in dataclasses.asdict(trial).items() if k not in _GROWS}
+  text = json.dumps(fixed, indent=1, default=str)
+  path = trial.out / "config.json"
+  if path.exists():
+    old, new = json.loads(path.read_text()), json.loads(text)
+    changed = [f"{k} was {old.get(k)}, now {new[k]}" for k in new if old.get(k) != new[k]]
+    if changed:
+      raise ValueError(
+        f"out must be another folder: {trial.out} holds runs of another trial"
+        f" ({'; '.join(changed)})."
+      )
+  (trial.out / "runs").mkdir(parents=True, exist_ok=True)
+  path.write_text(text)
+
+
+def environment() -> dict[str, str]:
+  """Versions, backend, and the commit if there is one."""
+  command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+  try:
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    commit = "unknown"
+  versions = {m.__name__: m.__version__ for m in (gq, jax, optax, np)}
+  return {**versions, "backend": jax.default_backend(), "commit": commit}
+
+
+def sizes_of(bench: Bench, batch_size: int) -> training.Sizes:
+  """What is static of the runs at a batch size."""
+  trial, number = bench.trial, len(bench.task.x)
+  if not 1 <= batch_size <= number:
+    raise ValueError(
+      f"batch_sizes must be 1 to the {number} training examples, but {batch_size} was found."
+    )
+  epochs = trial.epochs
+  if trial.updates is not None:
+    epochs = max(1, math.ceil(trial.updates / (number // batch_size)))
+  return training.Sizes(
+    batch_size,
+    epochs,
+    bench.num_classes,
+    len(bench.classes_of),
+    trial.model,
+    trial.decay,
+    trial.evaluations,
+  )
+
+
+def run_pairs(
+  bench: Bench, name: str, batch_size: int, pairs: list[tuple[int, float]]
+) -> list[dict[str, Any]]:
+  """The runs of an arm for pairs of a seed and a rate: read if they are there, else run."""
+  trial = bench.trial
+  stem = re.sub(r"[^\w=]+", "_", f"{name} B={batch_size}")
+  path = lambda s, r: trial.out / "runs" / f"{stem}_rate={r:.6g}_seed={s}.json"
+  missing = [pair for pair in pairs if not path(*pair).exists()]
+  dense = trial.model in ("mlp", "logistic")
+  width = trial.side_by_side or (5 if dense else 1)
+  train: Any = training.side_by_side if width > 1 else training.step_by_step
+  sizes = sizes_of(bench, batch_size)
+  job = bench.bar.add_task(f"{name}, B={batch_size}", total=len(pairs))
+  bench.bar.advance(job, len(pairs) - len(missing))
+  for i in range(0, len(missing), width):
+    part = missing[i : i + width]
+    filled = part + [part[-1]] * (width - len(part))  # one shape, one compilation
+    seeds, rates = (jnp.array(values) for values in zip(*filled, strict=True))
+    outcome = train(arms.find(name), sizes, bench.task, seeds, rates.astype(jnp.float32))
+    steps = training.evaluated(sizes, training.num_steps(sizes, bench.task))
+    for j, (seed, rate) in enumerate(part):
+      record = {
+        "arm": name,
+        "batch_size": batch_size,
+        "rate": rate,
+        "seed": seed,
+        "steps": training.num_steps(sizes, bench.task),
+        "validation": recipes.figures(np.asarray(outcome.validation[j]), bench.classes_of),
+        "test": recipes.figures(np.asarray(outcome.test[j]), bench.classes_of),
+        "curve": [
+          [s + 1, round(float(v), 5)] for s, v in zip(steps, outcome.curve[j], strict=True)
+        ],
+        "environment": bench.environment,
+      }
+      # Whole or not at all: an interrupted write must not look like a finished run.
+      unfinished = trial.out / "unfinished.json"
+      unfinished.write_text(json.dumps(record))
+      unfinished.replace(path(seed, rate))
+    bench.bar.advance(job, len(part))
+  bench.bar.remove_task(job)
+  return [json.loads(path(*pair).read_text()) for pair in pairs]
+
+
+def run_arm(bench: Bench, name: str, batch_size: int) -> dict[str, Any]:
+  """Tunes the rate of one arm at one batch size, then runs all seeds at the best."""
+  trial = bench.trial
+  known: dict[float, list[dict[str, Any]]] = {}
+  grid = trial.rates or optimizers.RATES[arms.find(name).optimizer]
+
+  def score(rate: float) -> float:
+    if rate not in known:
+      wanted = [r for r in grid if r not in known] if rate in grid else [rate]
+      tuning = range(trial.tuning_seeds)
+      runs = run_pairs(bench, name, batch_size, [(s, r) for r in wanted for s in tuning])
+      for run in runs:
+        known.setdefault(run["rate"], []).append(run)
+    return float(np.mean([run["validation"]["mean"] for run in known[rate]]))
+
+  if trial.fixed_rate is None:
+    best, scores, inside = tune(score, grid, MAX_EXTENSIONS)
+  else:
+    best, scores, inside = trial.fixed_rate, {}, None
+  runs = run_pairs(bench, name, batch_size, [(s, best) for s in range(trial.seeds)])
+  return {
+    "arm": name,
+    "batch_size": batch_size,
+    "rate": best,
+    "rate_inside_grid": inside,
+    "validation_by_rate": {f"{r:.6g}": round(s, 5) for r, s in scores.items()},
+    "steps": runs[0]["steps"],
+    "validation": [run["validation"]["mean"] for run in runs],
+    "test": [run["test"] for run in runs],
+    "curves": {
+      f"{r:.6g}": np.mean([[v for _, v in run["curve"]] for run in found], axis=0).round(5).tolist()
+      for r, found in (known or {best: runs}).items()
+    },
+    "curve_steps": [s for s, _ in runs[0]["curve"]],
+    "curves_at_rate": [[v for _, v in run["curve"]] for run in runs],
+  }
+
+
+def step_costs(bench: Bench) -> dict[str, Any]:
+  """Seconds of a step of every arm, taken in turn at each batch size."""
+  trial = bench.trial
+  path = trial.out / "cost.json"
+  costs: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+  for batch_size in trial.batch_sizes if trial.cost_rounds else ():
+    if set(trial.arm_names) <= set(costs.get(str(batch_size), {})):
+      continue
+    sizes = sizes_of(bench, batch_size)
+    steps = {}
+    for name in trial.arm_names:
+      arm, rate = arms.find(name), jnp.float32(0.01)
+      run = training.start(arm, sizes, bench.task, jnp.int32(0), rate)
+      earlier = training.Earlier(jnp.ones(len(bench.task.x)), run.carry[0] if arm.teacher else None)
+
+      def one(carry, task, batch, arm=arm, rate=rate, key=run.key, earlier=earlier, sizes=sizes):
+        return (training.step(arm, sizes, task, earlier, rate, key, carry, batch, jnp.int32(0)),)
+
+      steps[name] = timing.compile_step(one, run.carry, bench.task, run.batches[0])
+    timed = timing.interleaved(steps, trial.arm_names[0], trial.cost_rounds)
+    costs[str(batch_size)] = {name: result._asdict() for name, result in timed.items()}
+    path.write_text(json.dumps(costs, indent=1))
+  return costs
+
+
+def load(trial: Trial) -> tuple[training.Task, int]:
+  """The arrays of a trial, and its number of classes."""
+  source = data.load(trial.data) if trial.npz is None else data.load_npz(trial.npz)
+  recipe = recipes.Recipe(
+    trial.data if trial.npz is None else "npz",
+    trial.imbalance,
+    trial.largest,
+    trial.hidden,
+    trial.noise,
+    trial.noise_rate,
+    trial.epochs,
+  )
+  return recipes.make_task(recipe, source, networks.layout(trial.model))
+
+
+def run(trial: Trial) -> dict[str, Any]:
+  """Runs what is missing of a trial and writes its report.
+
+  Args:
+    trial: see `Trial`.
+
+  Returns:
+    What is in summary.json.
+
+  Raises:
+    ValueError: if the trial, the data or the model break a rule.
+    FileNotFoundError: if there is no such file.
+  """
+  check(trial)
+  task, num_classes = load(trial)
+  with progress.Progress(
+    progress.TextColumn("{task.description}"),
+    progress.BarColumn(),
+    progress.MofNCompleteColumn(),
+    progress.TimeRemainingColumn(),
+  ) as bar:
+    bench = Bench(trial, task, num_classes, recipes.classes_of_kinds(task), bar, environment())
+    for batch_size in trial.batch_sizes:  # all shapes before the first long run
+      training.start(arms.Arm(), sizes_of(bench, batch_size), task, jnp.int32(0), jnp.float32(0.0))
+    keep_config(trial)
+    cells = [(name, b) for b in trial.batch_sizes for name in trial.arm_names]
+    total = bar.add_task("arms and batch sizes", total=len(cells))
+    results = []
+    for name, batch_size in cells:
+      results.append(run_arm(bench, name, batch_size))
+      bar.advance(total)
+  summary = {
+    "trial": json.loads(json.dumps(dataclasses.asdict(trial), default=str)),
+    "training_examples": len(task.x),
+    "classes": num_classes,
+    "kinds": len(bench.classes_of),
+    "environment": bench.environment,
+    "results": results,
+    "cost": step_costs(bench),
+  }
+  (trial.out / "summary.json").write_text(json.dumps(summary, indent=1))
+  ab_report.write(summary, trial.out)
+  return summary
+
+
+def main() -> None:
+  """The command line."""
+  trial = tyro.cli(Trial, description=__doc__)
+  try:
+    run(trial)
+  except (ValueError, FileNotFoundError) as problem:
+    print(f"error: {problem}", file=sys.stderr)
+    sys.exit(2)
+  print(f"report: {trial.out / 'report.html'}")
+
+
+if __name__ == "__main__":
+  main()
