@@ -151,7 +151,8 @@ def keep_config(trial: Trial) -> None:
 
 def environment() -> dict[str, str]:
   """Versions, backend, and the commit if there is one."""
-  command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+  folder = str(Path(__file__).parent)
+  command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40"]
   try:
     commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
   except (OSError, subprocess.CalledProcessError):

@@ -183,6 +183,9 @@ def plot(summary: dict[str, Any]) -> matplotlib.figure.Figure:
         rates.plot(*zip(*pairs, strict=True), styles[i], color=f"C{i % 10}", marker=".")
       curve = 100 * np.mean(result["curves_at_rate"], axis=0)
       course.plot(result["curve_steps"], curve, styles[i], color=f"C{i % 10}")
+    if tuned:  # rates that diverged would flatten the rest
+      best = max(s for r in summary["results"] for s in r["validation_by_rate"].values())
+      rates.set_ylim(bottom=max(100 * best - 30.0, 0.0))
     rates.set_xscale("log")
     rates.set_xlabel(f"learning rate, B={b}")
     course.set_xlabel(f"step, B={b}")
