@@ -20,6 +20,11 @@ from benchmarks import pages
 from benchmarks.protocol import paired
 
 Rows = list[list[str]]
+FIGURES = {
+  "mean": "mean accuracy over kinds",
+  "accuracy": "accuracy",
+  "macro_f1": "macro-F1",
+}
 WORDS = {"better": "better", "worse": "worse", "not shown to differ": "no difference shown"}
 
 
@@ -43,16 +48,17 @@ def values(result: dict[str, Any], figure: str) -> np.ndarray:
   return 100 * np.array([test[figure] for test in result["test"]])
 
 
-def verdict(result: dict[str, Any], baseline: dict[str, Any], figure: str = "mean") -> str:
+def verdict(result: dict[str, Any], baseline: dict[str, Any], figure: str) -> str:
   """In words, what the paired interval over the seeds shows."""
   if len(result["test"]) < 2:
     return "one seed, no verdict"
   return WORDS[paired(values(result, figure), values(baseline, figure))["verdict"]]
 
 
-def quality_table(summary: dict[str, Any], figure: str = "mean") -> Rows:
+def quality_table(summary: dict[str, Any], figure: str | None = None) -> Rows:
   """Mean and spread, the paired difference to the baseline, and the verdict."""
   arms, sizes = names(summary)
+  figure = figure or summary["trial"]["figure"]
   rows = [["arm", *(f"B={b}" for b in sizes)]]
   for arm in arms:
     cells = []
@@ -80,8 +86,8 @@ def target_of(summary: dict[str, Any]) -> float:
   if given is not None:
     return float(given)
   arms, sizes = names(summary)
-  reached = [np.mean(find(summary, arms[0], b)["validation"]) for b in sizes]  # type: ignore[index]
-  return round(float(min(reached)) - 0.01, 3)
+  curves = [find(summary, arms[0], b)["curves_at_rate"] for b in sizes]  # type: ignore[index]
+  return round(float(min(np.mean([curve[-1] for curve in c]) for c in curves)) - 0.01, 3)
 
 
 def steps_to(result: dict[str, Any], target: float) -> float:
@@ -138,13 +144,13 @@ def rate_table(summary: dict[str, Any]) -> Rows:
 def sentences(summary: dict[str, Any]) -> list[str]:
   """The plain verdict: one sentence an arm."""
   arms, sizes = names(summary)
-  found = []
+  figure, found = summary["trial"]["figure"], []
   for arm in arms[1:]:
     by_word: dict[str, list[str]] = {}
     for b in sizes:
       result, baseline = find(summary, arm, b), find(summary, arms[0], b)
       if result is not None and baseline is not None:
-        by_word.setdefault(verdict(result, baseline), []).append(str(b))
+        by_word.setdefault(verdict(result, baseline, figure), []).append(str(b))
     parts = [f"{word} at B = {', '.join(where)}" for word, where in by_word.items()]
     found.append(f"{arm} against {arms[0]}: {'; '.join(parts)}.")
   return found
@@ -158,9 +164,10 @@ def plot(summary: dict[str, Any]) -> matplotlib.figure.Figure:
   figure = matplotlib.figure.Figure(figsize=(3.6 * columns + 2.6, 9.6), layout="constrained")
   grid = figure.add_gridspec(3, columns)
   top = figure.add_subplot(grid[0, :])
+  what = summary["trial"]["figure"]
   styles = [("-", "--", ":")[i % 3] for i in range(len(arms))]
   for i, arm in enumerate(arms):
-    found = [(b, values(r, "mean")) for b in sizes if (r := find(summary, arm, b))]
+    found = [(b, values(r, what)) for b in sizes if (r := find(summary, arm, b))]
     middle = [own.mean() for _, own in found]
     spread = [own.std(ddof=1) if len(own) > 1 else 0.0 for _, own in found]
     # Beside each other, so that the bars can be told apart.
@@ -170,7 +177,7 @@ def plot(summary: dict[str, Any]) -> matplotlib.figure.Figure:
   top.set_xscale("log", base=2)
   top.set_xticks(sizes, [str(b) for b in sizes])
   top.set_xlabel("batch size")
-  top.set_ylabel("test, mean over kinds, %")
+  top.set_ylabel(f"test, {FIGURES[what]}, %")
   top.legend(fontsize=8, bbox_to_anchor=(1.01, 1.0), loc="upper left", frameon=False)
   for column, b in enumerate(sizes):
     rates, course = (figure.add_subplot(grid[row, column]) for row in (1, 2))
@@ -199,8 +206,8 @@ def plot(summary: dict[str, Any]) -> matplotlib.figure.Figure:
 
 def sections(summary: dict[str, Any]) -> list[tuple[str, str, Rows]]:
   """Heading, a sentence and a table for each part of the report."""
-  seeds = summary["trial"]["seeds"]
-  kinds = "hidden kind" if summary["trial"]["hidden"] is not None else "class"
+  seeds, what = summary["trial"]["seeds"], FIGURES[summary["trial"]["figure"]]
+  kinds = "the hidden ones" if summary["trial"]["hidden"] is not None else "the classes"
   outside = [r for r in summary["results"] if r["rate_inside_grid"] is False]
   edge = (
     f"{len(outside)} of them lie on the edge of their grid (*): their arms may do better."
@@ -212,12 +219,12 @@ def sections(summary: dict[str, Any]) -> list[tuple[str, str, Rows]]:
   return [
     (
       "Quality",
-      f"Percent of the test split, every {kinds} counting the same: mean ± standard deviation over"
-      f" {seeds} seeds, and the paired difference to the first arm with its 95 % interval. The"
-      " intervals are not corrected for the number of comparisons.",
+      f"{what[0].upper()}{what[1:]} on the test split, in percent (kinds are {kinds}): mean ±"
+      f" standard deviation over {seeds} seeds, and the paired difference to the first arm with its"
+      " 95 % interval. The intervals are not corrected for the number of comparisons.",
       quality_table(summary),
     ),
-    ("The worst kind", f"The same for the {kinds} recognised worst.", worst_table(summary)),
+    ("The worst kind", "Accuracy of the kind recognised worst.", quality_table(summary, "worst")),
     (
       "Steps to a target",
       "Median over seeds, at the learning rate chosen for the end of training, looked at"
@@ -231,11 +238,6 @@ def sections(summary: dict[str, Any]) -> list[tuple[str, str, Rows]]:
     ),
     ("Learning rates", f"Chosen on the validation split. {edge}", rate_table(summary)),
   ]
-
-
-def worst_table(summary: dict[str, Any]) -> Rows:
-  """As `quality_table`, for the worst kind."""
-  return quality_table(summary, "worst")
 
 
 def headline(summary: dict[str, Any]) -> str:

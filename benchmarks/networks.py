@@ -89,7 +89,7 @@ def _linen(module: nn.Module) -> Network:
 
 
 def _nnx(name: str, function: Callable[..., Any], num_classes: int) -> Network:
-  make_one = lambda key: function(num_classes, rngs=nnx.Rngs(params=key))
+  make_one = lambda key: function(num_classes, rngs=nnx.Rngs(key))
   shapes = nnx.eval_shape(lambda: make_one(jax.random.key(0)))
   if not isinstance(shapes, nnx.Module):
     raise ValueError(f"model {name!r} must return an NNX module, as it takes rngs.")

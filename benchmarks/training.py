@@ -161,7 +161,7 @@ def clustered(
 
   if arm.clusters == "features":
     return gq.clustered_value_and_grad(losses, number)(params, batch, context.key)[1]
-  labels = jax.random.permutation(context.key, jnp.arange(sizes.batch_size) % number)
+  labels = gq.random_groups(context.key, sizes.batch_size, number)
   alone = lambda params, batch: losses(params, batch)[0]
   return gq.grouped_value_and_grad(alone, number)(params, batch, labels)[1]
 
