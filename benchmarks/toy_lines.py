@@ -149,7 +149,7 @@ def main(
     results[name] = {
       **{figure: round(float(values.mean()), 4) for figure, values in last.items()},
       "recognised_from_step": since.tolist(),
-      "steps_against_sgdm": None if name == "SGDM" else paired(since, base),
+      "steps_saved": None if name == "SGDM" else paired(base, since),
     }
     row = [f"{results[name][figure]:.3f}" for figure in ("loss", "loss_of_rare", "activation")]
     table.add_row(name, *row, f"{np.median(since):.0f}")
