@@ -98,7 +98,7 @@ def find(name: str) -> Arm:
   """An arm by its name, or with other options of its groups: "NAME; num_groups=40; pooling=0"."""
   base, *changes = (part.strip() for part in name.split(";"))
   if base not in ARMS:
-    raise ValueError(f"the arm must be one of {', '.join(ARMS)}, but {base!r} was found.")
+    raise ValueError(f"the arm must be one of {'; '.join(ARMS)}; but {base!r} was found.")
   arm = ARMS[base]
   known = {field.name: field.type for field in dataclasses.fields(Groups)}
   for change in changes:

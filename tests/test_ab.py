@@ -161,7 +161,7 @@ def test_the_users_own_model(tmp_path, own_module, name):
   ("changes", "message"),
   [
     ({"npz": "missing.npz"}, "path must be an .npz file, but nothing was found at"),
-    ({"arm_names": ("SGD",)}, "the arm must be one of SGDM, .*, but 'SGD' was found"),
+    ({"arm_names": ("SGD",)}, "the arm must be one of SGDM; .*; but 'SGD' was found"),
     ({"data": "minst", "npz": None}, "minst"),
     ({"batch_sizes": (256,)}, "batch_sizes must be 1 to the 160 training examples, but 256"),
     ({"model": "mpl"}, "model must be mlp, logistic, cnn or module:function, but 'mpl'"),

@@ -69,7 +69,7 @@ def test_arms_by_name_and_options():
   arm = arms.find("group scarcity, outputs; num_groups=7; exponent=0.5")
   assert arm.groups == arms.Groups("output gradients", num_groups=7, exponent=0.5)
   assert arms.find("SGDM") == arms.Arm()
-  with pytest.raises(ValueError, match="the arm must be one of SGDM, .*, but 'SGD' was found"):
+  with pytest.raises(ValueError, match="the arm must be one of SGDM; .*; but 'SGD' was found"):
     arms.find("SGD")
   with pytest.raises(ValueError, match="an option must be one of embedding, .*, but 'rho'"):
     arms.find("group scarcity, outputs; rho=3")
