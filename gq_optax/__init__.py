@@ -25,6 +25,7 @@ from gq_optax._scarcity import (
   tail_probability,
   z_score,
 )
+from gq_optax._sharding import partition_specs
 from gq_optax._transform import GradQueueState, grad_queue
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ __all__ = [
   "largest_microbatch_size",
   "noise_scale",
   "output_gradients",
+  "partition_specs",
   "per_example_value_and_grad",
   "random_groups",
   "sketch",

@@ -1,0 +1,112 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Where the state lives on a mesh: specs for optimizer states that hold ours."""
+
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from gq_optax._groups import GroupScarcityState
+from gq_optax._transform import GradQueueState
+
+
+def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
+  """Partition specs for an optimizer state: everything lies where its parameter does.
+
+  ===================================  =====================================================
+  leaf of the state                    its spec
+  ===================================  =====================================================
+  the queue's slots `[L, *p]`          that of the parameter `[*p]` behind a replicated axis
+  as large as its parameter            that of the parameter: momentum, `mu`, `nu`, ...
+  all else                             replicated: counters, losses, figures, groups
+  ===================================  =====================================================
+
+  A leaf belongs to the parameter whose path its own path ends with. Statistics of the queue are
+  taken slot by slot and coordinate by coordinate, so that no device needs to hear of another.
+
+  Args:
+    opt_state_shapes: a state, or its shapes, `jax.eval_shape(tx.init, params)`; of any optimizer
+      that `grad_queue` is part of. A `GroupScarcityState` may be anywhere in it, or be all of it.
+    param_specs: pytree like the parameters, with a `jax.sharding.PartitionSpec` for each.
+
+  Returns:
+    A pytree like the state, with a `PartitionSpec` for every leaf.
+
+  Raises:
+    ValueError: if the state holds nothing of ours, a parameter has no spec, or a spec has more
+      entries than its parameter has axes.
+
+  Example:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from jax.sharding import PartitionSpec as P
+    >>> import gq_optax as gq
+    >>> tx = optax.chain(gq.grad_queue(queue_length=3), optax.sgd(0.1, momentum=0.9))
+    >>> shapes = jax.eval_shape(tx.init, {"w": jnp.zeros((8, 2))})
+    >>> queue, (momentum, _) = gq.partition_specs(shapes, {"w": P("data")})
+    >>> print([tuple(s) for s in (queue.queue.slots["w"], queue.queue.count, momentum.trace["w"])])
+    [(None, 'data'), (), ('data',)]
+  """
+  specs: dict[tuple[Any, ...], PartitionSpec] = {}
+  for path, spec in jax.tree_util.tree_leaves_with_path(param_specs, is_leaf=_is_spec):
+    if not _is_spec(spec):
+      raise ValueError(
+        f"param_specs must hold a PartitionSpec at {_name(path)}, but {type(spec).__name__} was"
+        " found."
+      )
+    specs[path] = spec
+  nodes = jax.tree_util.tree_leaves_with_path(opt_state_shapes, is_leaf=_is_ours)
+  ours = [node for _, node in nodes if _is_ours(node)]
+  if not ours:
+    raise ValueError(
+      "opt_state_shapes must hold the state of grad_queue or of group_scarcity, but neither was"
+      " found."
+    )
+  shapes: dict[tuple[Any, ...], tuple[int, ...]] = {}
+  for state in ours:
+    if isinstance(state, GradQueueState):
+      for path, leaf in jax.tree_util.tree_leaves_with_path(state.queue.slots):
+        shapes[path] = leaf.shape[1:]
+
+  def own(path):
+    if path not in specs:
+      raise ValueError(
+        f"param_specs must have a spec for every parameter, but none was found for {_name(path)}."
+      )
+    if len(specs[path]) > len(shapes[path]):
+      raise ValueError(
+        f"param_specs must have at most one entry for each axis, but {specs[path]} was found for"
+        f" {_name(path)} of shape {shapes[path]}."
+      )
+    return specs[path]
+
+  def place(path, node):
+    if isinstance(node, GroupScarcityState):
+      return jax.tree.map(lambda _: PartitionSpec(), node)
+    if isinstance(node, GradQueueState):
+      behind = lambda path, _: PartitionSpec(None, *own(path))
+      slots = jax.tree_util.tree_map_with_path(behind, node.queue.slots)
+      rest = jax.tree.map(lambda _: PartitionSpec(), node)
+      return rest._replace(queue=rest.queue._replace(slots=slots))
+    for start in range(len(path) + 1):  # the longest end that is a parameter's path
+      end = path[start:]
+      if end in specs:
+        # Where the queue has not seen the parameter (it was masked) its number of axes must do.
+        same = shapes[end] == node.shape if end in shapes else len(specs[end]) <= len(node.shape)
+        return specs[end] if same else PartitionSpec()
+    return PartitionSpec()
+
+  return jax.tree_util.tree_map_with_path(place, opt_state_shapes, is_leaf=_is_ours)
+
+
+def _is_spec(node: Any) -> bool:
+  return isinstance(node, PartitionSpec)
+
+
+def _is_ours(node: Any) -> bool:
+  return isinstance(node, GradQueueState | GroupScarcityState)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+  return jax.tree_util.keystr(path) or "the root"
