@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Eight devices give the numbers of one; the state lies where the specs say."""
 
+import json
 import re
 
 import chex
@@ -13,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gq_optax as gq
+from benchmarks import communication, pages
 
 PARAMS = {"hidden": jnp.zeros((16, 8)), "out": {"kernel": jnp.zeros((8, 4)), "bias": jnp.zeros(4)}}
 SPECS = {"hidden": P("data"), "out": {"kernel": P(None, "data"), "bias": P()}}
@@ -214,3 +216,29 @@ def test_a_state_made_from_sharded_parameters_is_sharded_as_they_are(mesh):
   state = gq.grad_queue().init(params)
   slots = state.queue.slots["hidden"]
   assert slots.sharding.is_equivalent_to(NamedSharding(mesh, QUEUE["hidden"]), slots.ndim)
+
+
+def test_the_page_shows_what_the_raw_file_holds():
+  page = communication.PAGE.read_text()
+  rows = communication.table(json.loads(communication.RAW.read_text()))
+  assert pages.between_markers(page, pages.markdown(rows), "communication") == page
+  assert pages.between_markers(page, pages.markdown(communication.plan()), "plan") == page
+
+
+HLO = """
+%body (p: f32[4]) -> f32[4] {
+  %r = (f32[4]{0}, s32[]) all-reduce(%p, %q), to_apply=%add
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %g = f32[8,2]{1,0} all-gather(%a), dimensions={0}
+  %w = f32[4] while(%g), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %v = f32[4] while(%g), condition=%c, body=%body
+}
+"""
+
+
+def test_bytes_sent_by_hand():
+  kinds, unknown = communication.sent(HLO)
+  assert kinds == {"all-gather": 64, "all-reduce": 20 * 5 + 20}
+  assert unknown == 1
