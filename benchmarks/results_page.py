@@ -64,12 +64,12 @@ def toy_table() -> str:
 def bodies() -> dict[str, str]:
   """What stands between each pair of markers."""
   found = {f"trial {path.stem}": trial_tables(read_trial(path.stem)) for path in TRIALS.glob("*")}
-  return {
-    **found,
-    "figure 6": pages.markdown(figure6.table(figure6.read(FIGURE6))),
-    "steps": pages.markdown(steps_to_target.table(json.loads(STEPS.read_text()))),
-    "toy": toy_table(),
-  }
+  found["toy"] = toy_table()
+  if trials := figure6.read(FIGURE6):
+    found["figure 6"] = pages.markdown(figure6.table(trials))
+  if STEPS.exists():
+    found["steps"] = pages.markdown(steps_to_target.table(json.loads(STEPS.read_text())))
+  return found
 
 
 def main(keep: Path | None = None, name: str | None = None) -> None:
