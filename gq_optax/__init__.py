@@ -17,6 +17,7 @@ from gq_optax._noise import (
   suggest_num_clusters,
 )
 from gq_optax._per_example import largest_microbatch_size, per_example_value_and_grad
+from gq_optax._resize import resize_queue
 from gq_optax._scarcity import (
   ScarcityFn,
   delta_rho,
@@ -57,6 +58,7 @@ __all__ = [
   "partition_specs",
   "per_example_value_and_grad",
   "random_groups",
+  "resize_queue",
   "sketch",
   "state_bytes",
   "suggest_num_clusters",

@@ -1,0 +1,227 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Checkpoints by Orbax go on bit by bit: Linen, NNX, sharded, other meshes, other lengths."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+from flax.training.train_state import TrainState
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import gq_optax as gq
+
+pytestmark = pytest.mark.standard_promotion  # networks of flax
+
+SCARCITY = gq.group_scarcity(3, queue_length=4)
+
+
+def make_tx(length=3):
+  return gq.gq_sgd(0.1, queue_length=length)
+
+
+def make_batches(number, size=16, dim=8):
+  rng = np.random.default_rng(0)
+  y = rng.integers(0, 3, (number, size))
+  x = rng.normal(size=(number, size, dim)) + 2.0 * np.eye(dim)[y]
+  return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.int32)
+
+
+def save_and_restore(path, tree, target):
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(path, tree)
+    checkpointer.wait_until_finished()
+    return checkpointer.restore(path, target)
+
+
+def go_on_from_both(step, run, restored, batches):
+  chex.assert_trees_all_equal(restored, run)
+  for batch in zip(*batches, strict=True):
+    run, restored = step(run, *batch), step(restored, *batch)
+  chex.assert_trees_all_equal(restored, run)
+  return run
+
+
+def test_linen_train_state_and_groups(tmp_path):
+  model, tx = nn.Dense(3), make_tx()
+  apply_fn = model.apply  # functions are part of the tree's structure, and must be the same ones
+  x, y = make_batches(8)
+  make = lambda: TrainState.create(
+    apply_fn=apply_fn, params=model.init(jax.random.key(0), x[0]), tx=tx
+  )
+
+  @jax.jit
+  def step(run, x, y):
+    state, groups = run
+
+    def loss_fn(params):
+      logits = state.apply_fn(params, x)
+      loss = optax.softmax_cross_entropy_with_integer_labels
+      weights, new_groups = SCARCITY.update(gq.output_gradients(loss, logits, y), groups)
+      return jnp.mean(weights * loss(logits, y)), new_groups
+
+    grads, groups = jax.grad(loss_fn, has_aux=True)(state.params)
+    return state.apply_gradients(grads=grads), groups
+
+  run = (make(), SCARCITY.init(3))
+  for batch in zip(x[:4], y[:4], strict=True):
+    run = step(run, *batch)
+  target = jax.eval_shape(lambda: (make(), SCARCITY.init(3)))
+  restored = save_and_restore(tmp_path / "linen", run, target)
+  run = go_on_from_both(step, run, restored, (x[4:], y[4:]))
+  assert int(run[0].opt_state[0].queue.count) == 8
+
+
+def test_nnx_model_and_optimizer(tmp_path):
+  x, y = make_batches(8)
+
+  def make():
+    model = nnx.Linear(8, 3, rngs=nnx.Rngs(0))
+    return model, nnx.Optimizer(model, make_tx(), wrt=nnx.Param)
+
+  graph, _ = nnx.split(make())
+
+  @jax.jit
+  def step(state, x, y):
+    model, optimizer = nnx.merge(graph, state)
+    loss = lambda m: optax.softmax_cross_entropy_with_integer_labels(m(x), y).mean()
+    optimizer.update(model, nnx.grad(loss)(model))
+    return nnx.state((model, optimizer))
+
+  state = nnx.state(make())
+  for batch in zip(x[:4], y[:4], strict=True):
+    state = step(state, *batch)
+  target = nnx.eval_shape(lambda: nnx.state(make()))
+  restored = save_and_restore(tmp_path / "nnx", state, target)
+  go_on_from_both(step, state, restored, (x[4:], y[4:]))
+
+
+def loss_fn(params, x, y):
+  logits = x @ params["w"] + params["b"]
+  return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+@pytest.mark.parametrize("devices_after", [4, 8, 2, 1])
+def test_sharded_and_on_another_mesh(tmp_path, devices_after):
+  tx, specs = make_tx(), {"w": P("data"), "b": P()}
+  params = {"w": jnp.ones((8, 3)), "b": jnp.zeros(3)}
+  state_specs = gq.partition_specs(jax.eval_shape(tx.init, params), specs)
+
+  def place(devices):
+    mesh = jax.make_mesh(
+      (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+    )
+    return jax.tree.map(
+      lambda s: NamedSharding(mesh, s), (specs, state_specs), is_leaf=lambda s: isinstance(s, P)
+    )
+
+  @jax.jit
+  def step(run, x, y):
+    params, state = run
+    updates, state = tx.update(jax.grad(loss_fn)(params, x, y), state, params)
+    return optax.apply_updates(params, updates), state
+
+  x, y = make_batches(8)
+  run = jax.device_put((params, tx.init(params)), place(4))
+  for batch in zip(x[:4], y[:4], strict=True):
+    run = step(run, *batch)
+  shapes = jax.eval_shape(lambda: (params, tx.init(params)))
+  target = jax.tree.map(
+    lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+    shapes,
+    place(devices_after),
+  )
+  restored = save_and_restore(tmp_path / "sharded", run, target)
+  slots = restored[1][0].queue.slots["w"]
+  assert slots.sharding.is_equivalent_to(
+    NamedSharding(place(devices_after)[0]["w"].mesh, P(None, "data")), slots.ndim
+  )
+  if devices_after == 4:
+    go_on_from_both(step, run, restored, (x[4:], y[4:]))
+    return
+  chex.assert_trees_all_equal(restored, jax.device_get(run))  # nothing is lost on the way
+  for batch in zip(x[4:], y[4:], strict=True):
+    run, restored = step(run, *batch), step(restored, *batch)
+  chex.assert_trees_all_close(jax.device_get(restored), jax.device_get(run), rtol=1e-5, atol=1e-6)
+
+
+# Another length
+
+
+def feed(tx, params, values):
+  state = tx.init(params)
+  for v in values:
+    _, state = tx.update(jax.tree.map(lambda p, v=v: jnp.full_like(p, v), params), state)
+  return state
+
+
+@pytest.mark.parametrize("seen", [0, 2, 3, 7])
+@pytest.mark.parametrize("length", [1, 2, 3, 5])
+def test_a_shorter_queue_is_the_one_that_would_have_been(seen, length):
+  params, values = {"a": jnp.zeros(2), "b": jnp.zeros(())}, [1.0, -2.0, 3.0, 0.5, 4.0, -1.0, 2.0]
+  old, new = gq.grad_queue(3), gq.grad_queue(length)
+  state = feed(old, params, values[:seen])
+  target = jax.eval_shape(new.init, params)
+  resized = jax.jit(lambda s: gq.resize_queue(s, target))(state)
+  chex.assert_trees_all_equal_shapes_and_dtypes(resized, target)
+  kept = min(seen, length, 3)
+  total = resized.queue.slots["b"].shape[0]
+  newest = [
+    float(resized.queue.slots["b"][(resized.queue.index - 1 - i) % total]) for i in range(kept)
+  ]
+  assert newest == values[:seen][::-1][:kept]
+  assert int(resized.queue.count) == (min(seen, 3) if length > 3 else seen)
+  gradient = {"a": jnp.array([9.0, -9.0]), "b": jnp.array(5.0)}
+  update, after = new.update(gradient, resized)
+  if length <= 3:
+    expected, state = new.update(gradient, feed(new, params, values[:seen]))
+    chex.assert_trees_all_close(update, expected, rtol=1e-6)
+  else:  # the queue fills up first
+    chex.assert_trees_all_equal(update, gradient)
+  assert int(after.queue.count) == int(resized.queue.count) + 1
+
+
+def test_a_resized_state_within_a_chain_and_the_losses():
+  params = {"w": jnp.zeros(3)}
+  old = optax.chain(gq.grad_queue((2, 3)), optax.sgd(0.1, 0.9))
+  new = optax.chain(gq.grad_queue((2, 5)), optax.sgd(0.1, 0.9))
+  state = old.init(params)
+  for v in (5.0, 4.0, 3.0, 2.0):
+    _, state = old.update({"w": jnp.full(3, v)}, state, params, value=jnp.float32(v))
+  resized = gq.resize_queue(state, jax.eval_shape(new.init, params))
+  np.testing.assert_array_equal(resized[0].losses.values, [2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 0.0])
+  assert int(resized[0].losses.count) == 4
+  chex.assert_trees_all_equal(resized[1], state[1])
+  fixed = optax.chain(gq.grad_queue(4), optax.sgd(0.1, 0.9))
+  assert gq.resize_queue(state, jax.eval_shape(fixed.init, params))[0].losses is None
+  back = gq.resize_queue(feed(fixed, params, [1.0]), jax.eval_shape(old.init, params))
+  assert int(back[0].losses.count) == 0
+  new.update({"w": jnp.ones(3)}, resized, params, value=jnp.float32(1.0))
+
+
+@pytest.mark.parametrize(
+  ("tx", "params", "message"),
+  [
+    (make_tx(5), {"w": jnp.zeros(3)}, r"shape \(3,\) for the parameter at .*\['w'\].*\(2,\)"),
+    (make_tx(5), {"v": jnp.zeros(2)}, "but only one of them has"),
+    (gq.gq_adam(0.1), {"w": jnp.zeros(2)}, "but only one of them has"),
+    (gq.gq_sgd(0.1, track=True), {"w": jnp.zeros(2)}, "must have the target's options at"),
+    (make_tx(), {"w": jnp.zeros(2, jnp.bfloat16)}, "must have bfloat16 of shape"),
+  ],
+)
+def test_what_else_changed_is_named(tx, params, message):
+  state = make_tx().init({"w": jnp.zeros(2)})
+  with pytest.raises(ValueError, match=message):
+    gq.resize_queue(state, jax.eval_shape(tx.init, params))
+
+
+def test_orbax_refuses_another_length_by_itself(tmp_path):
+  params = {"w": jnp.zeros(2)}
+  target = jax.eval_shape(make_tx(5).init, params)
+  with pytest.raises(ValueError, match=r"Requested shape: \(5, 2\) is not compatible"):
+    save_and_restore(tmp_path / "length", make_tx().init(params), target)
