@@ -33,7 +33,7 @@ RECIPES = {
   "hidden5, 20 % noise": Recipe("fashion_mnist", hidden=5, noise="symmetric", rate=0.2),
   "balanced": Recipe("fashion_mnist", imbalance=None, epochs=5),
   "CIFAR-10 LT100": Recipe("cifar10", largest=5000, epochs=15),
-  "Reuters": Recipe("reuters", imbalance=None, epochs=20),
+  "Reuters": Recipe("reuters", imbalance=None, epochs=12),
   "page_blocks0": Recipe("page_blocks0", imbalance=None, epochs=40),
   "japanese_vowels": Recipe("japanese_vowels", imbalance=10.0, largest=30, epochs=150),
 }
