@@ -12,7 +12,14 @@ import pytest
 from flax.training.train_state import TrainState
 
 import gq_optax as gq
-from examples import digits, linen_loop, nnx_loop, rare_groups_linen, rare_groups_nnx
+from examples import (
+  digits,
+  linen_loop,
+  nnx_loop,
+  rare_groups_linen,
+  rare_groups_nnx,
+  two_processes,
+)
 
 EXAMPLES = {
   "linen": (linen_loop.main, {}, "train_step"),
@@ -90,3 +97,25 @@ def test_group_gradients_through_the_train_state_of_flax():
   state = jax.jit(lambda state, groups: state.apply_gradients(grads=groups))(state, groups)
   np.testing.assert_allclose(state.params["w"], -2.0)  # minus the mean: (3 * 1 + 1 * 5) / 4
   assert gq.diagnostics(state.opt_state)["queued"] == 1
+
+
+@pytest.mark.slow
+def test_two_processes_one_of_them_killed(tmp_path):
+  sizes = {"steps": 12, "save_every": 4}
+  two_processes.run(tmp_path / "one", 1, **sizes)
+  two_processes.run(tmp_path / "two", 2, **sizes)
+  killed = two_processes.run(tmp_path / "killed", 2, **sizes, kill_at=6)
+  assert 6 <= killed < 12
+  steps = (tmp_path / "killed" / "losses.jsonl").read_text().count("\n")
+  assert steps > 12  # what came after the last checkpoint was done again
+  reference = two_processes.losses(tmp_path / "one")
+  assert sorted(reference) == list(range(1, 13))
+  assert reference[12] < 0.8 * reference[1]
+  arrays = {}
+  for name in ("one", "two", "killed"):
+    found = two_processes.losses(tmp_path / name)
+    assert found == pytest.approx(reference, rel=1e-5)
+    arrays[name] = dict(np.load(tmp_path / name / "params.npz"))
+  for key, value in arrays["two"].items():
+    np.testing.assert_array_equal(arrays["killed"][key], value)  # nothing is lost
+    np.testing.assert_allclose(value, arrays["one"][key], rtol=1e-4, atol=1e-5)
