@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The examples run, learn, fill their queues and compile their step once."""
 
+import csv
 import re
 
 import jax
@@ -15,6 +16,7 @@ import gq_optax as gq
 from examples import (
   digits,
   linen_loop,
+  monitoring,
   nnx_loop,
   rare_groups_linen,
   rare_groups_nnx,
@@ -97,6 +99,22 @@ def test_group_gradients_through_the_train_state_of_flax():
   state = jax.jit(lambda state, groups: state.apply_gradients(grads=groups))(state, groups)
   np.testing.assert_allclose(state.params["w"], -2.0)  # minus the mean: (3 * 1 + 1 * 5) / 4
   assert gq.diagnostics(state.opt_state)["queued"] == 1
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_monitoring(tmp_path, tensorboard):
+  if tensorboard:
+    pytest.importorskip("tensorboardX")
+  rows = monitoring.main(epochs=4, tensorboard=tensorboard, out=tmp_path)
+  with (tmp_path / "figures.csv").open() as file:
+    written = list(csv.DictReader(file))
+  assert [int(row.pop("epoch")) for row in written] == [0, 1, 2, 3]
+  assert [{k: float(v) for k, v in row.items()} for row in written] == rows
+  assert rows[3]["loss"] < rows[0]["loss"]
+  assert rows[3]["norm_ratio"] == pytest.approx(1.0, abs=1e-5)  # the norm is matched
+  assert {"cosine", "group_share/19", "effective_examples"} <= set(rows[0])
+  assert matplotlib.image.imread(tmp_path / "figures.png").ndim == 3
+  assert bool(list(tmp_path.glob("events.*"))) == tensorboard
 
 
 @pytest.mark.slow
