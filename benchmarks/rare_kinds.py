@@ -1,8 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Who finds the rare kinds of examples? Group scarcity beside what else is done about them.
 
-    python -m benchmarks.rare_kinds --tasks hidden5 --batch-sizes 1024
-    python -m benchmarks.rare_kinds --report-only
+    python -m benchmarks.rare_kinds --task-names hidden5 --batch-sizes 1024
 
 One file per task, batch size and arm in `out/rare_kinds`; what is there is not run again. Every arm
 gets its own learning rate: the best on validation over two seeds, out of a grid that grows until
@@ -146,9 +145,8 @@ def main(
     for batch_size in batch_sizes:
       for arm in arm_names:
         length = "" if updates is None else f", {updates} updates"
-        path = out / f"{name}, {batch_size}{length}, {arm}.json".replace(" ", "_").replace(
-          "%", "pct"
-        )
+        stem = f"{name}, {batch_size}{length}, {arm}".replace(" ", "_").replace("%", "pct")
+        path = out / f"{stem.replace(';', '')}.json"
         if path.exists():
           continue
         made = made or make_task(RECIPES[name])

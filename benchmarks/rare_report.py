@@ -24,6 +24,63 @@ PAGE = pages.DOCS / "group-scarcity.md"
 BASELINE, ORACLE = "SGDM", "true kinds (oracle)"
 VARIED = {"num_groups": "groups", "queue_length": "queue length", "exponent": "exponent"}
 
+_OUTPUTS, _POOLED = "group scarcity, outputs", "group scarcity, features, pooled"
+_NOISY = ("LT100", "LT100, 20 % noise", "LT100, 40 % noise", "LT100, 30 % asymmetric")
+QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+  "(a) one embedding for both": (
+    {
+      BASELINE: BASELINE,
+      "output gradients": _OUTPUTS,
+      "features, pooled": _POOLED,
+      "both beside each other": "group scarcity, both",
+      "two levels": "group scarcity, two levels",
+      "features of a first training, pooled": f"{_POOLED}, of a teacher",
+    },
+    ("LT100", "hidden5", "hidden6"),
+  ),
+  "(b) confidence, output gradients": (
+    {
+      BASELINE: BASELINE,
+      "class weights": "class weights",
+      "as they are": _OUTPUTS,
+      "coherence": f"{_OUTPUTS}; temper=coherence",
+      "recurrence": f"{_OUTPUTS}; temper=recurrence",
+    },
+    _NOISY,
+  ),
+  "(b) confidence, features, pooled": (
+    {
+      BASELINE: BASELINE,
+      "as they are": _POOLED,
+      "coherence": f"{_POOLED}; temper=coherence",
+      "recurrence": f"{_POOLED}; temper=recurrence",
+    },
+    ("hidden5", "hidden5, 20 % noise"),
+  ),
+  "(c) exponent, output gradients": (
+    {
+      BASELINE: BASELINE,
+      "1": _OUTPUTS,
+      "by entropy, factor 4": f"{_OUTPUTS}; entropy_factor=4",
+      "by entropy, factor 8": f"{_OUTPUTS}; entropy_factor=8",
+    },
+    ("LT100", "balanced"),
+  ),
+  "(c) exponent, features, pooled": (
+    {
+      BASELINE: BASELINE,
+      "1": _POOLED,
+      "by entropy, factor 4": f"{_POOLED}; entropy_factor=4",
+      "by entropy, factor 8": f"{_POOLED}; entropy_factor=8",
+    },
+    ("hidden5", "balanced"),
+  ),
+  "(c) rho of Delta_rho, norm-matched": (
+    {BASELINE: BASELINE, "3": "Delta_rho", "by the groups' shares": "Delta_rho, rho by groups"},
+    ("LT100", "balanced"),
+  ),
+}
+
 Results = dict[tuple[str, int, str], dict[str, Any]]
 
 
@@ -87,6 +144,19 @@ def closed_table(results: Results) -> str:
     if set(cells) != {"-"} and name not in (BASELINE, ORACLE):
       lines.append([name, *cells])
   return pages.markdown(lines)
+
+
+def questions(results: Results) -> str:
+  """Three questions, each a table: which variant of an arm does better on what? All at B=1024."""
+  tables = []
+  for title, (names, wanted) in QUESTIONS.items():
+    there = [t for t in wanted if any((t, 1024, name) in results for name in names.values())]
+    lines = [[title, *there]]
+    for label, name in names.items():
+      pairs = [(results.get((t, 1024, name)), results.get((t, 1024, BASELINE))) for t in there]
+      lines.append([label, *(cell(*pair, "mean") for pair in pairs)])
+    tables.append(pages.markdown(lines))
+  return "\n\n".join(tables)
 
 
 def rates_note(results: Results) -> str:
@@ -188,6 +258,7 @@ def main(results: Path = RESULTS, page: Path = PAGE) -> None:
     raise FileNotFoundError(f"results must hold files of benchmarks.rare_kinds, not so {results}.")
   text = pages.between_markers(page.read_text(), tables(found))
   page.write_text(pages.between_markers(text, cost_table(read_costs()), "costs"))
+  page.write_text(pages.between_markers(page.read_text(), questions(found), "questions"))
   plot_sensitivity(found, results / "sensitivity.png")
   several = {t for t, b, _ in found if len({c for u, c, _ in found if u == t}) > 1}
   if several:

@@ -17,6 +17,7 @@ def test_tables_of_the_page_are_those_of_the_raw_files():
   assert len(found) >= 60
   page = rare_report.PAGE.read_text()
   assert pages.between_markers(page, rare_report.tables(found)) == page
+  assert pages.between_markers(page, rare_report.questions(found), "questions") == page
   costs = rare_report.cost_table(rare_report.read_costs())
   assert pages.between_markers(page, costs, "costs") == page
   assert pages.between_markers(page, "other", "costs") != page
@@ -49,6 +50,8 @@ def test_figures_of_the_page_of_choices_are_those_of_the_raw_files():
       if (task, size) == ("hidden5", 1024) and r["options"]["weights"] == "groups"
       if not r["options"]["queue"] and r["options"]["groups"]["embedding"] == "features"
       if [r["options"]["groups"][k] for k in OPTIONS] == [float(x) for x in options]
+      if not {"temper", "entropy"} & set(re.findall(r"[a-z]+", r["arm"].partition(";")[2]))
+      if not r["options"].get("second") and not r["options"].get("teacher")
     ]
     assert rare_report.cell(result, None, "mean") == mean
     assert f"{np.mean(rare_report.values(result, 'worst')):.1f}" == worst
