@@ -179,20 +179,30 @@ def tables(results: Results) -> str:
 def sensitivity(results: Results) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
   """By option and task the mean and its standard error for each value, all else as in the arm."""
   found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
-  for (task, _, name), result in results.items():
+  for (task, size, name), result in results.items():
     base, *changes = (part.strip() for part in name.split(";"))
     for option in VARIED:
       if changes and (len(changes) > 1 or not changes[0].startswith(f"{option}=")):
         continue
       if not any(
-        (t, a.split(";")[0]) == (task, base) and ";" in a and option in a for t, _, a in results
+        (t, b, a.split(";")[0]) == (task, size, base) and f"; {option}=" in a for t, b, a in results
       ):
         continue
       own = values(result, "mean")
       error = np.std(own, ddof=1) / len(own) ** 0.5
       point = (float(result["options"]["groups"][option]), float(np.mean(own)), float(error))
-      found.setdefault(option, {}).setdefault(f"{task}, {base}", []).append(point)
+      found.setdefault(option, {}).setdefault(f"{task}, B={size}, {base}", []).append(point)
   return found
+
+
+def sensitivity_table(results: Results) -> str:
+  """Mean and standard error at each value of an option."""
+  lines = [["option, task", "mean accuracy over kinds at each value (± standard error)"]]
+  for option, series in sensitivity(results).items():
+    for name, points in sorted(series.items()):
+      cells = [f"{x:g}: {mean:.1f} ± {error:.1f}" for x, mean, error in sorted(points)]
+      lines.append([f"{VARIED[option]}; {name}", "; ".join(cells)])
+  return pages.markdown(lines)
 
 
 def plot_sensitivity(results: Results, path: Path) -> None:
@@ -206,6 +216,9 @@ def plot_sensitivity(results: Results, path: Path) -> None:
     ax.set_xlabel(label)
     if option != "exponent":
       ax.set_xscale("log")
+      ticks = sorted({int(x) for points in found.get(option, {}).values() for x, *_ in points})
+      ax.set_xticks(ticks, [str(t) for t in ticks])
+      ax.minorticks_off()
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=6)
   figure.supylabel("mean accuracy over kinds, %")
@@ -258,7 +271,8 @@ def main(results: Path = RESULTS, page: Path = PAGE) -> None:
     raise FileNotFoundError(f"results must hold files of benchmarks.rare_kinds, not so {results}.")
   text = pages.between_markers(page.read_text(), tables(found))
   page.write_text(pages.between_markers(text, cost_table(read_costs()), "costs"))
-  page.write_text(pages.between_markers(page.read_text(), questions(found), "questions"))
+  text = pages.between_markers(page.read_text(), questions(found), "questions")
+  page.write_text(pages.between_markers(text, sensitivity_table(found), "sensitivity"))
   plot_sensitivity(found, results / "sensitivity.png")
   several = {t for t, b, _ in found if len({c for u, c, _ in found if u == t}) > 1}
   if several:

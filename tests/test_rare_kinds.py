@@ -18,6 +18,8 @@ def test_tables_of_the_page_are_those_of_the_raw_files():
   page = rare_report.PAGE.read_text()
   assert pages.between_markers(page, rare_report.tables(found)) == page
   assert pages.between_markers(page, rare_report.questions(found), "questions") == page
+  sensitivity = rare_report.sensitivity_table(found)
+  assert pages.between_markers(page, sensitivity, "sensitivity") == page
   costs = rare_report.cost_table(rare_report.read_costs())
   assert pages.between_markers(page, costs, "costs") == page
   assert pages.between_markers(page, "other", "costs") != page
