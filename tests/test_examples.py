@@ -14,12 +14,15 @@ from flax.training.train_state import TrainState
 
 import gq_optax as gq
 from examples import (
+  batchnorm_cnn,
   digits,
   linen_loop,
   monitoring,
   nnx_loop,
   rare_groups_linen,
   rare_groups_nnx,
+  sensor_series,
+  text_transformer,
   two_processes,
 )
 
@@ -99,6 +102,30 @@ def test_group_gradients_through_the_train_state_of_flax():
   state = jax.jit(lambda state, groups: state.apply_gradients(grads=groups))(state, groups)
   np.testing.assert_allclose(state.params["w"], -2.0)  # minus the mean: (3 * 1 + 1 * 5) / 4
   assert gq.diagnostics(state.opt_state)["queued"] == 1
+
+
+def test_batchnorm_and_dropout(tmp_path):
+  means = batchnorm_cnn.main(epochs=2, picture=tmp_path / "recalls.png")
+  assert set(means) == {"plain", "group scarcity", "group scarcity and queue"}
+  assert all(0.1 <= mean <= 1.0 for mean in means.values())
+  assert matplotlib.image.imread(tmp_path / "recalls.png")[..., :3].std() > 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.standard_promotion  # Adam, and attention of flax
+def test_text(tmp_path):
+  means = text_transformer.main(epochs=8, picture=tmp_path / "recalls.png")
+  assert means["group scarcity"] > means["plain"] > 1 / 7  # guessing
+  assert matplotlib.image.imread(tmp_path / "recalls.png")[..., :3].std() > 0.05
+
+
+@pytest.mark.slow
+def test_sensor_series(tmp_path):
+  pytest.importorskip("aeon", reason="BasicMotions lies in a package that is no dependency")
+  means = sensor_series.main(picture=tmp_path / "recalls.png")
+  assert means["group scarcity"] > means["plain"] > 0.5
+  assert 0.5 < means["clusters"] <= 1.0
+  assert matplotlib.image.imread(tmp_path / "recalls.png")[..., :3].std() > 0.05
 
 
 @pytest.mark.parametrize("tensorboard", [False, True])
