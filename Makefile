@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint docs bench clean
+.PHONY: demo test slow lint docs bench wheel oldest coverage clean
 
 demo: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.demo
@@ -25,6 +25,39 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.update_cost
+
+# Tests of the library alone, which need neither benchmarks nor examples.
+CORE := acceptance checkpoints diagnostics embeddings golden groups jax kmeans length noise \
+  per_example reuse rules scarcity twin wrappers
+CORE_TESTS := conftest.py reference.py $(CORE:%=test_%.py)
+CORE_TOOLS := chex hypothesis orbax-checkpoint pytest scikit-learn
+
+# The built wheel, installed and tested outside the tree.
+wheel:
+	rm -rf dist build/wheel && $(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet build
+	build/wheel/bin/python -m build --wheel
+	build/wheel/bin/pip install --quiet "$$(ls dist/*.whl)[flax]" $(CORE_TOOLS)
+	$(call outside,build/wheel)
+
+# The oldest versions that pyproject.toml allows.
+oldest:
+	rm -rf build/oldest && $(PYTHON) -m venv build/oldest
+	build/oldest/bin/pip install --quiet . jax==0.9.0 jaxlib==0.9.0 optax==0.2.6 flax==0.12.3 \
+	  chex==0.1.91 pytest==8.3.0 hypothesis==6.100.0 orbax-checkpoint scikit-learn
+	$(call outside,build/oldest)
+
+define outside
+mkdir -p $(1)/outside/tests && cp $(CORE_TESTS:%=tests/%) $(1)/outside/tests
+cp pyproject.toml $(1)/outside
+cd $(1)/outside && JAX_DISABLE_MOST_OPTIMIZATIONS=1 ../bin/python -m pytest -m "not slow" tests --pyargs gq_optax
+endef
+
+# Lines and branches of the library that the fast suite runs.
+coverage: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet pytest-cov
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n 2 -m "not slow" \
+	  --cov=gq_optax --cov-branch --cov-report=term-missing
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=...")'

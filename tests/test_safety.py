@@ -11,11 +11,11 @@ import optax
 import pytest
 
 import gq_optax as gq
-from benchmarks import alarm, pages, poison
+from benchmarks import alarm, pages, poison, queue_dtype
 
 
 def test_tables_of_the_page_are_those_of_the_raw_files():
-  for module, name in ((poison, "poison"), (alarm, "alarm")):
+  for module, name in ((poison, "poison"), (alarm, "alarm"), (queue_dtype, "queue dtype")):
     page, raw = module.PAGE.read_text(), json.loads(module.RAW.read_text())
     assert pages.between_markers(page, pages.markdown(module.table(raw)), name) == page
 
