@@ -1,12 +1,16 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """What the site does with our pages and docstrings: formulas become MathML, which browsers draw."""
 
+import pathlib
 import re
 import textwrap
 from typing import Any
 
 import griffe
 import latex2mathml.converter
+from mkdocs.structure.files import File
+
+RESULTS = pathlib.Path(__file__).parent.parent / "benchmarks" / "results"
 
 
 def mathml(source: str, display: str) -> str:
@@ -21,9 +25,19 @@ def fence(source: str, language: str, css_class: str, options: Any, md: Any, **k
   return mathml(source, "block")
 
 
-def on_page_markdown(markdown: str, **kwargs: Any) -> str:
-  """What lies beside docs/ is in the source, not on the site: its name stays, the link goes."""
+def on_files(files: Any, config: Any, **kwargs: Any) -> Any:
+  """The plots of the benchmarks are taken along."""
   del kwargs
+  for path in sorted(RESULTS.rglob("*.png")):
+    name = f"figures/{path.relative_to(RESULTS).as_posix()}"
+    files.append(File.generated(config, name, abs_src_path=str(path)))
+  return files
+
+
+def on_page_markdown(markdown: str, **kwargs: Any) -> str:
+  """What else lies beside docs/ is in the source, not on the site: its link goes."""
+  del kwargs
+  markdown = re.sub(r"(!\[[^\]]*\]\()\.\./benchmarks/results/", r"\1figures/", markdown)
   return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", markdown)
 
 
