@@ -33,7 +33,9 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+  "name", ["linen", "nnx", pytest.param("linen plain", marks=pytest.mark.slow)]
+)
 def test_example(name, caplog, capsys):
   main, options, step = EXAMPLES[name]
   with jax.log_compiles():
@@ -104,6 +106,7 @@ def test_group_gradients_through_the_train_state_of_flax():
   assert gq.diagnostics(state.opt_state)["queued"] == 1
 
 
+@pytest.mark.slow
 def test_batchnorm_and_dropout(tmp_path):
   means = batchnorm_cnn.main(epochs=2, picture=tmp_path / "recalls.png")
   assert set(means) == {"plain", "group scarcity", "group scarcity and queue"}

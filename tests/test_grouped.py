@@ -158,8 +158,16 @@ def problem(network):
   return loss_fn, params, batch, *masked_passes(loss_fn, params, batch, LABELS)
 
 
-@every_design
-@pytest.mark.parametrize("network", NETWORKS)
+SLOW = {("transformer", "unrolled"), ("transformer", "loop"), ("recurrent", "loop")}
+SLOW |= {("convolutional", "loop")}  # as JAX's loops around convolutions are on CPU
+CASES = [
+  pytest.param(n, d, marks=pytest.mark.slow if (n, d) in SLOW else ())
+  for n in NETWORKS
+  for d in DESIGNS
+]
+
+
+@pytest.mark.parametrize(("network", "design"), CASES)
 def test_equal_to_masked_passes_group_by_group(network, design):
   loss_fn, params, batch, losses, gradients = problem(network)
   # Blocks of 5: the group of 12 needs three of them, and none is full but two.
@@ -187,7 +195,7 @@ def linear(params, batch):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
   labels=st.lists(st.integers(-1, 5), min_size=12, max_size=12),
-  block_size=st.sampled_from([1, 2, 3, 5, 12, 40]),
+  block_size=st.sampled_from([1, 5, 40]),
   design=st.sampled_from(DESIGNS),
 )
 def test_any_sizes_of_groups_in_blocks_of_any_size(labels, block_size, design):

@@ -20,6 +20,7 @@ def test_sizes_of_groups():
   assert sum(step_cost.sizes(step_cost.WORKLOADS["mlp"], "skewed")) == 1024
 
 
+@pytest.mark.slow
 def test_a_tiny_workload(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(step_cost, "WORKLOADS", {"tiny": TINY})
   monkeypatch.setattr(step_cost, "SLOW", 1e9)  # everything is timed for both kinds of groups
