@@ -81,6 +81,8 @@ QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
   ),
 }
 
+MORE = {"Reuters": (("macro_f1", "macro-F1"), ("accuracy", "accuracy"))}
+
 Results = dict[tuple[str, int, str], dict[str, Any]]
 
 
@@ -111,14 +113,17 @@ def cell(result: dict[str, Any] | None, baseline: dict[str, Any] | None, figure:
 
 
 def task_table(results: Results, task: str) -> str:
-  """One row per arm, two columns per batch size: all kinds alike, and the worst kind."""
+  """One row per arm; for each batch size all kinds alike, other figures, and the worst kind."""
+  more = MORE.get(task, ())
   sizes = sorted({b for t, b, _ in results if t == task})
   names = [a for a in arms.ARMS if any((task, b, a) in results for b in sizes)]
-  head = [f"B={b}" for b in sizes] + [f"worst kind, B={b}" for b in sizes]
+  head = [f"B={b}" for b in sizes]
+  head += [f"{label}, B={b}" for _, label in more for b in sizes]
+  head += [f"worst kind, B={b}" for b in sizes]
   lines = [[task, *head]]
   for name in names:
     rows = [(results.get((task, b, name)), results.get((task, b, BASELINE))) for b in sizes]
-    cells = [cell(*row, "mean") for row in rows]
+    cells = [cell(*row, figure) for figure, _ in (("mean", ""), *more) for row in rows]
     cells += ["-" if r is None else f"{np.mean(values(r, 'worst')):.1f}" for r, _ in rows]
     lines.append([name, *cells])
   return pages.markdown(lines)
