@@ -117,6 +117,8 @@ def task_table(results: Results, task: str) -> str:
   more = MORE.get(task, ())
   sizes = sorted({b for t, b, _ in results if t == task})
   names = [a for a in arms.ARMS if any((task, b, a) in results for b in sizes)]
+  if task in MORE:  # other tasks have their variants in the tables of sensitivity and of questions
+    names += sorted({a for t, _, a in results if t == task and ";" in a})
   head = [f"B={b}" for b in sizes]
   head += [f"{label}, B={b}" for _, label in more for b in sizes]
   head += [f"worst kind, B={b}" for b in sizes]
