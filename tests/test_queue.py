@@ -1,0 +1,117 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The ring against a deque, and its statistics against NumPy in float64."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gq_optax import _queue
+
+LENGTH = 4
+LARGEST = np.float32(3e38)
+push = jax.jit(_queue.push)
+mean_and_std = jax.jit(_queue.mean_and_std)
+
+
+def test_empty():
+  params = {"a": jnp.ones((2, 3)), "b": jax.ShapeDtypeStruct((5,), jnp.bfloat16)}
+  queue = _queue.init(params, LENGTH, None)
+  assert queue.slots["a"].shape == (LENGTH, 2, 3)
+  assert queue.slots["a"].dtype == jnp.float32
+  assert queue.slots["b"].shape == (LENGTH, 5)
+  assert queue.slots["b"].dtype == jnp.bfloat16
+  assert not any(leaf.any() for leaf in jax.tree.leaves(queue))
+  assert (queue.index.dtype, queue.count.dtype) == (jnp.int32, jnp.int32)
+  assert (queue.index.shape, queue.count.shape) == ((), ())
+  assert _queue.init(params, LENGTH, jnp.float16).slots["b"].dtype == jnp.float16
+
+
+def test_the_newest_entries_are_those_of_a_deque():
+  """So are the slots in a window of any length; a refused push changes nothing."""
+  queue = _queue.init({"a": jnp.zeros(2, jnp.bfloat16)}, LENGTH, None)
+  seen = collections.deque(maxlen=LENGTH)
+  window = jax.jit(_queue.window)
+  for step in range(11):
+    accept = step not in (0, 6)
+    queue = push(queue, {"a": jnp.array([step + 1.0, -step])}, jnp.bool_(accept))
+    if accept:
+      seen.append([step + 1.0, -step])
+    accepted = step + 1 - (step >= 0) - (step >= 6)
+    assert (queue.count, queue.index) == (accepted, accepted % LENGTH)
+    stored = np.asarray(queue.slots["a"], np.float32)
+    assert queue.slots["a"].dtype == jnp.bfloat16
+    order = [(accepted - 1 - age) % LENGTH for age in range(LENGTH)]  # newest first
+    expected = np.reshape(list(seen)[::-1], (-1, 2))
+    np.testing.assert_array_equal(stored[order[: len(seen)]], expected)
+    for length in range(1, LENGTH + 1):
+      inside = np.flatnonzero(window(queue, jnp.int32(length)))
+      assert sorted(order[:length]) == inside.tolist()
+
+
+def test_the_count_saturates():
+  most = jnp.int32(jnp.iinfo(jnp.int32).max)
+  queue = _queue.init(jnp.zeros(2), LENGTH, None)._replace(count=most)
+  queue = push(queue, jnp.ones(2), jnp.bool_(True))
+  assert (queue.count, queue.index) == (most, 1)
+
+
+def test_without_parameters():
+  queue = push(_queue.init({}, LENGTH, None), {}, jnp.bool_(True))
+  assert (queue.count, queue.index) == (1, 0)
+  assert [bool(i) for i in _queue.window(queue, jnp.int32(1))] == [True]
+
+
+def columns():
+  """Values of every size float32 has, around 0 and around a distant mean, and the extremes."""
+  rng = np.random.default_rng(0)
+  scales = 2.0 ** np.arange(-95, 121)
+  noise = rng.standard_normal((LENGTH, len(scales)))
+  one_apart = scales * (rng.random(len(scales)) < 0.5) * np.eye(LENGTH)[2][:, None]
+  extremes = LARGEST * np.array([[1, -1, 1, -1], [1, 1, 1, -1], [0, 0, 0, 1], [1, 1, 1, 1]]).T
+  parts = [noise * scales, (noise + 8.0) * scales, one_apart, extremes]
+  return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("inside", [None, [0, 1, 2, 3], [1, 2], [3, 0, 2], [2]])
+def test_mean_and_std_of_any_size(inside):
+  slots, rows = columns(), inside or list(range(LENGTH))
+  mask = None if inside is None else [jnp.bool_(i in inside) for i in range(LENGTH)]
+  mean, std = mean_and_std(jnp.asarray(slots), jnp.int32(rows[-1]), mask)
+  exact = slots[rows].astype(np.float64)
+  size = np.abs(exact).max(axis=0)
+  assert (np.abs(mean - exact.mean(axis=0)) <= 4e-7 * size).all()
+  assert (np.abs(std - exact.std(axis=0)) <= 4e-7 * size + 4e-7 * exact.std(axis=0)).all()
+
+
+def test_small_deviations_from_a_large_mean():
+  """A deviation is as exact as its entries, however far from 0 they lie."""
+  slots = jnp.float32(2.0**20) + jnp.array([[0.0], [1.0], [0.0], [3.0]])
+  mean, std = mean_and_std(slots, jnp.int32(3), None)
+  np.testing.assert_allclose(mean - 2.0**20, [1.0], rtol=1e-6)
+  np.testing.assert_allclose(std, [1.5**0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("newest", range(LENGTH))
+def test_equal_entries_have_no_deviation(newest):
+  """Exactly none, whatever lies in the slots outside the window."""
+  slots = np.float32([[0.1, -7.3, 1e-30, 3e38]] * LENGTH)
+  outside = (newest + 1) % LENGTH
+  slots[outside] = [5.0, -3e38, 1.0, -1.0]
+  mask = [jnp.bool_(i != outside) for i in range(LENGTH)]
+  mean, std = mean_and_std(jnp.asarray(slots), jnp.int32(newest), mask)
+  np.testing.assert_array_equal(mean, slots[newest])
+  np.testing.assert_array_equal(std, np.zeros(4))
+
+
+def test_dtypes():
+  for stored in (jnp.float16, jnp.bfloat16, jnp.float32):
+    kinds = jax.eval_shape(_queue.mean_and_std, jnp.ones((2, 3), stored), jnp.int32(1), None)
+    assert [k.dtype for k in kinds] == [jnp.float32] * 2
+  with jax.enable_x64(True):
+    slots = jnp.array([[1.0], [1.0 + 1e-12]], jnp.float64)
+    mean, std = mean_and_std(slots, jnp.int32(1), None)
+    assert mean.dtype == std.dtype == jnp.float64
+    np.testing.assert_allclose(std, [5e-13], rtol=1e-3)
