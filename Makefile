@@ -28,7 +28,7 @@ bench: $(VENV)/.bench
 
 # Tests of the library alone, which need neither benchmarks nor examples.
 CORE := acceptance checkpoints diagnostics embeddings golden groups jax kmeans length noise \
-  per_example reuse rules scarcity twin wrappers
+  per_example queue reuse rules scarcity twin wrappers
 CORE_TESTS := conftest.py reference.py $(CORE:%=test_%.py)
 CORE_TOOLS := chex hypothesis orbax-checkpoint pytest scikit-learn
 
