@@ -148,10 +148,12 @@ def main(
     ways: "fixed", "tuned" or both.
     out: folder of trials, summaries and plot.
   """
+  for option, known, asked in (("names", tuple(TRIALS), names), ("ways", WAYS, ways)):
+    for value in asked:
+      if value not in known:
+        raise ValueError(f"{option} must be of {', '.join(known)}, but {value!r} was found.")
   for way in ways:
     for name in names:
-      if name not in TRIALS or way not in WAYS:
-        raise ValueError(f"names must be of {', '.join(TRIALS)}, but {name!r} was found.")
       trial, rate = TRIALS[name]
       folder = out / f"{name}, {way}".replace(" ", "_")
       trial = dataclasses.replace(trial, fixed_rate=rate if way == "fixed" else None, out=folder)

@@ -125,8 +125,8 @@ def noise_scale(made: tuple[training.Task, int], trial: ab.Trial, target: float)
 
 def table(results: dict[str, Any]) -> ab_report.Rows:
   """Median steps for each batch size, and in brackets the rate."""
-  sizes = list(_TRIAL.batch_sizes)
-  rows = [["task, arm", *(f"B={b}" for b in sizes), "B=64 to 4096: fewer by"]]
+  sizes = sorted({r["batch_size"] for task in results.values() for r in task["runs"]})
+  rows = [["task, arm", *(f"B={b}" for b in sizes), f"B={sizes[0]} to {sizes[-1]}: fewer by"]]
   for name, task in results.items():
     for arm in dict.fromkeys(r["arm"] for r in task["runs"]):
       runs = {r["batch_size"]: r for r in task["runs"] if r["arm"] == arm}
@@ -137,7 +137,7 @@ def table(results: dict[str, Any]) -> ab_report.Rows:
         text = "not reached" if math.isinf(steps) else f"{steps:.0f}"
         cells.append(f"{text} ({runs[b]['rate']:g}{edge})")
       ends = median(runs[sizes[0]]) / median(runs[sizes[-1]])
-      rows.append([f"{name}, {arm}", *cells, f"{ends:.1f} times" if ends > 0 else "-"])
+      rows.append([f"{name}, {arm}", *cells, f"{ends:.1f} times" if 0 < ends < math.inf else "-"])
   return rows
 
 
@@ -155,7 +155,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
       runs = [r for r in task["runs"] if r["arm"] == arm and not math.isinf(median(r))]
       ax.plot([r["batch_size"] for r in runs], [median(r) for r in runs], "o-", label=arm)
     first = next(r for r in task["runs"] if r["arm"] == "SGDM")
-    sizes = np.array(_TRIAL.batch_sizes)
+    sizes = np.unique([r["batch_size"] for r in task["runs"]])
     ax.plot(sizes, median(first) * sizes[0] / sizes, ":", color="grey", label="perfect scaling")
     scale = float(np.median(task["noise_scale"]))
     ax.axvline(scale, color="grey", linewidth=0.8, label=f"noise scale, {scale:.0f}")
