@@ -27,9 +27,9 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.update_cost
 
 # Tests of the library alone, which need neither benchmarks nor examples.
-CORE := acceptance checkpoints diagnostics embeddings golden groups jax kmeans length noise \
-  per_example queue reuse rules scarcity twin wrappers
-CORE_TESTS := conftest.py reference.py $(CORE:%=test_%.py)
+CORE := acceptance bad_input chain checkpoints diagnostics embeddings errors flax golden groups \
+  invariances jax kmeans length noise per_example queue reuse rules scarcity twin wrappers
+CORE_TESTS := conftest.py chains.py forms.py reference.py $(CORE:%=test_%.py)
 CORE_TOOLS := chex hypothesis orbax-checkpoint pytest scikit-learn
 
 # The built wheel, installed and tested outside the tree.

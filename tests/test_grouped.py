@@ -4,13 +4,29 @@
 import functools
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from grouped_networks import (
+  BATCH,
+  DESIGNS,
+  GROUPS,
+  LABELS,
+  NETWORKS,
+  OUTSIDE,
+  cross_entropy,
+  dense,
+  every_design,
+  masked_passes,
+  normal,
+  of_flax,
+  problem,
+  scanned_layers,
+  spoil,
+  transformer,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import export
@@ -18,145 +34,6 @@ from jax import export
 import gq_optax as gq
 from benchmarks import models
 from gq_optax import _blocks, _losses
-
-BATCH, GROUPS = 24, 4
-DESIGNS = ("loop", "unrolled", "batched")
-every_design = pytest.mark.parametrize("design", DESIGNS)
-KEY = jax.random.key(0)
-# Half of the batch in one group, an empty one, and four examples of none.
-LABELS = np.random.default_rng(0).permutation([0] * 12 + [2] * 3 + [3] * 5 + [-1, 4, 99, -7])
-OUTSIDE = (LABELS < 0) | (LABELS >= GROUPS)
-
-
-def normal(number, *shape, dtype=jnp.float32):
-  return jax.random.normal(jax.random.fold_in(KEY, number), shape, dtype)
-
-
-def cross_entropy(logits, labels):
-  return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
-
-
-def of_flax(model, x, classes):
-  y = jnp.arange(BATCH) % classes
-  loss_fn = lambda params, batch: cross_entropy(model.apply(params, batch[0])[0], batch[1])
-  return loss_fn, model.init(KEY, x[:1]), (x, y)
-
-
-def dense(dtype=jnp.float32):
-  model = models.MLP((16, 8), 3)
-  loss_fn, params, batch = of_flax(model, normal(0, BATCH, 7), 3)
-  return (
-    loss_fn,
-    jax.tree.map(lambda p: p.astype(dtype), params),
-    (batch[0].astype(dtype), batch[1]),
-  )
-
-
-def convolutional():
-  return of_flax(models.CNN(3), normal(0, BATCH, 8, 8, 3), 3)
-
-
-def transformer():
-  model = models.Encoder(layers=1, width=8, heads=2, vocabulary=11, num_classes=3)
-  return of_flax(model, jax.random.randint(KEY, (BATCH, 5), 0, 11), 3)
-
-
-def nnx_network():
-  class Net(nnx.Module):
-    def __init__(self, rngs):
-      self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
-      self.norm = nnx.LayerNorm(4, rngs=rngs)
-      self.dense = nnx.Linear(4 * 16, 3, rngs=rngs)
-
-    def __call__(self, x):
-      x = nnx.max_pool(nnx.gelu(self.norm(self.conv(x))), (2, 2), (2, 2))
-      return self.dense(x.reshape(x.shape[0], -1))
-
-  graph, params = nnx.split(Net(nnx.Rngs(0)), nnx.Param)
-  loss_fn = lambda p, batch: cross_entropy(nnx.merge(graph, p)(batch["x"]), batch["y"])
-  return loss_fn, params, {"x": normal(0, BATCH, 8, 8, 2), "y": jnp.arange(BATCH) % 3}
-
-
-def scanned_layers():
-  """Layers in a loop over their stacked weights, computed again in the backward pass."""
-
-  def loss_fn(params, x):
-    layer = jax.checkpoint(lambda h, w: (jnp.tanh(h @ w), None))
-    return jnp.sum(jax.lax.scan(layer, x, params)[0], axis=1)
-
-  return loss_fn, normal(0, 3, 5, 5), normal(1, BATCH, 5)
-
-
-def recurrent():
-  class Net(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-      return nn.Dense(3)(nn.RNN(nn.OptimizedLSTMCell(4))(x)[:, -1]), None
-
-  return of_flax(Net(), normal(0, BATCH, 6, 2), 3)
-
-
-def dropout():
-  """A key for each example is data of the batch."""
-
-  def loss_fn(params, batch):
-    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 0.5, (4,)))(batch["key"])
-    return jnp.sum(jnp.where(keep, jnp.tanh(batch["x"] @ params), 0.0), axis=1)
-
-  batch = {"key": jax.random.split(KEY, BATCH), "x": normal(1, BATCH, 5)}
-  return loss_fn, normal(2, 5, 4), batch
-
-
-def own_derivatives():
-  """A weight used twice, and a rule of its own that is wrong on purpose: it is kept."""
-
-  @jax.custom_vjp
-  def product(x, w):
-    return x @ w
-
-  product.defvjp(lambda x, w: (x @ w, (x, w)), lambda r, g: (3.0 * g @ r[1].T, 2.0 * r[0].T @ g))
-  loss_fn = lambda w, x: jnp.sum(jnp.sin(product(x, w)) @ w.T, axis=1) + jnp.sum(w * w)
-  return loss_fn, normal(0, 5, 4), normal(1, BATCH, 5)
-
-
-NETWORKS = {
-  f.__name__: f
-  for f in (dense, convolutional, transformer, nnx_network, scanned_layers, recurrent, dropout)
-} | {"own_derivatives": own_derivatives, "bfloat16": functools.partial(dense, jnp.bfloat16)}
-
-
-def masked_passes(loss_fn, params, batch, labels, num_groups=GROUPS):
-  """The definition: for each group the mean loss of its examples and the gradient of that."""
-
-  @jax.jit
-  def one(params, batch, member):
-    def mean(params):
-      losses = loss_fn(params, batch).astype(jnp.float32)
-      return jnp.sum(jnp.where(member, losses, 0.0)) / jnp.maximum(jnp.sum(member), 1)
-
-    with jax.numpy_dtype_promotion("standard"):
-      return jax.value_and_grad(mean)(params)
-
-  each = [one(params, batch, jnp.asarray(labels) == k) for k in range(num_groups)]
-  losses, gradients = zip(*each, strict=True)
-  return jnp.stack(losses), jax.tree.map(lambda *g: jnp.stack(g), *gradients)
-
-
-def spoil(x):
-  """NaN in the examples that belong to no group."""
-  if not jnp.issubdtype(x.dtype, jnp.floating):
-    return x
-  return jnp.where(jnp.asarray(OUTSIDE).reshape(-1, *[1] * (x.ndim - 1)), jnp.nan, x).astype(
-    x.dtype
-  )
-
-
-@functools.cache
-def problem(network):
-  """A network and its group gradients, for all designs."""
-  loss_fn, params, batch = NETWORKS[network]()
-  return loss_fn, params, batch, *masked_passes(loss_fn, params, batch, LABELS)
-
 
 SLOW = {("transformer", "unrolled"), ("transformer", "loop"), ("recurrent", "loop")}
 SLOW |= {("convolutional", "loop")}  # as JAX's loops around convolutions are on CPU

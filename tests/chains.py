@@ -1,0 +1,69 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Gradients and training steps for tests of what grad_queue is chained with and wrapped in."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import gq_optax as gq
+
+PARAMS = {"w": jnp.full((3, 2), 0.5), "b": jnp.full(2, -0.25)}
+STATIC = ("queue_length", "num_clusters")
+REFUSED = r"grad_queue inside optax\.masked or optax\.partition.*optax\.chain\(grad_queue"
+
+
+def draw(seed, *lead):
+  rng = np.random.RandomState(seed)
+  return jax.tree.map(lambda p: rng.randn(*lead, *p.shape).astype(np.float32), PARAMS)
+
+
+def per_example(seed):
+  return draw(seed, 6)
+
+
+def groups(seed):
+  return gq.GroupGradients(draw(seed, 2), np.array([4, 2]))
+
+
+BATCHED = [per_example, groups]
+
+
+def embed(per_example):
+  return per_example["b"]
+
+
+TWO = {"num_clusters": 2, "embed": embed}
+
+
+def train(tx, gradients, params=PARAMS, *, jit=False, **extra):
+  """Parameters after every step, and the last state."""
+  # Compiled only where a `lax.cond` would be compiled at every step anyway: a few steps are faster
+  # without.
+  state, update = tx.init(params), jax.jit(tx.update) if jit else tx.update
+  trajectory = []
+  for gradient in gradients:
+    updates, state = update(gradient, state, params, **extra)
+    params = optax.apply_updates(params, updates)
+    trajectory.append(params)
+  return trajectory, state
+
+
+def weighted(gradients, *args, **kwargs):
+  """What `grad_queue` alone makes of the gradients."""
+  tx = gq.grad_queue(*args, **kwargs)
+  state = tx.init(PARAMS)
+  results = []
+  for gradient in gradients:
+    result, state = tx.update(gradient, state)
+    results.append(result)
+  return results
+
+
+def assert_close(actual, expected):
+  chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+def assert_differ(actual, expected):
+  assert not np.allclose(actual["w"], expected["w"], rtol=1e-3, atol=1e-6)
