@@ -41,6 +41,12 @@ def test_values_against_scipy():
   np.testing.assert_allclose(gq.surprisal(*at(20.0), max_weight=1e3), -far, rtol=1e-5)
 
 
+def test_surprisal_is_exact_to_ten_thousand_standard_deviations_and_holds_there():
+  exact = -scipy.stats.norm.logsf(1e4) - np.log(2)
+  weights = gq.surprisal(*at(np.array([1e4, 1e5, 1e18])), max_weight=1e9)
+  np.testing.assert_allclose(weights, [exact] * 3, rtol=1e-6)
+
+
 @every_function
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(g=finite, mean=finite, std=st.floats(0, largest, width=32))
