@@ -70,7 +70,7 @@ def columns():
   scales = 2.0 ** np.arange(-95, 121)
   noise = rng.standard_normal((LENGTH, len(scales)))
   one_apart = scales * (rng.random(len(scales)) < 0.5) * np.eye(LENGTH)[2][:, None]
-  extremes = LARGEST * np.array([[1, -1, 1, -1], [1, 1, 1, -1], [0, 0, 0, 1], [1, 1, 1, 1]]).T
+  extremes = LARGEST * np.array([[1, -1, 1, -1], [1, 1, 1, -1], [1, 1, 1, 1], *np.eye(LENGTH)]).T
   parts = [noise * scales, (noise + 8.0) * scales, one_apart, extremes]
   return np.concatenate(parts, axis=1).astype(np.float32)
 
