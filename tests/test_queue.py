@@ -115,3 +115,8 @@ def test_dtypes():
     mean, std = mean_and_std(slots, jnp.int32(1), None)
     assert mean.dtype == std.dtype == jnp.float64
     np.testing.assert_allclose(std, [5e-13], rtol=1e-3)
+
+
+def test_a_window_of_another_length_is_an_error():
+  with pytest.raises(ValueError, match="zip"):
+    _queue.mean_and_std(jnp.ones((LENGTH, 2)), jnp.int32(0), [jnp.bool_(True)] * (LENGTH - 1))
