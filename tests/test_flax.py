@@ -68,7 +68,7 @@ def test_nnx_optimizer_with_extra_args(form):
   tx = gq.gq_sgd(0.1, queue_length=(1, 3), num_clusters=2)
   optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
   graph, params = nnx.split(model, nnx.Param)
-  opt_state = tx.init(nnx.as_pure(params))
+  opt_state = tx.init(nnx.to_pure_dict(params))
   x = jax.random.normal(jax.random.key(0), (6, 3))
   extra = {"value": jnp.float32(1.0)}
   if form == "per_example":
@@ -84,11 +84,11 @@ def test_nnx_optimizer_with_extra_args(form):
   for i in range(5):
     params = nnx.state(model, nnx.Param)
     grads = gradient(params, jnp.roll(x, i, axis=1) * (1.0 + i))
-    pure = nnx.as_pure(params)
-    updates, opt_state = tx.update(nnx.as_pure(grads), opt_state, pure, **extra)
+    pure = nnx.to_pure_dict(params)
+    updates, opt_state = tx.update(nnx.to_pure_dict(grads), opt_state, pure, **extra)
     expected = optax.apply_updates(pure, updates)
     optimizer.update(model, grads, **extra)
-    assert_close(nnx.as_pure(nnx.state(model, nnx.Param)), expected)
+    assert_close(nnx.to_pure_dict(nnx.state(model, nnx.Param)), expected)
   assert optimizer.step[...] == 5
 
 
