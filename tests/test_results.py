@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import pages, rare_report, results_page
+from benchmarks import figure6, pages, rare_report, results_page
 
 README = (pages.ROOT / "README.md").read_text()
 
@@ -91,3 +91,83 @@ def test_the_readme_tells_what_an_update_costs(way):
     told = [float(x) for x in re.findall(r"\d*\.\d+", cell)]
     for value, key in zip(told, ("ratio", "ratio_low", "ratio_high"), strict=True):
       assert value == pytest.approx(found[key], rel=0.05), cell  # two digits
+
+
+ALTERNATIVES = {
+  "class weights": "class weights",
+  "logit adjustment": "logit adjustment",
+  "focal loss": "focal loss",
+  "JTT": "JTT",
+  "Adam": "Adam",
+  "the weights of our groups, dealt at random": "random groups",
+  "group scarcity, output gradients": "group scarcity, outputs",
+  "group scarcity, features, pooled": "group scarcity, features, pooled",
+  "true kinds weigh the same (oracle)": "true kinds (oracle)",
+}
+
+
+def table(page, head):
+  """The rows of a table of a page without its head: cells by their first."""
+  text = (pages.DOCS / page).read_text().replace("**", "")
+  lines = text[text.index(head) :].split("\n\n")[0].splitlines()[2:]
+  rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+  return {row[0]: row[1:] for row in rows}
+
+
+def test_the_page_on_alternatives_tells_what_the_trials_found():
+  results = rare_report.read(rare_report.RESULTS)
+  rows = table("alternatives.md", "| | needs | rare classes (LT100)")
+  assert set(rows) == set(ALTERNATIVES)
+  for label, (_, *cells) in rows.items():
+    for task, told in zip(("LT100", "hidden5", "hidden6"), cells, strict=True):
+      result = results.get((task, 1024, ALTERNATIVES[label]))
+      if result is None:
+        assert told in ("-", "not run"), (label, task)
+      else:
+        found = rare_report.cell(result, results[task, 1024, "SGDM"], "mean")
+        assert found.endswith(f"({told})"), (label, task)
+
+
+def test_the_page_on_choosing_tells_what_the_trials_found():
+  results = rare_report.read(rare_report.RESULTS)
+  arm = "group scarcity, features, pooled"
+  rows = table("choosing.md", "| `num_groups`, `queue_length`, `exponent`, `pooling` |")
+  names = {
+    "20, 5, 1, .5": arm,
+    "10, 5, 1, 0": "group scarcity, features",
+    "40, 5, 1, .5": f"{arm}; num_groups=40",
+    "20, 20, 1, .5": f"{arm}; queue_length=20",
+    "20, 5, 1.25, .5": f"{arm}; exponent=1.25",
+    "20, 5, 1, .7": f"{arm}; pooling=0.7",
+  }
+  assert set(rows) == set(names)
+  for label, (mean, worst) in rows.items():
+    result = results["hidden5", 1024, names[label]]
+    assert mean == rare_report.cell(result, None, "mean")
+    assert worst == rare_report.cell(result, None, "worst").split(" ")[0]
+
+
+def differences(text):
+  """What a text says of differences: numbers with a sign and one decimal."""
+  found = re.findall(r"(?<![\w.])[+-](\d*\.\d)(?!\d)", text)
+  return {f"{float(number):.1f}" for number in found}
+
+
+def prose(text):
+  """A page without code and without the tables that are written out of raw files."""
+  text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+  text = re.sub(r"<!-- (.*?) -->\n.*?<!-- end of \1 -->", "", text, flags=re.DOTALL)
+  return re.sub(r"`[^`]*`", "", text)
+
+
+@pytest.mark.parametrize("page", ["results.md", "group-scarcity.md"])
+def test_every_difference_that_a_page_tells_is_in_its_tables(page):
+  text = (pages.DOCS / page).read_text()
+  tables = "\n".join(re.findall(r"^\|.*$", text, re.MULTILINE))
+  known = differences(tables)
+  for sgd, *others in [v for sizes in figure6.PAPER.values() for v in sizes.values()]:
+    known |= {f"{abs(100 * (x - sgd)):.1f}" for x in others if x is not None}
+  told = differences(prose(text))
+  assert len(told) > 10
+  assert told <= known, told - known
+  assert not differences(prose("It brings +98.7 points.")) <= known
