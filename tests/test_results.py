@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import figure6, pages, rare_report, results_page
+from benchmarks import ab_report, figure6, pages, rare_report, results_page
 
 README = (pages.ROOT / "README.md").read_text()
 
@@ -91,6 +91,20 @@ def test_the_readme_tells_what_an_update_costs(way):
     told = [float(x) for x in re.findall(r"\d*\.\d+", cell)]
     for value, key in zip(told, ("ratio", "ratio_low", "ratio_high"), strict=True):
       assert value == pytest.approx(found[key], rel=0.05), cell  # two digits
+
+
+def test_the_readme_tells_what_a_fixed_rate_does():
+  text, trials = " ".join(README.split()), figure6.read(results_page.FIGURE6)
+
+  def gain(name, way, batch_size):
+    own, base = (ab_report.find(trials[name, way], a, batch_size) for a in ("GQ, K=B/64", "SGDM"))
+    difference = ab_report.values(own, "accuracy") - ab_report.values(base, "accuracy")
+    return f"{difference.mean():+.1f}"
+
+  fixed, tuned = (gain("Reuters-46", way, 512) for way in ("fixed", "tuned"))
+  assert f"{fixed} points of accuracy at one fixed rate, {tuned} with both rates tuned" in text
+  fixed, tuned = (gain("CIFAR-10", way, 384) for way in ("fixed", "tuned"))
+  assert f"CIFAR-10, B = 384: {fixed} and {tuned}" in text
 
 
 ALTERNATIVES = {
