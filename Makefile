@@ -10,10 +10,10 @@ demo: $(VENV)/.bench
 
 # Most of a test is compilation: the fast suite leaves out LLVM's expensive passes, the slow one does not.
 test: $(VENV)/.test lint
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 slow: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -56,7 +56,7 @@ endef
 # Lines and branches of the library that the fast suite runs.
 coverage: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet pytest-cov
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n 2 -m "not slow" \
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" \
 	  --cov=gq_optax --cov-branch --cov-report=term-missing
 
 $(VENV)/bin/python:

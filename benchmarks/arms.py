@@ -25,6 +25,7 @@ class Groups:
   pooling: float = 0.0
   temper: str = "none"  # or "coherence", "recurrence": an exponent for each group
   entropy_factor: float = 0.0  # above 0: one exponent for all, from how unequal the groups are
+  ramp: float = 0.0  # the part of the training over which the exponent rises from 0 to 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +122,7 @@ class Context(NamedTuple):
     prior: float `[C]`, class frequencies of the training set.
     num_kinds: of the task.
     key: of this step.
+    progress: float32 `[]`, the part of the training that is over.
   """
 
   labels: jax.Array
@@ -129,6 +131,7 @@ class Context(NamedTuple):
   prior: jax.Array
   num_kinds: int
   key: jax.Array
+  progress: jax.Array
 
 
 cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
@@ -270,6 +273,8 @@ def weigh_groups(
   if groups.entropy_factor > 0.0:
     found = tempering.entropy_exponent(tempering.frequencies(first), groups.entropy_factor)
     weights = tempering.temper(weights, found)
+  if groups.ramp > 0.0:  # as deferred re-weighting does (Cao et al. 2019), without the jump
+    weights = tempering.temper(weights, jnp.minimum(1.0, context.progress / groups.ramp))
   return weights, Watch(first, second, memory)
 
 

@@ -124,6 +124,7 @@ def step(
     prior=counts / len(task.labels),
     num_kinds=sizes.num_kinds,
     key=jax.random.fold_in(key, number),
+    progress=number / num_steps(sizes, task),
   )
 
   def loss(params):
@@ -166,6 +167,22 @@ def clustered(
   return gq.grouped_value_and_grad(alone, number)(params, batch, labels)[1]
 
 
+def trains_twice(arm: arms.Arm) -> bool:
+  """Whether a first training of plain SGDM comes before that of the arm."""
+  return arm.weights == "errors" or arm.teacher
+
+
+def first_sizes(sizes: Sizes) -> Sizes:
+  """Those of a first training."""
+  return sizes._replace(epochs=max(1, sizes.epochs // 2), evaluations=0)
+
+
+def look_back(arm: arms.Arm, params: Any, predicted: jax.Array, task: Task) -> Earlier:
+  """What the arm takes from the first training's parameters and predictions `[n]`."""
+  importance = jnp.where(predicted != task.labels, UPWEIGHT, 1.0)
+  return Earlier(importance, params if arm.teacher else None)
+
+
 def train(
   arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array
 ) -> tuple[Any, jax.Array]:
@@ -175,12 +192,9 @@ def train(
     The last parameters, and the mean accuracy over kinds on validation at `evaluated` steps.
   """
   earlier = Earlier(jnp.ones(len(task.x)), None)
-  if arm.weights == "errors" or arm.teacher:
-    half = sizes._replace(epochs=max(1, sizes.epochs // 2), evaluations=0)
-    params, _ = train(arms.Arm(), half, task, seed, rate)
-    wrong = predict(task.x, params, sizes) != task.labels
-    importance = jnp.where(wrong, UPWEIGHT, 1.0)
-    earlier = Earlier(importance, params if arm.teacher else None)
+  if trains_twice(arm):
+    params, _ = train(arms.Arm(), first_sizes(sizes), task, seed, rate)
+    earlier = look_back(arm, params, predict(task.x, params, sizes), task)
   run = start(arm, sizes, task, seed, rate)
   marks = evaluated(sizes, len(run.batches))
   due = jnp.zeros(len(run.batches), bool).at[jnp.array(marks, int)].set(True)
@@ -249,21 +263,32 @@ def side_by_side(arm, sizes, task, seed, rate) -> Outcome:
 
 def step_by_step(arm, sizes, task, seed, rate) -> Outcome:
   """The same, run by run and step by step: for convolutions, which are slow in loops on CPU."""
-  first = jax.jit(start, static_argnums=(0, 1))
-  one = jax.jit(step, static_argnums=(0, 1), donate_argnums=6)
-  judged = jax.jit(judge, static_argnums=2)
   results = []
   for s, r in zip(seed, rate, strict=True):
-    if arm.weights == "errors" or arm.teacher:
-      raise ValueError("arms that train twice are not run step by step.")
-    run = first(arm, sizes, task, s, r)
-    carry, earlier = run.carry, Earlier(jnp.ones(len(task.x)), None)
-    marks, curve = set(evaluated(sizes, len(run.batches))), []
-    for number, batch in enumerate(run.batches):
-      carry = one(arm, sizes, task, earlier, r, run.key, carry, batch, jnp.int32(number))
-      if number in marks:
-        confusion = judged(carry[0], task.validation, sizes)
-        curve.append(float(mean_over_kinds(confusion, task)))
-    look = lambda split, carry=carry: np.asarray(judged(carry[0], split, sizes))
+    earlier = Earlier(jnp.ones(len(task.x)), None)
+    if trains_twice(arm):
+      params, _ = _steps(arms.Arm(), first_sizes(sizes), task, s, r, earlier)
+      parts = np.split(task.x, range(sizes.batch_size, len(task.x), sizes.batch_size))
+      predicted = jnp.concatenate([_predict(part, params, sizes) for part in parts])
+      earlier = look_back(arm, params, predicted, task)
+    params, curve = _steps(arm, sizes, task, s, r, earlier)
+    look = lambda split, params=params: np.asarray(_judge(params, split, sizes))
     results.append(Outcome(look(task.validation), look(task.test), np.array(curve)))
   return Outcome(*(np.stack(part) for part in zip(*results, strict=True)))
+
+
+def _steps(arm, sizes, task, seed, rate, earlier) -> tuple[Any, list[float]]:
+  """One training as a Python loop: the last parameters, and the curve on validation."""
+  run = _start(arm, sizes, task, seed, rate)
+  carry, marks, curve = run.carry, set(evaluated(sizes, len(run.batches))), []
+  for number, batch in enumerate(run.batches):
+    carry = _step(arm, sizes, task, earlier, rate, run.key, carry, batch, jnp.int32(number))
+    if number in marks:
+      curve.append(float(mean_over_kinds(_judge(carry[0], task.validation, sizes), task)))
+  return carry[0], curve
+
+
+_start = jax.jit(start, static_argnums=(0, 1))
+_step = jax.jit(step, static_argnums=(0, 1), donate_argnums=6)
+_judge = jax.jit(judge, static_argnums=2)
+_predict = jax.jit(predict, static_argnums=2)

@@ -57,6 +57,7 @@ def test_example(name, caplog, capsys):
   assert 0.5 < figures["accuracy"] <= 1.0
 
 
+@pytest.mark.slow
 def test_rare_groups_with_linen(caplog, tmp_path):
   picture = tmp_path / "groups.png"
   with jax.log_compiles():

@@ -29,6 +29,7 @@ def small(monkeypatch):
   monkeypatch.setattr(figure6, "TRIALS", {"MNIST": (trial, 0.05)})
 
 
+@pytest.mark.slow
 def test_it_is_run_once_and_told_as_run(tmp_path, monkeypatch, small):
   figure6.main(("MNIST",), out=tmp_path)
   found = figure6.read(tmp_path)

@@ -37,6 +37,7 @@ from gq_optax import _blocks, _losses
 
 SLOW = {("transformer", "unrolled"), ("transformer", "loop"), ("recurrent", "loop")}
 SLOW |= {("convolutional", "loop")}  # as JAX's loops around convolutions are on CPU
+SLOW |= {("transformer", "batched"), ("recurrent", "unrolled"), ("convolutional", "unrolled")}
 CASES = [
   pytest.param(n, d, marks=pytest.mark.slow if (n, d) in SLOW else ())
   for n in NETWORKS

@@ -3,6 +3,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_figures_of_the_page_of_choices_are_those_of_the_raw_files():
       if (task, size) == ("hidden5", 1024) and r["options"]["weights"] == "groups"
       if not r["options"]["queue"] and r["options"]["groups"]["embedding"] == "features"
       if [r["options"]["groups"][k] for k in OPTIONS] == [float(x) for x in options]
-      if not {"temper", "entropy"} & set(re.findall(r"[a-z]+", r["arm"].partition(";")[2]))
+      if not {"temper", "entropy", "ramp"} & set(re.findall(r"[a-z]+", r["arm"].partition(";")[2]))
       if not r["options"].get("second") and not r["options"].get("teacher")
     ]
     assert rare_report.cell(result, None, "mean") == mean
@@ -80,14 +81,61 @@ def test_arms_by_name_and_options():
     arms.find("group scarcity, outputs; rho=3")
 
 
-@pytest.mark.standard_promotion  # the networks of flax
-def test_a_small_run_learns_and_oracle_weights_are_balanced():
+def small_task(spread: float) -> training.Task:
+  """Three blobs in two labels, one of them rare."""
   rng = np.random.default_rng(0)
   kinds = np.repeat([0, 1, 2], [40, 20, 4])
-  x = jnp.asarray(np.eye(3)[kinds] * 3 + rng.normal(0, 0.3, (64, 3)), jnp.float32)
+  x = jnp.asarray(np.eye(3)[kinds] * 3 + rng.normal(0, spread, (64, 3)), jnp.float32)
   kinds = jnp.asarray(kinds, jnp.int32)
   split = (x, kinds % 2, kinds)
-  task = training.Task(x, kinds % 2, kinds, split, split)
+  return training.Task(x, kinds % 2, kinds, split, split)
+
+
+@pytest.mark.standard_promotion  # the networks of flax
+@pytest.mark.parametrize(
+  "name",
+  [
+    "JTT",
+    pytest.param("group scarcity, features, pooled, of a teacher", marks=pytest.mark.slow),
+    pytest.param("group scarcity, outputs; ramp=1", marks=pytest.mark.slow),
+  ],
+)
+def test_step_by_step_trains_as_side_by_side(name):
+  task, arm = small_task(2.0), arms.find(name)
+  sizes = training.Sizes(16, epochs=4, num_classes=2, num_kinds=3, evaluations=2)
+  pairs = jnp.arange(2), jnp.array([0.1, 0.05], jnp.float32)
+  together = training.side_by_side(arm, sizes, task, *pairs)
+  alone = training.step_by_step(arm, sizes, task, *pairs)
+  # Rounding may turn an example that lies on the border.
+  np.testing.assert_allclose(alone.validation, together.validation, atol=1.0)
+  np.testing.assert_allclose(alone.curve, together.curve, atol=0.1)
+
+
+def test_a_ramp_starts_from_equal_weights():
+  rng = np.random.default_rng(1)
+  logits = jnp.asarray(rng.normal(size=(32, 4)), jnp.float32)
+  labels = jnp.asarray(np.minimum(rng.exponential(0.7, 32), 3).astype(np.int32))
+
+  def weights(name: str, progress: float) -> np.ndarray:
+    arm, key = arms.find(name), jax.random.key(0)
+    context = arms.Context(
+      labels, labels, jnp.ones(32), jnp.full(4, 0.25), 4, key, jnp.float32(progress)
+    )
+    watch = arms.init_watch(arm, 8, 4, key)
+    return np.asarray(arms.weigh(arm, logits, jnp.ones((32, 8)), context, watch, key)[0])
+
+  plain, ramp = "group scarcity, outputs", "group scarcity, outputs; ramp=0.5"
+  np.testing.assert_array_equal(weights(ramp, 0.0), 1.0)
+  half = np.sqrt(weights(plain, 0.25))
+  assert half.std() > 0.1
+  np.testing.assert_allclose(weights(ramp, 0.25), half / half.mean(), rtol=1e-5)
+  np.testing.assert_allclose(weights(ramp, 0.75), weights(plain, 0.75), rtol=1e-5)
+
+
+@pytest.mark.standard_promotion  # the networks of flax
+def test_a_small_run_learns_and_oracle_weights_are_balanced():
+  task = small_task(0.3)
+  kinds = task.kinds
   sizes = training.Sizes(batch_size=16, epochs=10, num_classes=2, num_kinds=3)
   seeds, rates = jnp.arange(2), jnp.array([0.1, 0.1], jnp.float32)
   validation, test, curve = training.side_by_side(

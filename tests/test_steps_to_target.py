@@ -46,6 +46,7 @@ def small(monkeypatch):
   monkeypatch.setattr(steps_to_target.optimizers, "RATES", rates)
 
 
+@pytest.mark.slow
 def test_the_fewest_steps_at_the_best_rate(tmp_path, monkeypatch, small):
   out = tmp_path / "steps.json"
   steps_to_target.main(("digits",), out=out)
