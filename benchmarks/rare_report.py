@@ -63,8 +63,10 @@ QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
       "1": _OUTPUTS,
       "by entropy, factor 4": f"{_OUTPUTS}; entropy_factor=4",
       "by entropy, factor 8": f"{_OUTPUTS}; entropy_factor=8",
+      "rising over half of the training": f"{_OUTPUTS}; ramp=0.5",
+      "rising over the training": f"{_OUTPUTS}; ramp=1",
     },
-    ("LT100", "balanced"),
+    ("LT100", "balanced", "CIFAR-10 LT100"),
   ),
   "(c) exponent, features, pooled": (
     {
@@ -72,6 +74,7 @@ QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
       "1": _POOLED,
       "by entropy, factor 4": f"{_POOLED}; entropy_factor=4",
       "by entropy, factor 8": f"{_POOLED}; entropy_factor=8",
+      "rising over the training": f"{_POOLED}; ramp=1",
     },
     ("hidden5", "balanced"),
   ),
@@ -131,10 +134,15 @@ def task_table(results: Results, task: str) -> str:
   return pages.markdown(lines)
 
 
+def hidden_tasks(results: Results) -> tuple[list[str], list[int]]:
+  """The tasks with kinds hidden in classes, without noise, and the batch sizes they were run at."""
+  names = sorted({t for t, _, _ in results if re.fullmatch(r"(mnist )?hidden\d", t)})
+  return names, sorted({b for t, b, _ in results if t in names})
+
+
 def closed_table(results: Results) -> str:
   """How much of the way from the baseline to the oracle each arm goes, over all hidden tasks."""
-  hidden = sorted({t for t, _, _ in results if re.fullmatch(r"(mnist )?hidden\d", t)})
-  sizes = sorted({b for t, b, _ in results if t in hidden})
+  hidden, sizes = hidden_tasks(results)
   lines = [["part of the way from SGDM to the oracle", *(f"B={b}" for b in sizes)]]
   for name in arms.ARMS:
     cells = []
@@ -150,6 +158,26 @@ def closed_table(results: Results) -> str:
       cells.append(f"{(own - base) / (oracle - base):+.2f} ({len(ready)} tasks)")
     if set(cells) != {"-"} and name not in (BASELINE, ORACLE):
       lines.append([name, *cells])
+  return pages.markdown(lines)
+
+
+def rivals_table(results: Results) -> str:
+  """Pooled features against the best arm that is neither ours nor the oracle, on hidden tasks."""
+  hidden, sizes = hidden_tasks(results)
+  lines = [["pooled features against the best other arm", *(f"B={b}" for b in sizes)]]
+  for task in hidden:
+    cells = []
+    for b in sizes:
+      own = results[task, b, _POOLED]
+      others = {
+        a: np.mean(values(results[task, b, a], "mean"))
+        for a in arms.ARMS
+        if (task, b, a) in results and a != ORACLE and not a.startswith("group scarcity")
+      }
+      best = max(others, key=lambda a: others[a])
+      gap = paired(values(own, "mean"), values(results[task, b, best], "mean"))
+      cells.append(f"{best}: {gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}]")
+    lines.append([task, *cells])
   return pages.markdown(lines)
 
 
@@ -179,7 +207,12 @@ def tables(results: Results) -> str:
   """All tables, in the order of the page."""
   names = list(dict.fromkeys(t for t, _, _ in results))
   order = sorted(names, key=lambda t: (not t.startswith("hidden"), t != "LT100", t))
-  parts = [closed_table(results), *(task_table(results, t) for t in order), rates_note(results)]
+  parts = [
+    closed_table(results),
+    rivals_table(results),
+    *(task_table(results, t) for t in order),
+    rates_note(results),
+  ]
   return "\n\n".join(parts)
 
 

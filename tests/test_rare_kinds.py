@@ -60,6 +60,19 @@ def test_figures_of_the_page_of_choices_are_those_of_the_raw_files():
     assert f"{np.mean(rare_report.values(result, 'worst')):.1f}" == worst
 
 
+def test_the_best_rival_by_hand():
+  def result(*means):
+    return {"test": [{"mean": mean} for mean in means]}
+
+  names = ("SGDM", "JTT", "group scarcity, features", rare_report.ORACLE)
+  runs = {("hidden5", 64, name): result(k / 8, k / 8 + 0.125) for k, name in enumerate(names)}
+  runs["hidden5", 64, "group scarcity, features, pooled"] = result(0.5, 0.75)
+  runs["hidden5, 20 % noise", 64, "SGDM"] = result(0.0)
+  _, _, row = rare_report.rivals_table(runs).splitlines()
+  # Ahead of JTT by 37.5 and 50 points: 43.75, and 12.71 standard errors of 6.25 either side.
+  assert row == "| hidden5 | JTT: +43.8 [-35.7, +123.2] |"
+
+
 def test_figures_by_hand():
   # Two kinds hidden in class 0, one in class 1; rows are kinds, columns predictions.
   confusion = np.array([[8, 2], [1, 3], [5, 5]])
