@@ -18,7 +18,7 @@ from benchmarks import optimizers, tempering
 class Groups:
   """The options of `gq.group_scarcity`, and what is grouped."""
 
-  embedding: str = "features"  # or "output gradients", or "both"
+  embedding: str = "features"  # or "output gradients", "both", "last layer"; see `embed`
   num_groups: int = 10
   queue_length: int = 5
   exponent: float = 1.0
@@ -49,6 +49,7 @@ FEATURES = Groups("features")
 OUTPUTS = Groups("output gradients")
 BOTH = Groups("both", num_groups=20, pooling=0.5)
 POOLED = Groups("features", num_groups=20, pooling=0.5)
+LAST_LAYER = Groups("last layer", num_groups=20, pooling=0.5)
 
 ARMS = {
   "SGDM": Arm(),
@@ -64,6 +65,10 @@ ARMS = {
   "group scarcity, outputs": Arm(weights="groups", groups=OUTPUTS),
   "group scarcity, outputs, Delta_rho": Arm(weights="groups", groups=OUTPUTS, queue=True),
   "group scarcity, both": Arm(weights="groups", groups=BOTH),
+  "group scarcity, last layer, pooled": Arm(weights="groups", groups=LAST_LAYER),
+  "group scarcity, features and last layer, pooled": Arm(
+    weights="groups", groups=dataclasses.replace(LAST_LAYER, embedding="features and last layer")
+  ),
   "group scarcity, two levels": Arm(weights="groups", groups=POOLED, second=OUTPUTS),
   "group scarcity, features, pooled, of a teacher": Arm(
     weights="groups", groups=POOLED, teacher=True
@@ -163,14 +168,27 @@ def embed(
   residual = gq.output_gradients(cross_entropy, logits, context.labels)
   if groups.embedding == "output gradients":
     return residual, "cosine"
+  if groups.embedding in ("last layer", "features and last layer"):
+    # The last layer's gradient of each example is its output gradient times its features.
+    unit = residual / jnp.maximum(jnp.linalg.norm(residual, axis=1, keepdims=True), 1e-12)
+    outer = (unit[:, :, None] * features[:, None, :]).reshape(len(unit), -1)
+    if groups.embedding == "last layer":
+      return outer, "cosine"
+    return jnp.concatenate([features, 0.5 * outer], axis=1), "cosine"
   length = jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
   return jnp.concatenate([features / length, residual], axis=1), "euclidean"
 
 
 def embedding_dim(groups: Groups, num_features: int, num_classes: int) -> int:
   """The length of what `embed` returns."""
-  sizes = {"features": num_features, "output gradients": num_classes}
-  return sizes.get(groups.embedding, num_features + num_classes)
+  sizes = {
+    "features": num_features,
+    "output gradients": num_classes,
+    "both": num_features + num_classes,
+    "last layer": num_features * num_classes,
+    "features and last layer": num_features * (num_classes + 1),
+  }
+  return sizes[groups.embedding]
 
 
 def scarcity(groups: Groups, metric: str, key: jax.Array | int) -> gq.GroupScarcity:

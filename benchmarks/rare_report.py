@@ -33,6 +33,8 @@ QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
       "output gradients": _OUTPUTS,
       "features, pooled": _POOLED,
       "both beside each other": "group scarcity, both",
+      "gradients of the last layer, pooled": "group scarcity, last layer, pooled",
+      "the same beside features": "group scarcity, features and last layer, pooled",
       "two levels": "group scarcity, two levels",
       "features of a first training, pooled": f"{_POOLED}, of a teacher",
     },
