@@ -18,7 +18,8 @@ from benchmarks import optimizers, tempering
 class Groups:
   """The options of `gq.group_scarcity`, and what is grouped."""
 
-  embedding: str = "features"  # or "output gradients", "both", "last layer"; see `embed`
+  # Or "output gradients", "both", "last layer", "features and last layer".
+  embedding: str = "features"
   num_groups: int = 10
   queue_length: int = 5
   exponent: float = 1.0

@@ -268,7 +268,7 @@ def step_by_step(arm, sizes, task, seed, rate) -> Outcome:
     earlier = Earlier(jnp.ones(len(task.x)), None)
     if trains_twice(arm):
       params, _ = _steps(arms.Arm(), first_sizes(sizes), task, s, r, earlier)
-      parts = np.split(task.x, range(sizes.batch_size, len(task.x), sizes.batch_size))
+      parts = jnp.split(task.x, [*range(sizes.batch_size, len(task.x), sizes.batch_size)])
       predicted = jnp.concatenate([_predict(part, params, sizes) for part in parts])
       earlier = look_back(arm, params, predicted, task)
     params, curve = _steps(arm, sizes, task, s, r, earlier)
