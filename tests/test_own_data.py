@@ -1,0 +1,95 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The user's own arrays: what is taken, and what is said when something is wrong."""
+
+import numpy as np
+import pytest
+
+from benchmarks import data
+
+
+def own(**changes):
+  x = np.arange(24, dtype=np.float64).reshape(8, 3)
+  arrays = {"x_train": x, "y_train": np.arange(8) % 2, "x_test": x[:4], "y_test": np.arange(4) % 2}
+  return {key: value for key, value in (arrays | changes).items() if value is not None}
+
+
+def test_own_arrays(tmp_path):
+  np.savez(tmp_path / "own.npz", **own())
+  found = data.load_npz(tmp_path / "own.npz")
+  assert found.x_train.dtype == found.x_test.dtype == np.float32
+  assert found.y_train.dtype == found.y_test.dtype == np.int64
+  for name, value in own().items():
+    np.testing.assert_array_equal(getattr(found, name), value)
+  images = np.arange(48, dtype=np.uint8).reshape(8, 3, 2)
+  np.savez(tmp_path / "images.npz", **own(x_train=images, x_test=images))
+  with pytest.raises(ValueError, match=r"y_test must have shape \(8,\)"):
+    data.load_npz(tmp_path / "images.npz")
+
+
+def test_own_arrays_are_split_if_there_is_no_test(tmp_path):
+  x, y = np.arange(40, dtype=np.uint8).reshape(20, 2), np.arange(20) % 2
+  np.savez(tmp_path / "own.npz", x_train=x, y_train=y)
+  found = data.load_npz(str(tmp_path / "own.npz"))
+  assert found.x_train.dtype == np.uint8
+  assert (np.bincount(found.y_train).tolist(), np.bincount(found.y_test).tolist()) == (
+    [8] * 2,
+    [2] * 2,
+  )
+  assert sorted(np.concatenate([found.x_train, found.x_test]).tolist()) == x.tolist()
+  again, other = (data.load_npz(tmp_path / "own.npz", 0.2, seed) for seed in (0, 1))
+  np.testing.assert_array_equal(found.x_test, again.x_test)
+  assert not np.array_equal(found.x_test, other.x_test)
+  with pytest.raises(ValueError, match="test_fraction must leave a test example"):
+    data.load_npz(tmp_path / "own.npz", 0.01)
+  with pytest.raises(ValueError, match="fraction must lie between 0 and 1"):
+    data.load_npz(tmp_path / "own.npz", 1.0)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"x_train": None}, r"must hold x_train, but y_train, x_test, y_test was found"),
+    ({"y_test": None}, "x_test and y_test or neither, but only x_test was found"),
+    ({"x_train": np.ones(8)}, r"x_train must have shape \[n, \.\.\.\].*\(8,\) was found"),
+    ({"x_train": np.ones((0, 3)), "y_train": np.ones(0, int)}, r"x_train .*\(0, 3\) was found"),
+    ({"x_train": np.full((8, 3), "a")}, "x_train must be real numbers, but <U1"),
+    ({"x_train": np.ones((8, 3), complex)}, "x_train must be real numbers, but complex128"),
+    ({"x_train": np.full((8, 3), None)}, "x_train must be numbers, but Python objects"),
+    ({"x_train": np.full((8, 3), np.nan)}, "x_train must be finite .* 24 values"),
+    ({"x_train": np.full((8, 3), 1e300)}, "x_train must be finite in float32"),
+    ({"x_test": np.full((4, 3), np.inf)}, "x_test must be finite"),
+    ({"y_train": np.zeros((8, 1), int)}, r"y_train must have shape \(8,\) .*\(8, 1\) was found"),
+    ({"y_train": np.zeros(7, int)}, r"y_train must have shape \(8,\) .*\(7,\) was found"),
+    ({"y_train": np.arange(8) % 2.0}, "y_train must be integers, but float64"),
+    ({"y_train": np.arange(8) - 1}, "y_train must be at least 0, but -1"),
+    ({"y_train": np.zeros(8, int)}, "y_train must hold more than one class, but only 0"),
+    ({"y_train": np.arange(8) % 2 + 1}, "every class from 0 to its largest, 2, but 2 classes"),
+    ({"x_test": np.ones((4, 2))}, r"x_test must be like x_train, float32 .*\(4, 2\) was found"),
+    ({"x_test": np.ones((4, 3), np.uint8)}, "x_test must be like x_train, .* uint8"),
+    ({"y_test": np.full(4, 2)}, "y_test must hold classes of y_train only, but 2"),
+  ],
+)
+def test_bad_arrays_are_told_in_one_line(tmp_path, changes, message):
+  np.savez(tmp_path / "own.npz", **own(**changes))
+  with pytest.raises(ValueError, match=message) as caught:
+    data.load_npz(tmp_path / "own.npz")
+  assert "\n" not in str(caught.value)
+
+
+def test_bad_files_are_told_in_one_line(tmp_path):
+  with pytest.raises(FileNotFoundError, match="path must be an .npz file, but nothing was found"):
+    data.load_npz(tmp_path / "none.npz")
+  np.save(tmp_path / "one.npy", np.ones(3))
+  with pytest.raises(ValueError, match="but a single array was found"):
+    data.load_npz(tmp_path / "one.npy")
+  for content in (b"", b"not an archive", b"PK\x03\x04 cut off"):
+    (tmp_path / "bad.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="NumPy cannot read it"):
+      data.load_npz(tmp_path / "bad.npz")
+  np.savez(tmp_path / "cut.npz", **own())
+  content = bytearray((tmp_path / "cut.npz").read_bytes())
+  place = content.index(np.float64(23).tobytes())
+  content[place : place + 4] = b"oops"
+  (tmp_path / "cut.npz").write_bytes(content)
+  with pytest.raises(ValueError, match=r"x_train in .*cut\.npz must be readable"):
+    data.load_npz(tmp_path / "cut.npz")
