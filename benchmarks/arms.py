@@ -26,7 +26,8 @@ class Groups:
   pooling: float = 0.0
   temper: str = "none"  # or "coherence", "recurrence": an exponent for each group
   entropy_factor: float = 0.0  # above 0: one exponent for all, from how unequal the groups are
-  ramp: float = 0.0  # the part of the training over which the exponent rises from 0 to 1
+  # The part of the training over which the exponent rises from 0 to 1; of class weights too.
+  ramp: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,19 +248,21 @@ def weigh(
     watch: of `init_watch`.
     key: of the run; that of the step is in `context`.
   """
+  weights = jnp.ones(len(logits))
   if arm.weights == "class":
-    return balanced(context.labels, len(context.prior)), watch
-  if arm.weights == "kind":
-    return balanced(context.kinds, context.num_kinds), watch
-  if arm.weights == "errors":
-    return context.importance / jnp.mean(context.importance), watch
-  if watch is None:
-    return jnp.ones(len(logits)), watch
-  weights, watch = weigh_groups(arm, logits, features, context, watch, key)
-  if arm.weights == "shuffled groups":  # groups of the same sizes, of random members
-    weights = jax.random.permutation(context.key, weights)
-  if arm.weights == "shares of groups":
-    weights = jnp.ones(len(logits))
+    weights = balanced(context.labels, len(context.prior))
+  elif arm.weights == "kind":
+    weights = balanced(context.kinds, context.num_kinds)
+  elif arm.weights == "errors":
+    weights = context.importance / jnp.mean(context.importance)
+  elif watch is not None:
+    by_groups, watch = weigh_groups(arm, logits, features, context, watch, key)
+    if arm.weights == "shuffled groups":  # groups of the same sizes, of random members
+      weights = jax.random.permutation(context.key, by_groups)
+    elif arm.weights == "groups":  # those of "shares of groups" set rho alone
+      weights = by_groups
+  if arm.groups.ramp > 0.0:  # as deferred re-weighting does (Cao et al. 2019), without the jump
+    weights = tempering.temper(weights, jnp.minimum(1.0, context.progress / arm.groups.ramp))
   return weights, watch
 
 
@@ -292,8 +295,6 @@ def weigh_groups(
   if groups.entropy_factor > 0.0:
     found = tempering.entropy_exponent(tempering.frequencies(first), groups.entropy_factor)
     weights = tempering.temper(weights, found)
-  if groups.ramp > 0.0:  # as deferred re-weighting does (Cao et al. 2019), without the jump
-    weights = tempering.temper(weights, jnp.minimum(1.0, context.progress / groups.ramp))
   return weights, Watch(first, second, memory)
 
 

@@ -124,7 +124,8 @@ def test_step_by_step_trains_as_side_by_side(name):
   np.testing.assert_allclose(alone.curve, together.curve, atol=0.1)
 
 
-def test_a_ramp_starts_from_equal_weights():
+@pytest.mark.parametrize("plain", ["group scarcity, outputs", "class weights"])
+def test_a_ramp_starts_from_equal_weights(plain):
   rng = np.random.default_rng(1)
   logits = jnp.asarray(rng.normal(size=(32, 4)), jnp.float32)
   labels = jnp.asarray(np.minimum(rng.exponential(0.7, 32), 3).astype(np.int32))
@@ -137,7 +138,7 @@ def test_a_ramp_starts_from_equal_weights():
     watch = arms.init_watch(arm, 8, 4, key)
     return np.asarray(arms.weigh(arm, logits, jnp.ones((32, 8)), context, watch, key)[0])
 
-  plain, ramp = "group scarcity, outputs", "group scarcity, outputs; ramp=0.5"
+  ramp = f"{plain}; ramp=0.5"
   np.testing.assert_array_equal(weights(ramp, 0.0), 1.0)
   half = np.sqrt(weights(plain, 0.25))
   assert half.std() > 0.1
