@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gq_optax as gq
 from benchmarks import arms, pages, rare_kinds, rare_report, recipes, training
 
 OPTIONS = ("num_groups", "queue_length", "exponent", "pooling")
@@ -144,6 +145,27 @@ def test_a_ramp_starts_from_equal_weights(plain):
   assert half.std() > 0.1
   np.testing.assert_allclose(weights(ramp, 0.25), half / half.mean(), rtol=1e-5)
   np.testing.assert_allclose(weights(ramp, 0.75), weights(plain, 0.75), rtol=1e-5)
+
+
+@pytest.mark.standard_promotion  # the networks of flax
+def test_sketches_are_of_every_examples_whole_gradient():
+  task = small_task(1.0)
+  sizes = training.Sizes(16, epochs=1, num_classes=2, num_kinds=3)
+  network = training.make_network(sizes, task.x.shape[1:])
+  params = network.init(jax.random.key(0), task.x[:1])
+
+  def loss(params):
+    return jnp.mean(arms.cross_entropy(network.apply(params, task.x)[0], task.labels))
+
+  found = training.sketches(network, params, task.x, task.labels)
+  assert found.shape == (64, arms.SKETCH_DIM)
+  mean = jax.tree.map(lambda leaf: leaf[None], jax.grad(loss)(params))
+  # A sketch is linear, so the mean of the sketches is that of the mean gradient.
+  expected = gq.sketch(mean, arms.SKETCH_DIM, key=0)[0]
+  np.testing.assert_allclose(found.mean(0), expected, rtol=1e-4, atol=1e-6)
+  arm = arms.find("group scarcity, sketch, pooled")
+  outcome = training.side_by_side(arm, sizes, task, jnp.arange(1), jnp.array([0.1], jnp.float32))
+  np.testing.assert_array_equal(outcome.test.sum(axis=(1, 2)), 64)
 
 
 @pytest.mark.standard_promotion  # the networks of flax
