@@ -18,7 +18,8 @@ from benchmarks import optimizers, tempering
 class Groups:
   """The options of `gq.group_scarcity`, and what is grouped."""
 
-  # Or "output gradients", "both", "last layer", "features and last layer", "sketch".
+  # Or "output gradients", "both", "last layer", "features and last layer", "features and label",
+  # "sketch".
   embedding: str = "features"
   num_groups: int = 10
   queue_length: int = 5
@@ -70,6 +71,9 @@ ARMS = {
   "group scarcity, last layer, pooled": Arm(weights="groups", groups=LAST_LAYER),
   "group scarcity, features and last layer, pooled": Arm(
     weights="groups", groups=dataclasses.replace(LAST_LAYER, embedding="features and last layer")
+  ),
+  "group scarcity, features and label, pooled": Arm(
+    weights="groups", groups=dataclasses.replace(POOLED, embedding="features and label")
   ),
   "group scarcity, sketch, pooled": Arm(
     weights="groups", groups=dataclasses.replace(POOLED, embedding="sketch")
@@ -182,6 +186,9 @@ def embed(
       return outer, "cosine"
     return jnp.concatenate([features, 0.5 * outer], axis=1), "cosine"
   length = jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+  if groups.embedding == "features and label":  # groups within the classes
+    label = jax.nn.one_hot(context.labels, logits.shape[1])
+    return jnp.concatenate([features / length, label], axis=1), "cosine"
   return jnp.concatenate([features / length, residual], axis=1), "euclidean"
 
 
@@ -192,6 +199,7 @@ def embedding_dim(groups: Groups, num_features: int, num_classes: int) -> int:
     "sketch": SKETCH_DIM,
     "output gradients": num_classes,
     "both": num_features + num_classes,
+    "features and label": num_features + num_classes,
     "last layer": num_features * num_classes,
     "features and last layer": num_features * (num_classes + 1),
   }

@@ -35,6 +35,8 @@ QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
       "both beside each other": "group scarcity, both",
       "gradients of the last layer, pooled": "group scarcity, last layer, pooled",
       "the same beside features": "group scarcity, features and last layer, pooled",
+      "features and label beside each other, pooled": "group scarcity, features and label, pooled",
+      "sketches of the gradients of all layers, pooled": "group scarcity, sketch, pooled",
       "two levels": "group scarcity, two levels",
       "features of a first training, pooled": f"{_POOLED}, of a teacher",
     },
@@ -67,6 +69,8 @@ QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
       "by entropy, factor 8": f"{_OUTPUTS}; entropy_factor=8",
       "rising over half of the training": f"{_OUTPUTS}; ramp=0.5",
       "rising over the training": f"{_OUTPUTS}; ramp=1",
+      "class weights": "class weights",
+      "class weights, rising over the training": "class weights; ramp=1",
     },
     ("LT100", "balanced", "CIFAR-10 LT100"),
   ),
@@ -191,6 +195,8 @@ def questions(results: Results) -> str:
     lines = [[title, *there]]
     for label, name in names.items():
       pairs = [(results.get((t, 1024, name)), results.get((t, 1024, BASELINE))) for t in there]
+      if not any(own for own, _ in pairs):
+        continue
       lines.append([label, *(cell(*pair, "mean") for pair in pairs)])
     tables.append(pages.markdown(lines))
   return "\n\n".join(tables)
@@ -234,7 +240,8 @@ def sensitivity(results: Results) -> dict[str, dict[str, list[tuple[float, float
       error = np.std(own, ddof=1) / len(own) ** 0.5
       point = (float(result["options"]["groups"][option]), float(np.mean(own)), float(error))
       found.setdefault(option, {}).setdefault(f"{task}, B={size}, {base}", []).append(point)
-  return found
+  several = lambda series: {name: points for name, points in series.items() if len(points) > 1}
+  return {option: several(series) for option, series in found.items()}
 
 
 def sensitivity_table(results: Results) -> str:
