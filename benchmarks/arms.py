@@ -111,10 +111,7 @@ def num_clusters(arm: Arm, batch_size: int) -> int:
 
 
 def find(name: str) -> Arm:
-  """An arm by its name, or changed: "NAME; num_groups=40; pooling=0; optimizer=muon".
-
-  All options but `optimizer` are those of its groups.
-  """
+  """An arm by its name, or with other options of its groups: "NAME; num_groups=40; pooling=0"."""
   base, *changes = (part.strip() for part in name.split(";"))
   if base not in ARMS:
     raise ValueError(f"the arm must be one of {'; '.join(ARMS)}; but {base!r} was found.")
@@ -122,15 +119,8 @@ def find(name: str) -> Arm:
   known = {field.name: field.type for field in dataclasses.fields(Groups)}
   for change in changes:
     option, _, value = change.partition("=")
-    if option == "optimizer":
-      if value not in optimizers.RATES:
-        found = f"must be one of {', '.join(optimizers.RATES)}, but {value!r} was found."
-        raise ValueError(f"optimizer {found}")
-      arm = dataclasses.replace(arm, optimizer=value)
-      continue
     if option not in known:
-      found = f"{', '.join(known)}, optimizer, but {option!r} was found."
-      raise ValueError(f"an option must be one of {found}")
+      raise ValueError(f"an option must be one of {', '.join(known)}, but {option!r} was found.")
     convert = {"int": int, "float": float, "str": str}[str(known[option])]
     groups = dataclasses.replace(arm.groups, **{option: convert(value)})
     arm = dataclasses.replace(arm, groups=groups)

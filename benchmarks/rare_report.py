@@ -26,8 +26,7 @@ VARIED = {"num_groups": "groups", "queue_length": "queue length", "exponent": "e
 
 _OUTPUTS, _POOLED = "group scarcity, outputs", "group scarcity, features, pooled"
 _NOISY = ("LT100", "LT100, 20 % noise", "LT100, 40 % noise", "LT100, 30 % asymmetric")
-Variants = dict[str, tuple[dict[str, str], tuple[str, ...]]]  # title: arms by label, tasks
-QUESTIONS: Variants = {
+QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
   "(a) one embedding for both": (
     {
       BASELINE: BASELINE,
@@ -89,15 +88,6 @@ QUESTIONS: Variants = {
     {BASELINE: BASELINE, "3": "Delta_rho", "by the groups' shares": "Delta_rho, rho by groups"},
     ("LT100", "balanced"),
   ),
-}
-
-_WEIGHTED = ("class weights", _OUTPUTS, _POOLED)
-OPTIMIZERS: Variants = {
-  f"with {title}": (
-    {"equal weights": title, **{n: f"{n}; optimizer={title.lower()}" for n in _WEIGHTED}},
-    ("LT100", "hidden5", "mnist hidden6"),
-  )
-  for title in ("Adam", "Muon")
 }
 
 MORE = {"Reuters": (("macro_f1", "macro-F1"), ("accuracy", "accuracy"))}
@@ -197,19 +187,18 @@ def rivals_table(results: Results) -> str:
   return pages.markdown(lines)
 
 
-def variants(results: Results, wanted: Variants) -> str:
-  """Tables of variants of an arm, all at B=1024; differences are to the first row."""
+def questions(results: Results) -> str:
+  """Three questions, each a table: which variant of an arm does better on what? All at B=1024."""
   tables = []
-  for title, (names, tasks) in wanted.items():
-    there = [t for t in tasks if any((t, 1024, name) in results for name in names.values())]
-    first = next(iter(names.values()))
+  for title, (names, wanted) in QUESTIONS.items():
+    there = [t for t in wanted if any((t, 1024, name) in results for name in names.values())]
     lines = [[title, *there]]
     for label, name in names.items():
-      pairs = [(results.get((t, 1024, name)), results.get((t, 1024, first))) for t in there]
-      if any(own for own, _ in pairs):
-        lines.append([label, *(cell(*pair, "mean") for pair in pairs)])
-    if len(lines) > 1:
-      tables.append(pages.markdown(lines))
+      pairs = [(results.get((t, 1024, name)), results.get((t, 1024, BASELINE))) for t in there]
+      if not any(own for own, _ in pairs):
+        continue
+      lines.append([label, *(cell(*pair, "mean") for pair in pairs)])
+    tables.append(pages.markdown(lines))
   return "\n\n".join(tables)
 
 
@@ -331,8 +320,7 @@ def main(results: Path = RESULTS, page: Path = PAGE) -> None:
     raise FileNotFoundError(f"results must hold files of benchmarks.rare_kinds, not so {results}.")
   text = pages.between_markers(page.read_text(), tables(found))
   page.write_text(pages.between_markers(text, cost_table(read_costs()), "costs"))
-  text = pages.between_markers(page.read_text(), variants(found, QUESTIONS), "questions")
-  text = pages.between_markers(text, variants(found, OPTIMIZERS), "optimizers")
+  text = pages.between_markers(page.read_text(), questions(found), "questions")
   page.write_text(pages.between_markers(text, sensitivity_table(found), "sensitivity"))
   plot_sensitivity(found, results / "sensitivity.png")
   several = {t for t, b, _ in found if len({c for u, c, _ in found if u == t}) > 1}
