@@ -18,8 +18,7 @@ from benchmarks import optimizers, tempering
 class Groups:
   """The options of `gq.group_scarcity`, and what is grouped."""
 
-  # Or "output gradients", "both", "last layer", "features and last layer", "features and label",
-  # "sketch".
+  # Or "output gradients", "both", "last layer", "features and last layer", "features and label".
   embedding: str = "features"
   num_groups: int = 10
   queue_length: int = 5
@@ -75,9 +74,6 @@ ARMS = {
   "group scarcity, features and label, pooled": Arm(
     weights="groups", groups=dataclasses.replace(POOLED, embedding="features and label")
   ),
-  "group scarcity, sketch, pooled": Arm(
-    weights="groups", groups=dataclasses.replace(POOLED, embedding="sketch")
-  ),
   "group scarcity, two levels": Arm(weights="groups", groups=POOLED, second=OUTPUTS),
   "group scarcity, features, pooled, of a teacher": Arm(
     weights="groups", groups=POOLED, teacher=True
@@ -102,7 +98,6 @@ ARMS = {
 
 
 PAPER_BATCH = 64  # examples of a cluster, as in the paper's figures
-SKETCH_DIM = 64
 
 
 def num_clusters(arm: Arm, batch_size: int) -> int:
@@ -173,7 +168,7 @@ def embed(
   groups: Groups, logits: jax.Array, features: jax.Array, context: Context
 ) -> tuple[jax.Array, str]:
   """What is grouped, and the metric."""
-  if groups.embedding in ("features", "sketch"):
+  if groups.embedding == "features":
     return features, "cosine"
   residual = gq.output_gradients(cross_entropy, logits, context.labels)
   if groups.embedding == "output gradients":
@@ -196,7 +191,6 @@ def embedding_dim(groups: Groups, num_features: int, num_classes: int) -> int:
   """The length of what `embed` returns."""
   sizes = {
     "features": num_features,
-    "sketch": SKETCH_DIM,
     "output gradients": num_classes,
     "both": num_features + num_classes,
     "features and label": num_features + num_classes,
@@ -256,7 +250,7 @@ def weigh(
   Args:
     arm: what weighs.
     logits: `[B, C]`.
-    features: `[B, d]`, to group by; for "sketch" the sketches `[B, SKETCH_DIM]`.
+    features: `[B, d]`, to group by.
     context: of the batch.
     watch: of `init_watch`.
     key: of the run; that of the step is in `context`.

@@ -8,7 +8,6 @@ Writes the tables into docs/group-scarcity.md between its markers; plots lie bes
 
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,9 @@ QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
       "gradients of the last layer, pooled": "group scarcity, last layer, pooled",
       "the same beside features": "group scarcity, features and last layer, pooled",
       "features and label beside each other, pooled": "group scarcity, features and label, pooled",
-      "sketches of the gradients of all layers, pooled": "group scarcity, sketch, pooled",
       "two levels": "group scarcity, two levels",
+      "weights of output gradients, dealt at random": "random groups; embedding=output gradients",
+      "weights of features, pooled, dealt at random": "random groups; num_groups=20; pooling=0.5",
       "features of a first training, pooled": f"{_POOLED}, of a teacher",
     },
     ("LT100", "hidden5", "hidden6"),
@@ -91,6 +91,16 @@ QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 }
 
 MORE = {"Reuters": (("macro_f1", "macro-F1"), ("accuracy", "accuracy"))}
+
+COLORS = {  # of the arms in the plot of batch sizes
+  BASELINE: "#555555",
+  "Adam": "#cc79a7",
+  "class weights": "#009e73",
+  "JTT": "#e69f00",
+  _OUTPUTS: "#d55e00",
+  _POOLED: "#0072b2",
+  ORACLE: "#999999",
+}
 
 Results = dict[tuple[str, int, str], dict[str, Any]]
 
@@ -259,13 +269,14 @@ def plot_sensitivity(results: Results, path: Path) -> None:
   found = sensitivity(results)
   figure = matplotlib.figure.Figure(figsize=(12, 3.6), layout="constrained")
   for ax, (option, label) in zip(figure.subplots(1, len(VARIED)), VARIED.items(), strict=True):
-    for series, points in sorted(found.get(option, {}).items()):
+    shown = {name: points for name, points in found.get(option, {}).items() if len(points) > 2}
+    for series, points in sorted(shown.items()):
       x, y, error = np.array(sorted(points)).T
       ax.errorbar(x, y, error, marker="o", markersize=3, label=series)
     ax.set_xlabel(label)
     if option != "exponent":
       ax.set_xscale("log")
-      ticks = sorted({int(x) for points in found.get(option, {}).values() for x, *_ in points})
+      ticks = sorted({int(x) for points in shown.values() for x, *_ in points})
       ax.set_xticks(ticks, [str(t) for t in ticks])
       ax.minorticks_off()
     ax.spines[["top", "right"]].set_visible(False)
@@ -274,25 +285,25 @@ def plot_sensitivity(results: Results, path: Path) -> None:
   figure.savefig(path, dpi=130)
 
 
-def plot_tasks(results: Results, task_names: Iterable[str], path: Path) -> None:
-  """Quality against batch size for each task, one line an arm."""
-  names = list(task_names)
-  figure = matplotlib.figure.Figure(figsize=(4.2 * len(names), 4), layout="constrained")
-  for ax, task in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-    for name in arms.ARMS:
-      sizes = sorted(b for t, b, a in results if (t, a) == (task, name))
-      if len(sizes) < 2:
-        continue
-      means = [np.mean(values(results[task, b, name], "mean")) for b in sizes]
-      ours = name.startswith("group scarcity")
-      ax.plot(sizes, means, "-o" if ours else "--", markersize=3, label=name)
+def plot_batch_sizes(results: Results, path: Path) -> None:
+  """Quality against batch size on the main tasks, one line an arm."""
+  names = [*hidden_tasks(results)[0], "LT100", "balanced"]
+  figure = matplotlib.figure.Figure(figsize=(13, 6.5), layout="constrained")
+  for ax, task in zip(figure.subplots(2, 4).flat, names, strict=False):
+    for name, color in COLORS.items():
+      own = {b: r for (t, b, a), r in results.items() if (t, a) == (task, name)}
+      means = [np.mean(values(own[b], "mean")) for b in sorted(own)]
+      style = "-o" if name.startswith("group scarcity") else "--"
+      ax.plot(sorted(own), means, style, ms=4, color=color, label=name)
     ax.set_xscale("log", base=2)
-    ax.set_title(task)
-    ax.set_xlabel("batch size")
+    ax.set_xticks([256, 1024, 4096], ["256", "1024", "4096"])
+    ax.set_title(task, fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=6)
-  figure.supylabel("mean accuracy over kinds, %")
-  figure.savefig(path, dpi=130)
+  handles, labels = figure.axes[0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+  figure.supxlabel("batch size", fontsize=10)
+  figure.supylabel("mean accuracy over kinds, %", fontsize=10)
+  figure.savefig(path, dpi=110)
 
 
 def read_costs() -> dict[str, Any]:
@@ -323,9 +334,7 @@ def main(results: Path = RESULTS, page: Path = PAGE) -> None:
   text = pages.between_markers(page.read_text(), questions(found), "questions")
   page.write_text(pages.between_markers(text, sensitivity_table(found), "sensitivity"))
   plot_sensitivity(found, results / "sensitivity.png")
-  several = {t for t, b, _ in found if len({c for u, c, _ in found if u == t}) > 1}
-  if several:
-    plot_tasks(found, sorted(several), results / "batch_sizes.png")
+  plot_batch_sizes(found, results / "batch_sizes.png")
 
 
 if __name__ == "__main__":

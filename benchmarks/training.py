@@ -131,8 +131,6 @@ def step(
     logits, features = network.apply(params, task.x[batch])
     if earlier.teacher is not None:
       features = network.apply(earlier.teacher, task.x[batch])[1]
-    if arm.groups.embedding == "sketch":
-      features = sketches(network, params, task.x[batch], context.labels)
     weights, state = arms.weigh(arm, logits, features, context, watch, key)
     return jnp.mean(jax.lax.stop_gradient(weights) * arms.losses(arm, logits, context)), state
 
@@ -144,17 +142,6 @@ def step(
   again = lambda params, _: jax.grad(lambda p: loss(p)[0])(params)  # SAM asks for it elsewhere
   updates, opt_state = optimizer.update(gradient, opt_state, params, grad_fn=again)
   return optax.apply_updates(params, updates), opt_state, watch
-
-
-def sketches(network: networks.Network, params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
-  """Sketches of the gradients of single examples, of all layers, `[B, SKETCH_DIM]`."""
-
-  def loss(params, x, label):
-    logits, _ = network.apply(params, x[None])
-    return arms.cross_entropy(logits[0], label)
-
-  gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))(params, x, labels)
-  return gq.sketch(gradients, arms.SKETCH_DIM, key=0)
 
 
 def clustered(
