@@ -28,7 +28,7 @@ bench: $(VENV)/.bench
 
 # Tests of the library alone, which need neither benchmarks nor examples.
 CORE := acceptance bad_input chain checkpoints diagnostics embeddings errors flax golden groups \
-  invariances jax kmeans length noise per_example queue reuse rules scarcity twin wrappers
+  invariances jax kmeans length noise per_example queue reuse rooms rules scarcity twin wrappers
 CORE_TESTS := conftest.py chains.py forms.py reference.py $(CORE:%=test_%.py)
 CORE_TOOLS := chex hypothesis orbax-checkpoint pytest scikit-learn
 

@@ -1,24 +1,10 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Grad Queue (arXiv 2404.16917) for JAX and Optax: rare training signals made to count."""
 
-from gq_optax._alias import gq_adam, gq_sgd
-from gq_optax._diagnostics import diagnostics, state_bytes
-from gq_optax._embeddings import output_gradients, sketch
-from gq_optax._explain import GroupExplanation, explain_groups
-from gq_optax._gradients import GroupGradients
-from gq_optax._grouped import clustered_value_and_grad, grouped_value_and_grad
-from gq_optax._groups import GroupScarcity, GroupScarcityState, group_scarcity
-from gq_optax._kmeans import KMeansResult, kmeans
-from gq_optax._noise import (
-  NoiseScale,
-  gradient_diversity,
-  noise_scale,
-  random_groups,
-  suggest_num_clusters,
-)
-from gq_optax._per_example import largest_microbatch_size, per_example_value_and_grad
-from gq_optax._resize import resize_queue
-from gq_optax._scarcity import (
+from gq_optax._coordinates.alias import gq_adam, gq_sgd
+from gq_optax._coordinates.resize import resize_queue
+from gq_optax._coordinates.transform import GradQueueState, grad_queue
+from gq_optax._coordinates.weights import (
   ScarcityFn,
   delta_rho,
   identity,
@@ -26,8 +12,22 @@ from gq_optax._scarcity import (
   tail_probability,
   z_score,
 )
+from gq_optax._diagnostics import diagnostics, state_bytes
+from gq_optax._gradients.grouped import clustered_value_and_grad, grouped_value_and_grad
+from gq_optax._gradients.noise import (
+  NoiseScale,
+  gradient_diversity,
+  noise_scale,
+  random_groups,
+  suggest_num_clusters,
+)
+from gq_optax._gradients.per_example import largest_microbatch_size, per_example_value_and_grad
+from gq_optax._group_gradients import GroupGradients
+from gq_optax._rarity.embeddings import output_gradients, sketch
+from gq_optax._rarity.explain import GroupExplanation, explain_groups
+from gq_optax._rarity.groups import GroupScarcity, GroupScarcityState, group_scarcity
+from gq_optax._rarity.kmeans import KMeansResult, kmeans
 from gq_optax._sharding import partition_specs
-from gq_optax._transform import GradQueueState, grad_queue
 
 __version__ = "0.1.0"
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _groups
-from gq_optax._groups import GroupScarcityState
-from gq_optax._transform import GradQueueState
+from gq_optax._coordinates.transform import GradQueueState
+from gq_optax._rarity import groups
+from gq_optax._rarity.groups import GroupScarcityState
 
 
 def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
@@ -86,7 +86,7 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
 
 
 def _read_groups(state: GroupScarcityState) -> dict[str, jax.Array]:
-  shares, seen = _groups.shares(state.counts), jnp.any(state.counts > 0, axis=0)
+  shares, seen = groups.shares(state.counts), jnp.any(state.counts > 0, axis=0)
   last = state.counts[(state.index - 1) % len(state.counts)].astype(jnp.float32)
   weights = state.weights
   total = jnp.sum(last * weights)

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from gq_optax._groups import GroupScarcityState
-from gq_optax._transform import GradQueueState
+from gq_optax._coordinates.transform import GradQueueState
+from gq_optax._rarity.groups import GroupScarcityState
 
 
 def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gq_optax as gq
-from gq_optax import _embeddings
+from gq_optax._rarity import embeddings
 
 
 def gradients(batch=16, seed=0):
@@ -53,7 +53,7 @@ def test_cosines_are_kept():
   base = gradients(batch=8)
   near = jax.tree.map(lambda x: x + 0.3 * jnp.roll(x, 1, axis=0), base)
   both = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), base, near)
-  unit = _embeddings.unit_sketch(both, jax.random.key(0), dim=256)
+  unit = embeddings.unit_sketch(both, jax.random.key(0), dim=256)
   np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1.0, rtol=1e-5)
   exact = flat(both)
   exact = exact / np.linalg.norm(exact, axis=1, keepdims=True)
@@ -62,7 +62,7 @@ def test_cosines_are_kept():
 
 def test_zero_gradients_have_a_zero_sketch():
   zeros = jax.tree.map(jnp.zeros_like, gradients())
-  np.testing.assert_array_equal(_embeddings.unit_sketch(zeros, jax.random.key(0)), 0.0)
+  np.testing.assert_array_equal(embeddings.unit_sketch(zeros, jax.random.key(0)), 0.0)
 
 
 def test_no_copy_of_all_gradients():

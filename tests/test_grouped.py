@@ -33,7 +33,7 @@ from jax import export
 
 import gq_optax as gq
 from benchmarks import models
-from gq_optax import _blocks, _losses
+from gq_optax._gradients import blocks, checks
 
 SLOW = {("transformer", "unrolled"), ("transformer", "loop"), ("recurrent", "loop")}
 SLOW |= {("convolutional", "loop")}  # as JAX's loops around convolutions are on CPU
@@ -231,15 +231,15 @@ def test_the_whole_step_is_kmeans_then_groups(masked):
 def test_what_decides_the_size_of_blocks():
   loss_fn, params, batch = dense()
   weights = 7 * 16 + 16 * 8 + 8 * 3
-  work = _losses.work(loss_fn, params, batch)
+  work = checks.work(loss_fn, params, batch)
   assert work.reuse == pytest.approx(weights / (weights + 16 + 8 + 3))
   assert not work.convolves
-  assert _blocks.default_size(work, BATCH, GROUPS) == 6
-  work = _losses.work(*of_flax(models.CNN(3), normal(0, BATCH, 16, 16, 3), 3))
+  assert blocks.default_size(work, BATCH, GROUPS) == 6
+  work = checks.work(*of_flax(models.CNN(3), normal(0, BATCH, 16, 16, 3), 3))
   assert work.convolves
   assert work.reuse > 8
-  assert _blocks.default_size(work, 512, 8) == 16
-  scanned = _losses.work(*scanned_layers())
+  assert blocks.default_size(work, 512, 8) == 16
+  scanned = checks.work(*scanned_layers())
   assert scanned.reuse == pytest.approx(1.0)  # three layers of 25 weights, each once
 
 
@@ -248,9 +248,9 @@ def test_what_decides_the_size_of_blocks():
 )
 def test_the_design_of_convolutions_depends_on_the_backend(backend, design, monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: backend)
-  assert _blocks.default_design(_blocks.Work(reuse=100.0, convolves=True)) == design
-  assert _blocks.default_design(_blocks.Work(reuse=100.0, convolves=False)) == "loop"
-  assert _blocks.default_design(_blocks.Work(reuse=1.0, convolves=False)) == "batched"
+  assert blocks.default_design(blocks.Work(reuse=100.0, convolves=True)) == design
+  assert blocks.default_design(blocks.Work(reuse=100.0, convolves=False)) == "loop"
+  assert blocks.default_design(blocks.Work(reuse=1.0, convolves=False)) == "batched"
 
 
 def test_the_whole_step_runs_forward_once():

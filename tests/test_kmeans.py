@@ -16,7 +16,7 @@ import sklearn.datasets
 import sklearn.exceptions
 
 import gq_optax as gq
-from gq_optax import _lloyd
+from gq_optax._rarity import lloyd
 
 
 def lloyd_oracle(x, init, num_iters, sample_weight=None):
@@ -92,10 +92,10 @@ def test_seeding_picks_distinct_far_rows():
 def test_rows_are_drawn_in_proportion_to_their_mass():
   mass = jnp.array([0.0, 1.0, 0.0, 5.0, 2.0, 0.0, 2.0])  # a square of nine, two places of it free
   noise = jax.random.gumbel(jax.random.key(0), (2, 20_000, 3))
-  share = np.bincount(_lloyd.draw(noise, mass), minlength=9) / 20_000
+  share = np.bincount(lloyd.draw(noise, mass), minlength=9) / 20_000
   np.testing.assert_allclose(share, [0, 0.1, 0, 0.5, 0.2, 0, 0.2, 0, 0], atol=0.015)
   np.testing.assert_array_equal(share[[0, 2, 5, 7, 8]], np.zeros(5))  # not once
-  np.testing.assert_array_equal(_lloyd.draw(noise[:, :5], jnp.zeros(7)), np.zeros(5))
+  np.testing.assert_array_equal(lloyd.draw(noise[:, :5], jnp.zeros(7)), np.zeros(5))
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])

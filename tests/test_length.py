@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from reference import effective_length
 
 import gq_optax as gq
-from gq_optax import _length
+from gq_optax._coordinates import adaptive_length
 
 
 def window(losses, longest):
-  state = _length.init(longest)
+  state = adaptive_length.init(longest)
   for loss in losses:
-    state = _length.push(state, jnp.float32(loss), jnp.asarray(True))
+    state = adaptive_length.push(state, jnp.float32(loss), jnp.asarray(True))
   return state
 
 
@@ -36,13 +36,13 @@ def window(losses, longest):
   ],
 )
 def test_by_hand(losses, distance):
-  assert _length.effective_length(window(losses, 10), 0, 10) == distance
+  assert adaptive_length.effective_length(window(losses, 10), 0, 10) == distance
 
 
 @pytest.mark.parametrize("bounds", [(1, 2), (2, 5), (4, 4)])
 def test_bounds(bounds):
-  assert _length.effective_length(window([3, 3, 3], bounds[1]), *bounds) == bounds[0]
-  assert _length.effective_length(window(range(30, 0, -1), bounds[1]), *bounds) == bounds[1]
+  assert adaptive_length.effective_length(window([3, 3, 3], bounds[1]), *bounds) == bounds[0]
+  assert adaptive_length.effective_length(window(range(30, 0, -1), bounds[1]), *bounds) == bounds[1]
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
@@ -50,13 +50,15 @@ def test_bounds(bounds):
 def test_like_the_twin(losses, longest):
   recent = losses[-(longest + 2) :]  # what the window keeps
   expected = effective_length(recent, 1, longest)
-  assert _length.effective_length(window(losses, longest), 1, longest) == expected
+  assert adaptive_length.effective_length(window(losses, longest), 1, longest) == expected
 
 
 def test_what_is_not_finite_is_not_recorded():
   state = window([3, 2], 3)
   for value, accept in ((jnp.nan, True), (jnp.inf, True), (1.0, False)):
-    chex.assert_trees_all_equal(_length.push(state, jnp.float32(value), jnp.asarray(accept)), state)
+    chex.assert_trees_all_equal(
+      adaptive_length.push(state, jnp.float32(value), jnp.asarray(accept)), state
+    )
 
 
 def test_the_length_decides_what_the_statistics_are_of():

@@ -8,60 +8,60 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gq_optax import _queue
+from gq_optax._coordinates import queue
 
 LENGTH = 4
 LARGEST = np.float32(3e38)
-push = jax.jit(_queue.push)
-mean_and_std = jax.jit(_queue.mean_and_std)
+push = jax.jit(queue.push)
+mean_and_std = jax.jit(queue.mean_and_std)
 
 
 def test_empty():
   params = {"a": jnp.ones((2, 3)), "b": jax.ShapeDtypeStruct((5,), jnp.bfloat16)}
-  queue = _queue.init(params, LENGTH, None)
-  assert queue.slots["a"].shape == (LENGTH, 2, 3)
-  assert queue.slots["a"].dtype == jnp.float32
-  assert queue.slots["b"].shape == (LENGTH, 5)
-  assert queue.slots["b"].dtype == jnp.bfloat16
-  assert not any(leaf.any() for leaf in jax.tree.leaves(queue))
-  assert (queue.index.dtype, queue.count.dtype) == (jnp.int32, jnp.int32)
-  assert (queue.index.shape, queue.count.shape) == ((), ())
-  assert _queue.init(params, LENGTH, jnp.float16).slots["b"].dtype == jnp.float16
+  past = queue.init(params, LENGTH, None)
+  assert past.slots["a"].shape == (LENGTH, 2, 3)
+  assert past.slots["a"].dtype == jnp.float32
+  assert past.slots["b"].shape == (LENGTH, 5)
+  assert past.slots["b"].dtype == jnp.bfloat16
+  assert not any(leaf.any() for leaf in jax.tree.leaves(past))
+  assert (past.index.dtype, past.count.dtype) == (jnp.int32, jnp.int32)
+  assert (past.index.shape, past.count.shape) == ((), ())
+  assert queue.init(params, LENGTH, jnp.float16).slots["b"].dtype == jnp.float16
 
 
 def test_the_newest_entries_are_those_of_a_deque():
   """So are the slots in a window of any length; a refused push changes nothing."""
-  queue = _queue.init({"a": jnp.zeros(2, jnp.bfloat16)}, LENGTH, None)
+  past = queue.init({"a": jnp.zeros(2, jnp.bfloat16)}, LENGTH, None)
   seen = collections.deque(maxlen=LENGTH)
-  window = jax.jit(_queue.window)
+  window = jax.jit(queue.window)
   for step in range(11):
     accept = step not in (0, 6)
-    queue = push(queue, {"a": jnp.array([step + 1.0, -step])}, jnp.bool_(accept))
+    past = push(past, {"a": jnp.array([step + 1.0, -step])}, jnp.bool_(accept))
     if accept:
       seen.append([step + 1.0, -step])
     accepted = step + 1 - (step >= 0) - (step >= 6)
-    assert (queue.count, queue.index) == (accepted, accepted % LENGTH)
-    stored = np.asarray(queue.slots["a"], np.float32)
-    assert queue.slots["a"].dtype == jnp.bfloat16
+    assert (past.count, past.index) == (accepted, accepted % LENGTH)
+    stored = np.asarray(past.slots["a"], np.float32)
+    assert past.slots["a"].dtype == jnp.bfloat16
     order = [(accepted - 1 - age) % LENGTH for age in range(LENGTH)]  # newest first
     expected = np.reshape(list(seen)[::-1], (-1, 2))
     np.testing.assert_array_equal(stored[order[: len(seen)]], expected)
     for length in range(1, LENGTH + 1):
-      inside = np.flatnonzero(window(queue, jnp.int32(length)))
+      inside = np.flatnonzero(window(past, jnp.int32(length)))
       assert sorted(order[:length]) == inside.tolist()
 
 
 def test_the_count_saturates():
   most = jnp.int32(jnp.iinfo(jnp.int32).max)
-  queue = _queue.init(jnp.zeros(2), LENGTH, None)._replace(count=most)
-  queue = push(queue, jnp.ones(2), jnp.bool_(True))
-  assert (queue.count, queue.index) == (most, 1)
+  past = queue.init(jnp.zeros(2), LENGTH, None)._replace(count=most)
+  past = push(past, jnp.ones(2), jnp.bool_(True))
+  assert (past.count, past.index) == (most, 1)
 
 
 def test_without_parameters():
-  queue = push(_queue.init({}, LENGTH, None), {}, jnp.bool_(True))
-  assert (queue.count, queue.index) == (1, 0)
-  assert [bool(i) for i in _queue.window(queue, jnp.int32(1))] == [True]
+  past = push(queue.init({}, LENGTH, None), {}, jnp.bool_(True))
+  assert (past.count, past.index) == (1, 0)
+  assert [bool(i) for i in queue.window(past, jnp.int32(1))] == [True]
 
 
 def columns():
@@ -108,7 +108,7 @@ def test_equal_entries_have_no_deviation(newest):
 
 def test_dtypes():
   for stored in (jnp.float16, jnp.bfloat16, jnp.float32):
-    kinds = jax.eval_shape(_queue.mean_and_std, jnp.ones((2, 3), stored), jnp.int32(1), None)
+    kinds = jax.eval_shape(queue.mean_and_std, jnp.ones((2, 3), stored), jnp.int32(1), None)
     assert [k.dtype for k in kinds] == [jnp.float32] * 2
   with jax.enable_x64(True):
     slots = jnp.array([[1.0], [1.0 + 1e-12]], jnp.float64)
@@ -119,4 +119,4 @@ def test_dtypes():
 
 def test_a_window_of_another_length_is_an_error():
   with pytest.raises(ValueError, match="zip"):
-    _queue.mean_and_std(jnp.ones((LENGTH, 2)), jnp.int32(0), [jnp.bool_(True)] * (LENGTH - 1))
+    queue.mean_and_std(jnp.ones((LENGTH, 2)), jnp.int32(0), [jnp.bool_(True)] * (LENGTH - 1))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gq_optax import _reuse
+from gq_optax._gradients import reuse
 
 ROWS, INDEX = 8, jnp.array([5, 0, 5])
 X = jax.random.normal(jax.random.key(0), (ROWS, 4, 3))
@@ -41,7 +41,7 @@ def merged(params, x):
 
 @pytest.mark.parametrize("loss_fn", [examples_first, examples_last, in_a_loop])
 def test_it_is_the_gradient_of_these_rows(loss_fn):
-  kept = _reuse.forward(lambda p, x: (loss_fn(p, x), x), PARAMS, X, True, (2, 3))
+  kept = reuse.forward(lambda p, x: (loss_fn(p, x), x), PARAMS, X, True, (2, 3))
   cotangents = jnp.array([1.0, 2.0, 0.5])
   weighted = lambda p: jnp.sum(cotangents * loss_fn(p, X[INDEX]))
   found = kept.backward(INDEX, cotangents)
@@ -51,12 +51,12 @@ def test_it_is_the_gradient_of_these_rows(loss_fn):
 
 
 def test_rows_that_cannot_be_told():
-  assert _reuse.forward(merged, PARAMS, X, False, (3,)) is None
-  assert _reuse.forward(examples_first, PARAMS, X, False, (3, ROWS)) is None
+  assert reuse.forward(merged, PARAMS, X, False, (3,)) is None
+  assert reuse.forward(examples_first, PARAMS, X, False, (3, ROWS)) is None
 
 
 def test_a_function_that_keeps_other_things_of_fewer_examples():
   def loss_fn(params, x):
     return examples_first(params, x) if x.shape[0] == ROWS else in_a_loop(params, x)
 
-  assert _reuse.forward(loss_fn, PARAMS, X, False, (3,)) is None
+  assert reuse.forward(loss_fn, PARAMS, X, False, (3,)) is None

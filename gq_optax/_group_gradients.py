@@ -62,43 +62,6 @@ def combine(terms: list[jax.Array], weights: jax.Array) -> jax.Array:
   return functools.reduce(jnp.add, parts)
 
 
-def group_means(
-  per_example: optax.Updates, labels: jax.Array, num_groups: int
-) -> tuple[GroupGradients, optax.Updates]:
-  r"""The mean gradient of each group, and that of the batch, out of per-example gradients.
-
-  .. math:: c_k = \tfrac{1}{n_k} \sum_{i: k(i) = k} g_i
-
-  Args:
-    per_example: pytree of `[B, *p]` leaves.
-    labels: int `[B]`; a label outside `[0, K)` belongs to no group.
-    num_groups: K.
-
-  Returns:
-    `GroupGradients` in float32 or wider, and the mean over all examples in the gradients' dtype.
-  """
-  member = jax.nn.one_hot(labels, num_groups, dtype=jnp.float32)
-  # A last group of all: in the mean made of the others, 0 times infinity would be NaN.
-  member = jnp.concatenate([member, jnp.ones((labels.shape[0], 1), jnp.float32)], axis=1)
-  counts = jnp.sum(member, axis=0)
-  divisor = jnp.maximum(counts, 1.0)
-
-  def leaf(g):
-    dtype = _dtypes.at_least_float32(g.dtype)
-    sums = jax.lax.dot_general(
-      member.astype(g.dtype),  # zeros and ones are exact in any dtype
-      g,
-      (((0,), (0,)), ((), ())),
-      precision=jax.lax.Precision.HIGHEST,
-      preferred_element_type=dtype,
-    )
-    return sums / divisor.astype(dtype).reshape(-1, *(1,) * (g.ndim - 1))
-
-  means = jax.tree.map(leaf, per_example)
-  groups = GroupGradients(jax.tree.map(lambda x: x[:-1], means), counts[:-1])
-  return groups, jax.tree.map(lambda x, g: x[-1].astype(g.dtype), means, per_example)
-
-
 def terms(grads: jax.Array, counts: jax.Array) -> list[jax.Array]:
   """The K gradients of one leaf `[K, *p]`; zeros where a group is empty, so that nothing leaks."""
   return [jnp.where(n > 0.0, grads[k], 0.0) for k, n in enumerate(sizes(counts))]
@@ -109,20 +72,3 @@ def batch_loss(groups: GroupGradients) -> jax.Array:
   filled = sizes(groups.counts) > 0.0
   losses = jnp.where(filled, jnp.asarray(groups.losses).astype(jnp.float32), 0.0)
   return jnp.sum(shares(groups.counts, 0) * losses)
-
-
-def mean(per_example: optax.Updates) -> optax.Updates:
-  """The mean over the batch, accumulated in float32 or wider, in the gradients' dtype."""
-
-  def leaf(g):
-    return jnp.mean(g, axis=0, dtype=_dtypes.at_least_float32(g.dtype)).astype(g.dtype)
-
-  return jax.tree.map(leaf, per_example)
-
-
-def safe_norm(tree: optax.Updates) -> tuple[jax.Array, jax.Array]:
-  """The global norm as `(scale, norm / scale)`, so that squares neither vanish nor overflow."""
-  tree = optax.tree.cast(tree, jnp.float32)
-  largest = optax.tree.norm(tree, ord=jnp.inf) if jax.tree.leaves(tree) else jnp.zeros([])
-  scale = jnp.where(largest > 0.0, largest, 1.0)
-  return scale, optax.tree.norm(jax.tree.map(lambda x: x / scale, tree))

@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Per-example gradients a few examples at a time, kept, or reduced to group means on the way."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _losses, _validate
-from gq_optax._gradients import GroupGradients
+from gq_optax import _dtypes, _validate
+from gq_optax._gradients import checks
+from gq_optax._group_gradients import GroupGradients
 
 
 def per_example_value_and_grad(
@@ -59,24 +61,12 @@ def per_example_value_and_grad(
   if num_groups is not None:
     num_groups = _validate.static_int("num_groups", num_groups, 1)
 
-  def one(params, example):
-    def loss(params):
-      losses = loss_fn(params, jax.tree.map(lambda x: x[None], example))
-      return losses[0].astype(_dtypes.at_least_float32(losses.dtype))
-
-    value, gradient = jax.value_and_grad(loss)(params)
-    keep = jnp.asarray(True)
-    if nan_safe:
-      finite = [jnp.all(jnp.isfinite(x)) for x in (value, *jax.tree.leaves(gradient))]
-      keep = jnp.all(jnp.stack(finite))
-      gradient = jax.tree.map(lambda g: jnp.where(keep, g, jnp.zeros_like(g)), gradient)
-    return value, gradient, keep
-
+  one = functools.partial(_one, loss_fn, nan_safe)
   each = jax.vmap(one, (None, 0))
 
   def gradients(params, batch):
-    _losses.check(loss_fn, params, batch, has_aux=False)
-    size = _losses.batch_size(batch)
+    checks.check(loss_fn, params, batch, has_aux=False)
+    size = checks.batch_size(batch)
     if microbatch_size is None or microbatch_size >= size:
       losses, result, _ = each(params, batch)
     else:
@@ -84,8 +74,8 @@ def per_example_value_and_grad(
     return losses, result
 
   def groups(params, batch, labels):
-    size = _losses.batch_size(batch)
-    dtype, _ = _losses.check(loss_fn, params, batch, has_aux=False)
+    size = checks.batch_size(batch)
+    dtype, _ = checks.check(loss_fn, params, batch, has_aux=False)
     _validate.shape("labels", labels, f"[B] with B = {size}", (size,))
     _validate.integer("labels", labels)
     step = min(microbatch_size or size, size)
@@ -158,7 +148,7 @@ def largest_microbatch_size(
     >>> gq.largest_microbatch_size(loss_fn, jnp.ones(1000), jnp.ones((64, 1000)), max_bytes=10**5)
     16
   """
-  size = 2 ** (_losses.batch_size(batch).bit_length() - 1)
+  size = 2 ** (checks.batch_size(batch).bit_length() - 1)
   compute = jax.jit(per_example_value_and_grad(loss_fn))
   while True:
     rows = jax.tree.map(lambda x, n=size: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype), batch)
@@ -174,6 +164,22 @@ def largest_microbatch_size(
         " found."
       )
     size //= 2
+
+
+def _one(loss_fn, nan_safe, params, example):
+  """Loss and gradient of one example, and whether it is kept."""
+
+  def loss(params):
+    losses = loss_fn(params, jax.tree.map(lambda x: x[None], example))
+    return losses[0].astype(_dtypes.at_least_float32(losses.dtype))
+
+  value, gradient = jax.value_and_grad(loss)(params)
+  keep = jnp.asarray(True)
+  if nan_safe:
+    finite = [jnp.all(jnp.isfinite(x)) for x in (value, *jax.tree.leaves(gradient))]
+    keep = jnp.all(jnp.stack(finite))
+    gradient = jax.tree.map(lambda g: jnp.where(keep, g, jnp.zeros_like(g)), gradient)
+  return value, gradient, keep
 
 
 def _sum_by(member, g):

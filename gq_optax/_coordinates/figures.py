@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _gradients
-from gq_optax._input import Batch
+from gq_optax._coordinates import norms
+from gq_optax._coordinates.forms import Batch
 
 
 class Figures(NamedTuple):
@@ -72,8 +72,8 @@ def measure(
         total += share * jnp.sum(function(weight), dtype=jnp.float32)
     return total / size
 
-  raw_scale, raw_norm = _gradients.safe_norm(batch.raw)
-  scale, norm = _gradients.safe_norm(update)
+  raw_scale, raw_norm = norms.safe_norm(batch.raw)
+  scale, norm = norms.safe_norm(update)
   comparable = jnp.logical_and(raw_norm > 0.0, norm > 0.0)
   safe_raw = jnp.where(comparable, raw_norm, 1.0)
   product = optax.tree.vdot(_scaled(batch.raw, raw_scale), _scaled(update, scale))

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _lloyd, _validate
+from gq_optax import _validate
+from gq_optax._rarity import lloyd
 
 
 def output_gradients(
@@ -114,7 +115,7 @@ def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> j
 
 def unit_sketch(per_example_tree: optax.Updates, key: jax.Array, dim: int = 64) -> jax.Array:
   """Sketches of length one: K-means on them groups gradients by direction, whatever their size."""
-  return _lloyd.unit_rows(sketch(per_example_tree, dim, key))
+  return lloyd.unit_rows(sketch(per_example_tree, dim, key))
 
 
 def _sketch_leaf(leaf, dim, key):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _gradients, _validate
-from gq_optax._gradients import GroupGradients
+from gq_optax import _group_gradients, _validate
+from gq_optax._group_gradients import GroupGradients
 
 
 class NoiseScale(NamedTuple):
@@ -96,16 +96,16 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
     raise ValueError(
       f"group_gradients must be GroupGradients, but {type(group_gradients).__name__} was found."
     )
-  counts = _gradients.sizes(group_gradients.counts)
+  counts = _group_gradients.sizes(group_gradients.counts)
   _validate.shape("counts of the GroupGradients", counts, "[K]", (None,))
   groups = counts.shape[0]
   if groups < 2:
     raise ValueError(f"noise_scale needs at least 2 groups, but {groups} was found.")
-  population = _gradients.shares(counts, 0)
+  population = _group_gradients.shares(counts, 0)
   squared_norm, between = jnp.zeros([], jnp.float32), jnp.zeros([], jnp.float32)
   for leaf in jax.tree.leaves(group_gradients.grads):
-    terms = [term.astype(jnp.float32) for term in _gradients.terms(leaf, counts)]
-    mean = _gradients.combine(terms, population)
+    terms = [term.astype(jnp.float32) for term in _group_gradients.terms(leaf, counts)]
+    mean = _group_gradients.combine(terms, population)
     squared_norm += jnp.sum(jnp.square(mean))
     for share, term in zip(population, terms, strict=True):
       between += share * jnp.sum(jnp.square(term - mean))

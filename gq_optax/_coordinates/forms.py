@@ -1,15 +1,14 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The three forms of an update, told apart by their shapes and brought into one."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _gradients, _validate
-from gq_optax._gradients import GroupGradients
+from gq_optax import _group_gradients, _validate
+from gq_optax._group_gradients import GroupGradients
 
 
 class Batch(NamedTuple):
@@ -42,19 +41,20 @@ def grouped(
   groups: GroupGradients, exponent, raw: optax.Updates | None, inertia: jax.Array
 ) -> Batch:
   """K group gradients; `raw` is the mean of the batch, by default the mean of the groups."""
-  counts = _gradients.sizes(groups.counts)
-  population = _gradients.shares(counts, 0)
+  counts = _group_gradients.sizes(groups.counts)
+  population = _group_gradients.shares(counts, 0)
   leaves, treedef = jax.tree.flatten(groups.grads)
-  terms = [_gradients.terms(leaf, counts) for leaf in leaves]
+  terms = [_group_gradients.terms(leaf, counts) for leaf in leaves]
   if raw is None:
     means = [
-      _gradients.combine(t, population).astype(g.dtype) for t, g in zip(terms, leaves, strict=True)
+      _group_gradients.combine(t, population).astype(g.dtype)
+      for t, g in zip(terms, leaves, strict=True)
     ]
     raw = jax.tree.unflatten(treedef, means)
   return Batch(
     raw=raw,
     terms=terms,
-    shares=_gradients.shares(counts, exponent),
+    shares=_group_gradients.shares(counts, exponent),
     counts=counts,
     size=jnp.sum(counts),
     inertia=inertia,
@@ -129,29 +129,8 @@ def loss(value: Any, updates: Any) -> jax.Array:
     _validate.shape("value", value, "a scalar", ())
     return jnp.asarray(value).astype(jnp.float32)
   if isinstance(updates, GroupGradients) and updates.losses is not None:
-    return _gradients.batch_loss(updates)
+    return _group_gradients.batch_loss(updates)
   raise ValueError(
     "an adaptive queue_length (shortest, longest) needs the loss at every update: pass value=, or"
     " GroupGradients with losses; neither was found."
   )
-
-
-def all_finite(tree: optax.Updates) -> jax.Array:
-  """Is every number of the tree finite?"""
-  # As a maximum, which NaN passes through: several times cheaper than `isfinite` and `all`.
-  largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
-  # Some narrow dtypes have no infinity to compare with; in them overflow is NaN.
-  finite = [x <= jnp.finfo(x.dtype).max.astype(x.dtype) for x in largest]
-  return jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
-
-
-def map_leaves(
-  function: Callable[..., tuple[jax.Array, list[jax.Array]]],
-  slots: optax.Updates,
-  terms: list[list[jax.Array]],
-  compared: list[list[jax.Array]],
-) -> tuple[optax.Updates, list[list[jax.Array]]]:
-  """`function(terms, compared, slots)` leaf by leaf; its first results come back as a tree."""
-  leaves, treedef = jax.tree.flatten(slots)
-  results = [function(*leaf) for leaf in zip(terms, compared, leaves, strict=True)]
-  return jax.tree.unflatten(treedef, [r[0] for r in results]), [r[1] for r in results]

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _lloyd, _validate
+from gq_optax import _validate
+from gq_optax._rarity import lloyd
 
 
 class GroupScarcityState(NamedTuple):
@@ -164,17 +165,17 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   dead = jnp.logical_not(jnp.any(state.counts > 0, axis=0))
 
   pull = has_group.astype(jnp.float32)
-  frame = _lloyd.frame(x, pull, metric)
-  x = _lloyd.enter(frame, x, metric)
+  frame = lloyd.frame(x, pull, metric)
+  x = lloyd.enter(frame, x, metric)
   # Loops of no length, not branches, skip what only the first batch needs: also under `vmap`.
-  seeds = _lloyd.seed(key, x, pull, num_groups, wanted=first)
-  start = jnp.where(first, seeds, _lloyd.enter(frame, state.centroids, metric))
-  iterate = lambda _, c: _lloyd.iterate(x, pull, c, metric, dead)[0]
+  seeds = lloyd.seed(key, x, pull, num_groups, wanted=first)
+  start = jnp.where(first, seeds, lloyd.enter(frame, state.centroids, metric))
+  iterate = lambda _, c: lloyd.iterate(x, pull, c, metric, dead)[0]
   iterations = num_iters + jnp.where(first, _FIRST_ITERS, 0)
   centroids = jax.lax.fori_loop(0, iterations, iterate, start)
-  labels = _lloyd.nearest(x, centroids, metric)
+  labels = lloyd.nearest(x, centroids, metric)
 
-  member = jnp.logical_and(_lloyd.members(labels, num_groups), has_group[None])
+  member = jnp.logical_and(lloyd.members(labels, num_groups), has_group[None])
   counts = jnp.sum(member, axis=1, dtype=jnp.int32)
   ring = state.counts.at[state.index].set(counts)
   similarity = None if pooling is None else _similarity(centroids, shares(ring), pooling)
@@ -182,7 +183,7 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group)
   weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
   counted = GroupScarcityState(
-    centroids=_lloyd.leave(frame, centroids, metric),
+    centroids=lloyd.leave(frame, centroids, metric),
     counts=ring,
     index=(state.index + 1) % queue_length,
     count=optax.safe_increment(state.count),
@@ -222,7 +223,7 @@ def groupable(x: jax.Array, metric: str) -> tuple[jax.Array, jax.Array]:
   """The rows with zeros for what is not finite, and which of them can belong to a group."""
   finite = jnp.all(jnp.isfinite(x), axis=1)
   x = jnp.where(finite[:, None], x, 0.0)
-  return x, jnp.logical_and(finite, _lloyd.has_direction(x, metric))
+  return x, jnp.logical_and(finite, lloyd.has_direction(x, metric))
 
 
 def _checked_mask(mask: Any, batch_size: int) -> jax.Array:

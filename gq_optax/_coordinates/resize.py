@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _length, _queue
-from gq_optax._transform import GradQueueState
+from gq_optax._coordinates import adaptive_length
+from gq_optax._coordinates.queue import Queue
+from gq_optax._coordinates.transform import GradQueueState
 
 
 def resize_queue(opt_state: Any, target: Any) -> Any:
@@ -91,17 +92,17 @@ def _resized(state: GradQueueState, goal: GradQueueState, name: str) -> GradQueu
     length, longer = jax.tree.leaves(slots)[0].shape[0], leaves[0].shape[0]
     kept = min(longer, length)
     count = jnp.minimum(before.count, kept) if length > longer else before.count
-    queue = _queue.Queue(slots, jnp.asarray(kept % length, jnp.int32), count)
+    queue = Queue(slots, jnp.asarray(kept % length, jnp.int32), count)
   losses = state.losses
   if goal.losses is None:
     losses = None
   elif losses is None or losses.values.shape != goal.losses.values.shape:
     longest = goal.losses.values.shape[0] - 2
-    fresh = _length.init(longest)
+    fresh = adaptive_length.init(longest)
     if losses is not None:
       kept = min(losses.values.shape[0], longest + 2)
       values = fresh.values.at[:kept].set(losses.values[:kept])
-      fresh = _length.LossWindow(values, jnp.minimum(losses.count, kept))
+      fresh = adaptive_length.LossWindow(values, jnp.minimum(losses.count, kept))
     losses = fresh
   return state._replace(queue=queue, losses=losses)
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _blocks, _dtypes, _validate
+from gq_optax import _dtypes, _validate
+from gq_optax._gradients import blocks
 
 
 def batch_size(batch: Any) -> int:
@@ -53,10 +54,10 @@ def check(
   return _dtypes.at_least_float32(losses.dtype), aux
 
 
-def work(loss_fn: Callable[..., Any], params: optax.Params, batch: Any) -> _blocks.Work:
+def work(loss_fn: Callable[..., Any], params: optax.Params, batch: Any) -> blocks.Work:
   """What one example asks of the network."""
   size = batch_size(batch)
   jaxpr = jax.make_jaxpr(loss_fn)(params, batch).jaxpr
   num_params = sum(x.size for x in jax.tree.leaves(params))
-  whole = _blocks.work(jaxpr, num_params)
+  whole = blocks.work(jaxpr, num_params)
   return whole._replace(reuse=whole.reuse / size)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _lloyd, _validate
+from gq_optax import _validate
+from gq_optax._rarity import lloyd
 
 
 class KMeansResult(NamedTuple):
@@ -102,32 +103,32 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
   weight = jnp.where(jnp.logical_and(usable, weight > 0.0), weight, 0.0)
   weight = jnp.where(jnp.isfinite(weight), weight, 0.0)
   x = jnp.where(usable[:, None], x, 0.0)
-  frame = _lloyd.frame(x, weight, metric)
-  x = _lloyd.enter(frame, x, metric)
+  frame = lloyd.frame(x, weight, metric)
+  x = lloyd.enter(frame, x, metric)
   # A zero vector has no direction: it neither moves a centroid nor seeds a group.
-  pull = jnp.where(_lloyd.has_direction(x, metric), weight, 0.0)
+  pull = jnp.where(lloyd.has_direction(x, metric), weight, 0.0)
 
   if init is None:
-    start = _lloyd.seed(key, x, pull, num_clusters)
+    start = lloyd.seed(key, x, pull, num_clusters)
   else:
     start = jnp.where(jnp.all(jnp.isfinite(init), axis=1, keepdims=True), init, 0.0)
-    start = _lloyd.enter(frame, start, metric)
+    start = lloyd.enter(frame, start, metric)
 
   def iterate(_, carry):
     centroids, _ = carry
-    return _lloyd.iterate(x, pull, centroids, metric)
+    return lloyd.iterate(x, pull, centroids, metric)
 
   nobody = jnp.full(x.shape[0], -1, jnp.int32)
   centroids, before = jax.lax.fori_loop(0, num_iters, iterate, (start, nobody))
-  labels = _lloyd.nearest(x, centroids, metric)
+  labels = lloyd.nearest(x, centroids, metric)
   # On the unit sphere half the squared distance is 1 - cosine; a zero vector is 1 away from all.
   if metric == "cosine":
     distance = 1.0 - jnp.sum(x * centroids[labels], axis=1)
   else:
-    distance = _lloyd.distance(x, labels, centroids)
+    distance = lloyd.distance(x, labels, centroids)
   counted = (weight > 0.0).astype(jnp.int32)
   return KMeansResult(
-    centroids=_lloyd.leave(frame, centroids, metric),
+    centroids=lloyd.leave(frame, centroids, metric),
     labels=labels,
     counts=jnp.zeros(num_clusters, jnp.int32).at[labels].add(counted),
     # Scaled back by one factor at a time: the square may overflow, and 0 * inf is NaN.

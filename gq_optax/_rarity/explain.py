@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _groups, _lloyd, _validate
+from gq_optax import _validate
+from gq_optax._rarity import groups, lloyd
 
 
 class GroupExplanation(NamedTuple):
@@ -33,7 +34,7 @@ class GroupExplanation(NamedTuple):
 
 def explain_groups(
   embeddings: jax.Array,
-  state: _groups.GroupScarcityState,
+  state: groups.GroupScarcityState,
   num_examples: int = 8,
   *,
   metric: str = "cosine",
@@ -71,15 +72,15 @@ def explain_groups(
   """
   num_examples = _validate.static_int("num_examples", num_examples, 1)
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
-  x = _groups.as_rows(embeddings, state)
-  x, groupable = _groups.groupable(x, metric)
-  frame = _lloyd.frame(x, groupable.astype(jnp.float32), metric)
-  x, centroids = (_lloyd.enter(frame, rows, metric) for rows in (x, state.centroids))
-  labels = _lloyd.nearest(x, centroids, metric)
+  x = groups.as_rows(embeddings, state)
+  x, groupable = groups.groupable(x, metric)
+  frame = lloyd.frame(x, groupable.astype(jnp.float32), metric)
+  x, centroids = (lloyd.enter(frame, rows, metric) for rows in (x, state.centroids))
+  labels = lloyd.nearest(x, centroids, metric)
   # Half the squared distance of two unit vectors is 1 - cosine.
   unit = 0.5 if metric == "cosine" else frame.scale * frame.scale
-  member = jnp.logical_and(_lloyd.members(labels, len(centroids)), groupable[None])
-  away = jnp.where(member, _lloyd.distance(x, labels, centroids)[None], jnp.inf)
+  member = jnp.logical_and(lloyd.members(labels, len(centroids)), groupable[None])
+  away = jnp.where(member, lloyd.distance(x, labels, centroids)[None], jnp.inf)
   found = min(num_examples, x.shape[0])
   nearest, indices = jax.lax.top_k(-away, found)
   missing = ((0, 0), (0, num_examples - found))
@@ -90,7 +91,7 @@ def explain_groups(
     indices=jnp.where(jnp.isfinite(nearest), indices, -1).astype(jnp.int32),
     distances=nearest * unit,
     sizes=jnp.sum(member, axis=1, dtype=jnp.int32),
-    shares=_groups.shares(state.counts),
+    shares=groups.shares(state.counts),
     weights=state.weights,
     rarest_first=jnp.argsort(jnp.where(seen, -state.weights, jnp.inf)).astype(jnp.int32),
   )

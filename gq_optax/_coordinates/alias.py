@@ -4,11 +4,11 @@
 import jax
 import optax
 
-from gq_optax._scarcity import ScarcityFn
-from gq_optax._transform import grad_queue
+from gq_optax._coordinates.transform import grad_queue
+from gq_optax._coordinates.weights import ScarcityFn
 
 
-def gq_sgd(
+def gq_sgd(  # noqa: D417  # grad_queue describes its options
   learning_rate: optax.ScalarOrSchedule,
   momentum: float | None = 0.9,
   nesterov: bool = False,
@@ -33,15 +33,7 @@ def gq_sgd(
     learning_rate: a number or a schedule.
     momentum: decay of the momentum; None for plain SGD.
     nesterov: Nesterov momentum.
-    queue_length: see `grad_queue`, as all that follow.
-    rho: see `grad_queue`.
-    scarcity: see `grad_queue`.
-    num_clusters: see `grad_queue`.
-    group_exponent: see `grad_queue`.
-    update_norm: see `grad_queue`.
-    queue_dtype: see `grad_queue`.
-    track: see `grad_queue`.
-    key: see `grad_queue`.
+    queue_length: see `grad_queue`, as for all that follow.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`.
@@ -60,23 +52,22 @@ def gq_sgd(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), section 3 and Algorithm 1.
   """
-  return optax.chain(
-    grad_queue(
-      queue_length,
-      rho,
-      scarcity=scarcity,
-      num_clusters=num_clusters,
-      group_exponent=group_exponent,
-      update_norm=update_norm,
-      queue_dtype=queue_dtype,
-      track=track,
-      key=key,
-    ),
-    optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
+  optimizer = optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov)
+  return _behind_queue(
+    optimizer,
+    queue_length,
+    rho,
+    scarcity,
+    num_clusters,
+    group_exponent,
+    update_norm,
+    queue_dtype,
+    track,
+    key,
   )
 
 
-def gq_adam(
+def gq_adam(  # noqa: D417  # grad_queue describes its options
   learning_rate: optax.ScalarOrSchedule,
   b1: jax.typing.ArrayLike = 0.9,
   b2: jax.typing.ArrayLike = 0.999,
@@ -96,22 +87,15 @@ def gq_adam(
 
   .. math:: \theta_t = \theta_{t-1} - \alpha\, \mathrm{Adam}(g^*_t)
 
-  `optax.chain(grad_queue(...), optax.adam(learning_rate, b1, b2, eps))`.
+  `optax.chain(grad_queue(...), optax.adam(learning_rate, b1, b2, eps))`. Adam divides a constant
+  factor of the gradient out again, so that `update_norm` does little here.
 
   Args:
     learning_rate: a number or a schedule.
     b1: decay of the first moment.
     b2: decay of the second moment.
     eps: added to the denominator.
-    queue_length: see `grad_queue`, as all that follow.
-    rho: see `grad_queue`.
-    scarcity: see `grad_queue`.
-    num_clusters: see `grad_queue`.
-    group_exponent: see `grad_queue`.
-    update_norm: see `grad_queue`. Adam divides a constant factor of the gradient out again.
-    queue_dtype: see `grad_queue`.
-    track: see `grad_queue`.
-    key: see `grad_queue`.
+    queue_length: see `grad_queue`, as for all that follow.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`.
@@ -130,17 +114,43 @@ def gq_adam(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), section 3 and Algorithm 1.
   """
-  return optax.chain(
-    grad_queue(
-      queue_length,
-      rho,
-      scarcity=scarcity,
-      num_clusters=num_clusters,
-      group_exponent=group_exponent,
-      update_norm=update_norm,
-      queue_dtype=queue_dtype,
-      track=track,
-      key=key,
-    ),
-    optax.adam(learning_rate, b1=b1, b2=b2, eps=eps),
+  optimizer = optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
+  return _behind_queue(
+    optimizer,
+    queue_length,
+    rho,
+    scarcity,
+    num_clusters,
+    group_exponent,
+    update_norm,
+    queue_dtype,
+    track,
+    key,
   )
+
+
+def _behind_queue(
+  optimizer,
+  queue_length,
+  rho,
+  scarcity,
+  num_clusters,
+  group_exponent,
+  update_norm,
+  queue_dtype,
+  track,
+  key,
+):
+  """`optimizer` behind a `grad_queue` of these options."""
+  front = grad_queue(
+    queue_length,
+    rho,
+    scarcity=scarcity,
+    num_clusters=num_clusters,
+    group_exponent=group_exponent,
+    update_norm=update_norm,
+    queue_dtype=queue_dtype,
+    track=track,
+    key=key,
+  )
+  return optax.chain(front, optimizer)

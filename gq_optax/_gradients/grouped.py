@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _blocks, _dtypes, _kmeans, _losses, _reuse, _validate
-from gq_optax._gradients import GroupGradients
+from gq_optax import _dtypes, _validate
+from gq_optax._gradients import blocks as _blocks
+from gq_optax._gradients import checks, reuse
+from gq_optax._group_gradients import GroupGradients
+from gq_optax._rarity.kmeans import KMeansResult, kmeans
 
 
 def grouped_value_and_grad(
@@ -86,11 +89,11 @@ def grouped_value_and_grad(
     block_size = _validate.static_int("block_size", block_size, 1)
 
   def value_and_grad(params, batch, labels):
-    batch_size = _losses.batch_size(batch)
+    batch_size = checks.batch_size(batch)
     _validate.shape("labels", labels, f"[B] with B = {batch_size}", (batch_size,))
     _validate.integer("labels", labels)
-    dtype, aux_shape = _losses.check(loss_fn, params, batch, has_aux)
-    work = _losses.work(loss_fn, params, batch)
+    dtype, aux_shape = checks.check(loss_fn, params, batch, has_aux)
+    work = checks.work(loss_fn, params, batch)
     size = block_size or _blocks.default_size(work, batch_size, num_groups)
     if not exact:
       size = min(block_size or -(-5 * batch_size // (4 * num_groups)), batch_size)
@@ -105,7 +108,7 @@ def grouped_value_and_grad(
     times = [n for n in (4, 2, 1) if exact and (n == 1 or n * size <= batch_size - size)]
     kept = None
     if strategy == "batched":
-      kept = _reuse.forward(loss_fn, params, batch, has_aux, {size, *(n * size for n in times)})
+      kept = reuse.forward(loss_fn, params, batch, has_aux, {size, *(n * size for n in times)})
 
     def gradient(owner, index, valid):
       # Shares in the loss make means of the gradients, which then need no pass of their own.
@@ -197,7 +200,7 @@ def clustered_value_and_grad(
   exact: bool = True,
   block_size: int | None = None,
   design: str | None = None,
-) -> Callable[..., tuple[tuple[jax.Array, _kmeans.KMeansResult], GroupGradients]]:
+) -> Callable[..., tuple[tuple[jax.Array, KMeansResult], GroupGradients]]:
   r"""The whole way from a batch to the mean gradients of its clusters.
 
   A forward pass yields the embeddings of the examples, K-means groups them, and
@@ -239,15 +242,15 @@ def clustered_value_and_grad(
   )
 
   def value_and_grad(params, batch, key=None, mask=None):
-    batch_size = _losses.batch_size(batch)
-    _losses.check(loss_fn, params, batch, has_aux=True)
+    batch_size = checks.batch_size(batch)
+    checks.check(loss_fn, params, batch, has_aux=True)
     _, embeddings = loss_fn(jax.lax.stop_gradient(params), batch)
     _validate.shape("embeddings", embeddings, f"[B, d] with B = {batch_size}", (batch_size, None))
     weight = None
     if mask is not None:
       _validate.shape("mask", mask, f"[B] with B = {batch_size}", (batch_size,))
       weight = mask.astype(jnp.float32)
-    clusters = _kmeans.kmeans(
+    clusters = kmeans(
       embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
     )
     labels = clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)

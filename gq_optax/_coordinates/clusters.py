@@ -1,0 +1,90 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Per-example gradients [B, *p] clustered inside the transformation, and their means."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gq_optax import _dtypes, _validate
+from gq_optax._group_gradients import GroupGradients
+from gq_optax._rarity.embeddings import unit_sketch
+from gq_optax._rarity.kmeans import KMeansResult, kmeans
+
+
+def cluster(
+  per_example: optax.Updates,
+  num_clusters: int,
+  count: jax.Array,
+  *,
+  embeddings: jax.Array | None,
+  embed: Callable[[optax.Updates], jax.Array] | None,
+  key: jax.Array | int,
+) -> KMeansResult:
+  """K-means over a batch of per-example gradients.
+
+  Args:
+    per_example: pytree of `[B, *p]` leaves.
+    num_clusters: K, at most B.
+    count: int32 `[]`, the steps so far: every step is seeded anew.
+    embeddings: `[B, d]`, or None: they are made of the gradients.
+    embed: the function that makes them; None: a sketch of each gradient.
+    key: int or PRNG key.
+  """
+  batch_size = jax.tree.leaves(per_example)[0].shape[0]
+  if num_clusters > batch_size:
+    raise ValueError(
+      f"num_clusters must be at most the batch size ({batch_size}), but {num_clusters} was found."
+    )
+  sketch_key, kmeans_key = jax.random.split(_validate.prng_key("key", key))
+  if embeddings is None:
+    embeddings = unit_sketch(per_example, sketch_key) if embed is None else embed(per_example)
+  _validate.shape("embeddings", embeddings, f"[B, d] with B = {batch_size}", (batch_size, None))
+  return kmeans(embeddings, num_clusters, key=jax.random.fold_in(kmeans_key, count))
+
+
+def group_means(
+  per_example: optax.Updates, labels: jax.Array, num_groups: int
+) -> tuple[GroupGradients, optax.Updates]:
+  r"""The mean gradient of each group, and that of the batch, out of per-example gradients.
+
+  .. math:: c_k = \tfrac{1}{n_k} \sum_{i: k(i) = k} g_i
+
+  Args:
+    per_example: pytree of `[B, *p]` leaves.
+    labels: int `[B]`; a label outside `[0, K)` belongs to no group.
+    num_groups: K.
+
+  Returns:
+    `GroupGradients` in float32 or wider, and the mean over all examples in the gradients' dtype.
+  """
+  member = jax.nn.one_hot(labels, num_groups, dtype=jnp.float32)
+  # A last group of all: in the mean made of the others, 0 times infinity would be NaN.
+  member = jnp.concatenate([member, jnp.ones((labels.shape[0], 1), jnp.float32)], axis=1)
+  counts = jnp.sum(member, axis=0)
+  divisor = jnp.maximum(counts, 1.0)
+
+  def leaf(g):
+    dtype = _dtypes.at_least_float32(g.dtype)
+    sums = jax.lax.dot_general(
+      member.astype(g.dtype),  # zeros and ones are exact in any dtype
+      g,
+      (((0,), (0,)), ((), ())),
+      precision=jax.lax.Precision.HIGHEST,
+      preferred_element_type=dtype,
+    )
+    return sums / divisor.astype(dtype).reshape(-1, *(1,) * (g.ndim - 1))
+
+  means = jax.tree.map(leaf, per_example)
+  groups = GroupGradients(jax.tree.map(lambda x: x[:-1], means), counts[:-1])
+  return groups, jax.tree.map(lambda x, g: x[-1].astype(g.dtype), means, per_example)
+
+
+def mean(per_example: optax.Updates) -> optax.Updates:
+  """The mean over the batch, accumulated in float32 or wider, in the gradients' dtype."""
+
+  def leaf(g):
+    return jnp.mean(g, axis=0, dtype=_dtypes.at_least_float32(g.dtype)).astype(g.dtype)
+
+  return jax.tree.map(leaf, per_example)

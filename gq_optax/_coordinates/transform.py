@@ -1,0 +1,248 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""grad_queue: scarcity against the queue as an Optax gradient transformation."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gq_optax import _validate
+from gq_optax._coordinates import (
+  adaptive_length,
+  clusters,
+  figures,
+  forms,
+  leaf,
+  norms,
+  queue,
+)
+from gq_optax._coordinates.adaptive_length import LossWindow
+from gq_optax._coordinates.figures import Figures
+from gq_optax._coordinates.queue import Queue
+from gq_optax._coordinates.weights import ScarcityFn, delta_rho
+
+
+class GradQueueState(NamedTuple):
+  """State of `grad_queue`, arrays only.
+
+  Attributes:
+    queue: the ring of the last L raw gradients: slots `[L, *p]`, index and count.
+    losses: the recent losses when the length is adaptive, else None.
+    figures: what `diagnostics` reads when `track=True`, else None.
+  """
+
+  queue: Queue
+  losses: LossWindow | None
+  figures: Figures | None
+
+
+def grad_queue(
+  queue_length: int | tuple[int, int] = 3,
+  rho: jax.typing.ArrayLike = 3.0,
+  *,
+  scarcity: ScarcityFn | None = None,
+  num_clusters: int = 1,
+  group_exponent: jax.typing.ArrayLike = 0.0,
+  embed: Callable[[optax.Updates], jax.Array] | None = None,
+  update_norm: str | jax.typing.ArrayLike | None = None,
+  queue_dtype: jax.typing.DTypeLike | None = None,
+  track: bool = False,
+  key: jax.Array | int = 0,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Weighs gradients by how scarce they are against the last L gradients.
+
+  .. math:: \mu, \sigma = \mathrm{mean}, \mathrm{std}(g_{t-1}, \dots, g_{t-L}), \qquad
+            g^* = \sum_k a_k\; w(c_k; \mu, \sigma) \odot c_k, \qquad
+            w = \mathrm{clip}(|c_k - \mu| / \sigma, 1/\rho, \rho)
+
+  where :math:`c_k` are the mean gradients of K groups of the batch and :math:`a_k` their shares;
+  with one group :math:`c_1 = g_t`. Chain it before any optimizer. `update` takes one of three:
+
+  - a mean gradient `[*p]`;
+  - per-example gradients `[B, *p]` (every leaf with one leading axis more than its parameter),
+    grouped here by K-means on `embeddings=[B, d]` or on `embed(gradients)`;
+  - a `GroupGradients` of means `[K, *p]`, counts `[K]` and losses `[K]` or None.
+
+  ================================  ==============================================================
+  case                              what happens
+  ================================  ==============================================================
+  at most L gradients seen          every weight is exactly 1; groups combine as always
+  sigma = 0                         weight 1/rho where g equals mu, else rho
+  several groups                    c_k equals mu if they differ by at most 4 units of rounding
+  rho = 1                           every weight is 1: the same as without `grad_queue`, bit by bit
+  a NaN or Inf in the gradient      the raw mean gradient passes on, the state stays as it was
+  the weighted update overflows     the update passes on, the gradient is not queued
+  overflow of `queue_dtype`         counts as not finite
+  empty group                       contributes nothing, whatever stands in it
+  every group empty                 the update is 0, the state stays as it was
+  `value` not finite                the loss is not recorded, the gradient is
+  bfloat16, float16                 statistics in float32, the update in the gradient's dtype
+  ================================  ==============================================================
+
+  Does not compose with `optax.masked` and `optax.partition` for the two batched forms (an error
+  says so: they would leave other leaves batched); wrap the optimizer behind it. `optax.MultiSteps`
+  and `optax.apply_if_finite` go around the mean form and behind the batched forms.
+
+  Args:
+    queue_length: L, the gradients kept. A pair `(shortest, longest)` follows the trend of the loss:
+      the longer it has been falling, the longer the window; `update` then needs `value=`.
+    rho: bound of the weights, at least 1 (1 switches them off). May be traced, and is then clamped.
+    scarcity: a function `(g, mean, std) -> weight` in place of Delta_rho (`rho` is then unused),
+      such as `gq.tail_probability`, `gq.surprisal`, `gq.identity`.
+    num_clusters: K of the K-means over per-example gradients. The paper uses B / 64. Mean gradients
+      are one group whatever it says.
+    group_exponent: 0 weighs groups by population, as the paper does; 1 weighs every non-empty group
+      the same. May be traced, and is then clamped to `[0, 1]`.
+    embed: a function from per-example gradients to `[B, d]`, used where `embeddings=` is not given.
+      None: a sketch of each gradient, 64 numbers of length one.
+    update_norm: "match" rescales the update to the norm of the raw mean gradient; a number caps the
+      ratio of the two, at the steps at which something is weighted. None leaves it.
+    queue_dtype: storage dtype of the queue; None: each parameter's. Where it is narrower than the
+      gradient, the gradient is rounded to it before it is compared.
+    track: carry the figures that `gq.diagnostics` reads.
+    key: int or PRNG key for K-means and sketch.
+
+  Returns:
+    An `optax.GradientTransformationExtraArgs`. Unknown extra args are ignored.
+
+  Raises:
+    ValueError: if an argument is out of its range, a parameter is not real floating, or an update
+      is none of the three forms.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> import gq_optax as gq
+    >>> tx = optax.chain(gq.grad_queue(queue_length=3, rho=3.0), optax.sgd(0.1, momentum=0.9))
+    >>> params = {"w": jnp.zeros(2)}
+    >>> state = tx.init(params)
+    >>> updates, state = tx.update({"w": jnp.ones(2)}, state, params)
+
+  Reference: Al Hasib, Grad Queue (arXiv 2404.16917), equations 1 and 2, Algorithm 1.
+  """
+  lengths = _queue_lengths(queue_length)
+  adaptive = isinstance(queue_length, tuple)
+  num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
+  _check_options(rho, scarcity, group_exponent, embed, update_norm, queue_dtype, key)
+  weight_of = functools.partial(delta_rho, rho=rho) if scarcity is None else scarcity
+
+  def init_fn(params):
+    for path, p in jax.tree_util.tree_leaves_with_path(params):
+      _validate.floating(f"the parameter at {jax.tree_util.keystr(path) or 'the root'}", p)
+    return GradQueueState(
+      queue=queue.init(params, max(lengths), queue_dtype),
+      losses=adaptive_length.init(max(lengths)) if adaptive else None,
+      figures=figures.init(num_clusters) if track else None,
+    )
+
+  def update_fn(updates, state, params=None, *, value=None, embeddings=None, **extra_args):
+    del params, extra_args
+    past = state.queue
+    cluster = functools.partial(
+      clusters.cluster, count=past.count, embeddings=embeddings, embed=embed, key=key
+    )
+    batch = _read(updates, past, embeddings, num_clusters, group_exponent, cluster, track)
+    compared = leaf.as_stored(batch.terms, past.slots)
+    accept = _acceptable(batch, compared)
+
+    losses = state.losses
+    if adaptive:
+      losses = adaptive_length.push(losses, forms.loss(value, updates), accept)
+    length, active = _window(past, losses, lengths)
+    if scarcity is None:
+      # Delta_rho with rho = 1 is the identity; not applying it makes it one bit by bit.
+      active = jnp.logical_and(active, jnp.asarray(rho) > 1.0)
+
+    in_window = queue.window(past, length) if adaptive else None
+    weighted, weights = leaf.weigh(
+      past, in_window, weight_of, active, batch.terms, compared, batch.shares
+    )
+    weighted = norms.rescale(update_norm, weighted, batch.raw)
+    changed = jnp.logical_and(accept, jnp.logical_or(active, len(batch.shares) > 1))
+    result = jax.tree.map(
+      lambda w, raw: jnp.where(changed, w.astype(raw.dtype), raw), weighted, batch.raw
+    )
+    # Besides keeping the gradient of a failed step out, waiting for the result orders the write
+    # after the last read of the slots; without that order XLA copies the queue, twice, every step.
+    accept = jnp.logical_and(accept, norms.all_finite(result))
+
+    measured = state.figures
+    if track:
+      measured = figures.measure(measured, batch, result, weights, length, accept)
+    return result, GradQueueState(queue.push(past, batch.raw, accept), losses, measured)
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check_options(rho, scarcity, group_exponent, embed, update_norm, queue_dtype, key):
+  """Raises ValueError for an option that is out of its range."""
+  _validate.real("rho", rho, 1.0)
+  _validate.real("group_exponent", group_exponent, 0.0, 1.0)
+  if isinstance(update_norm, str):
+    _validate.one_of("update_norm", update_norm, ("match",))
+  elif update_norm is not None:
+    _validate.real("update_norm", update_norm, 0.0, open_low=True)
+  if queue_dtype is not None:
+    _validate.storage_dtype("queue_dtype", queue_dtype)
+  if scarcity is not None:
+    _validate.function("scarcity", scarcity)
+  if embed is not None:
+    _validate.function("embed", embed)
+  _validate.key("key", key)
+
+
+def _read(updates, past, embeddings, num_clusters, group_exponent, cluster, track):
+  """Any of the three forms of an update as a `Batch`."""
+  form = forms.form(updates, past.slots)
+  inertia = jnp.zeros([], jnp.float32)
+  if form == "mean":
+    if embeddings is not None and num_clusters > 1:
+      raise ValueError(
+        "embeddings can only group per-example gradients [B, *p], but a mean gradient was found."
+      )
+    return forms.single(updates, jnp.zeros(num_clusters, jnp.float32), inertia)
+  if form == "per_example" and num_clusters == 1:
+    counts = jnp.full(1, jax.tree.leaves(updates)[0].shape[0], jnp.float32)
+    return forms.single(clusters.mean(updates), counts, inertia)
+  if form == "per_example":
+    found = cluster(updates, num_clusters)
+    groups, raw = clusters.group_means(updates, found.labels, num_clusters)
+    return forms.grouped(groups, group_exponent, raw, found.inertia)
+  if track and updates.counts.shape[0] != num_clusters:
+    raise ValueError(
+      "with track=True, num_clusters must be the number of groups of the GroupGradients"
+      f" ({updates.counts.shape[0]}), but {num_clusters} was found."
+    )
+  return forms.grouped(updates, group_exponent, None, inertia)
+
+
+def _acceptable(batch, compared):
+  """Is every number finite, as it stands and as it would be stored, and any example there?"""
+  # A group that is not finite makes the mean so; a cast may overflow in a group alone.
+  cast = [c for c, t in zip(compared, batch.terms, strict=True) if c is not t]
+  return jnp.logical_and(norms.all_finite((batch.raw, cast)), batch.size > 0.0)
+
+
+def _window(past, losses, lengths):
+  """How many entries of the queue count, and whether enough were seen to weigh by them."""
+  shortest, longest = lengths
+  length = jnp.int32(longest)
+  if losses is not None:
+    length = adaptive_length.effective_length(losses, shortest, longest)
+  return jnp.minimum(length, past.count), past.count > shortest
+
+
+def _queue_lengths(queue_length: Any) -> tuple[int, int]:
+  if not isinstance(queue_length, tuple):
+    length = _validate.static_int("queue_length", queue_length, 1)
+    return length, length
+  if len(queue_length) != 2:
+    raise ValueError(
+      f"queue_length must be an int or a pair (shortest, longest), but {queue_length} was found."
+    )
+  shortest = _validate.static_int("queue_length[0], the shortest,", queue_length[0], 1)
+  longest = _validate.static_int("queue_length[1], the longest,", queue_length[1], shortest)
+  return shortest, longest
