@@ -24,7 +24,7 @@ docs: $(VENV)/.docs
 	PYTHONPATH=. $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.update_cost
+	$(BIN)/python -m benchmarks.cost.update_cost
 
 # Tests of the library alone, which need neither benchmarks nor examples.
 CORE := acceptance bad_input chain checkpoints diagnostics embeddings errors flax golden groups \
@@ -66,7 +66,7 @@ $(VENV)/bin/python:
 
 # The test extra contains the bench extra; a stamp of each keeps the first demo quick to install.
 $(VENV)/.bench: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[flax,bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml

@@ -10,7 +10,7 @@ import griffe
 import latex2mathml.converter
 from mkdocs.structure.files import File
 
-RESULTS = pathlib.Path(__file__).parent.parent / "benchmarks" / "results"
+BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 
 
 def mathml(source: str, display: str) -> str:
@@ -28,8 +28,8 @@ def fence(source: str, language: str, css_class: str, options: Any, md: Any, **k
 def on_files(files: Any, config: Any, **kwargs: Any) -> Any:
   """The plots of the benchmarks are taken along."""
   del kwargs
-  for path in sorted(RESULTS.rglob("*.png")):
-    name = f"figures/{path.relative_to(RESULTS).as_posix()}"
+  for path in sorted(BENCHMARKS.glob("*/results/*.png")):
+    name = f"figures/{path.name}"
     files.append(File.generated(config, name, abs_src_path=str(path)))
   return files
 
@@ -37,7 +37,7 @@ def on_files(files: Any, config: Any, **kwargs: Any) -> Any:
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
   """What else lies beside docs/ is in the source, not on the site: its link goes."""
   del kwargs
-  markdown = re.sub(r"(!\[[^\]]*\]\()\.\./benchmarks/results/", r"\1figures/", markdown)
+  markdown = re.sub(r"(!\[[^\]]*\]\()\.\./benchmarks/\w+/results/", r"\1figures/", markdown)
   return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", markdown)
 
 

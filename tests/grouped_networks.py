@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
-from benchmarks import models
+from gq_optax.trial import models
 
 BATCH, GROUPS = 24, 4
 DESIGNS = ("loop", "unrolled", "batched")

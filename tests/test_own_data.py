@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import data
+from gq_optax.trial import own_data
 
 
 def own(**changes):
@@ -15,7 +15,7 @@ def own(**changes):
 
 def test_own_arrays(tmp_path):
   np.savez(tmp_path / "own.npz", **own())
-  found = data.load_npz(tmp_path / "own.npz")
+  found = own_data.load_npz(tmp_path / "own.npz")
   assert found.x_train.dtype == found.x_test.dtype == np.float32
   assert found.y_train.dtype == found.y_test.dtype == np.int64
   for name, value in own().items():
@@ -23,26 +23,26 @@ def test_own_arrays(tmp_path):
   images = np.arange(48, dtype=np.uint8).reshape(8, 3, 2)
   np.savez(tmp_path / "images.npz", **own(x_train=images, x_test=images))
   with pytest.raises(ValueError, match=r"y_test must have shape \(8,\)"):
-    data.load_npz(tmp_path / "images.npz")
+    own_data.load_npz(tmp_path / "images.npz")
 
 
 def test_own_arrays_are_split_if_there_is_no_test(tmp_path):
   x, y = np.arange(40, dtype=np.uint8).reshape(20, 2), np.arange(20) % 2
   np.savez(tmp_path / "own.npz", x_train=x, y_train=y)
-  found = data.load_npz(str(tmp_path / "own.npz"))
+  found = own_data.load_npz(str(tmp_path / "own.npz"))
   assert found.x_train.dtype == np.uint8
   assert (np.bincount(found.y_train).tolist(), np.bincount(found.y_test).tolist()) == (
     [8] * 2,
     [2] * 2,
   )
   assert sorted(np.concatenate([found.x_train, found.x_test]).tolist()) == x.tolist()
-  again, other = (data.load_npz(tmp_path / "own.npz", 0.2, seed) for seed in (0, 1))
+  again, other = (own_data.load_npz(tmp_path / "own.npz", 0.2, seed) for seed in (0, 1))
   np.testing.assert_array_equal(found.x_test, again.x_test)
   assert not np.array_equal(found.x_test, other.x_test)
   with pytest.raises(ValueError, match="test_fraction must leave a test example"):
-    data.load_npz(tmp_path / "own.npz", 0.01)
+    own_data.load_npz(tmp_path / "own.npz", 0.01)
   with pytest.raises(ValueError, match="fraction must lie between 0 and 1"):
-    data.load_npz(tmp_path / "own.npz", 1.0)
+    own_data.load_npz(tmp_path / "own.npz", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -72,24 +72,24 @@ def test_own_arrays_are_split_if_there_is_no_test(tmp_path):
 def test_bad_arrays_are_told_in_one_line(tmp_path, changes, message):
   np.savez(tmp_path / "own.npz", **own(**changes))
   with pytest.raises(ValueError, match=message) as caught:
-    data.load_npz(tmp_path / "own.npz")
+    own_data.load_npz(tmp_path / "own.npz")
   assert "\n" not in str(caught.value)
 
 
 def test_bad_files_are_told_in_one_line(tmp_path):
   with pytest.raises(FileNotFoundError, match="path must be an .npz file, but nothing was found"):
-    data.load_npz(tmp_path / "none.npz")
+    own_data.load_npz(tmp_path / "none.npz")
   np.save(tmp_path / "one.npy", np.ones(3))
   with pytest.raises(ValueError, match="but a single array was found"):
-    data.load_npz(tmp_path / "one.npy")
+    own_data.load_npz(tmp_path / "one.npy")
   for content in (b"", b"not an archive", b"PK\x03\x04 cut off"):
     (tmp_path / "bad.npz").write_bytes(content)
     with pytest.raises(ValueError, match="NumPy cannot read it"):
-      data.load_npz(tmp_path / "bad.npz")
+      own_data.load_npz(tmp_path / "bad.npz")
   np.savez(tmp_path / "cut.npz", **own())
   content = bytearray((tmp_path / "cut.npz").read_bytes())
   place = content.index(np.float64(23).tobytes())
   content[place : place + 4] = b"oops"
   (tmp_path / "cut.npz").write_bytes(content)
   with pytest.raises(ValueError, match=r"x_train in .*cut\.npz must be readable"):
-    data.load_npz(tmp_path / "cut.npz")
+    own_data.load_npz(tmp_path / "cut.npz")

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from benchmarks import models, peers, step_cost
+from benchmarks.cost import peers, step_cost
+from gq_optax.trial import models
 
 pytestmark = pytest.mark.standard_promotion
 TINY = {

@@ -8,34 +8,36 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import arms, pages, rare_kinds, rare_report, recipes, training
+from benchmarks.pages import markers, rarity_page
+from benchmarks.rarity import rare_kinds
+from gq_optax.trial import arms, recipes, training
 
 OPTIONS = ("num_groups", "queue_length", "exponent", "pooling")
 
 
 def test_tables_of_the_page_are_those_of_the_raw_files():
-  found = rare_report.read(rare_report.RESULTS)
+  found = rarity_page.read(rarity_page.RESULTS)
   assert len(found) >= 60
-  page = rare_report.PAGE.read_text()
-  assert pages.between_markers(page, rare_report.tables(found)) == page
-  questions = rare_report.questions(found)
-  assert pages.between_markers(page, questions, "questions") == page
+  page = rarity_page.PAGE.read_text()
+  assert markers.between_markers(page, rarity_page.tables(found)) == page
+  questions = rarity_page.questions(found)
+  assert markers.between_markers(page, questions, "questions") == page
   assert "| - | - | - |\n" not in questions + "\n"
-  series = [points for by in rare_report.sensitivity(found).values() for points in by.values()]
+  series = [points for by in rarity_page.sensitivity(found).values() for points in by.values()]
   assert min(map(len, series)) > 1
-  sensitivity = rare_report.sensitivity_table(found)
-  assert pages.between_markers(page, sensitivity, "sensitivity") == page
-  costs = rare_report.cost_table(rare_report.read_costs())
-  assert pages.between_markers(page, costs, "costs") == page
-  assert pages.between_markers(page, "other", "costs") != page
-  assert pages.between_markers(page, "other") != page
+  sensitivity = rarity_page.sensitivity_table(found)
+  assert markers.between_markers(page, sensitivity, "sensitivity") == page
+  costs = rarity_page.cost_table(rarity_page.read_costs())
+  assert markers.between_markers(page, costs, "costs") == page
+  assert markers.between_markers(page, "other", "costs") != page
+  assert markers.between_markers(page, "other") != page
 
 
 def test_figures_of_the_page_of_alternatives_stand_in_those_tables():
-  page = (pages.DOCS / "alternatives.md").read_text().replace("**", "")
+  page = (markers.DOCS / "alternatives.md").read_text().replace("**", "")
   found = re.findall(r"[+-]\d\.\d \[[+-]\d\.\d, [+-]\d\.\d\]", page)
   assert len(found) >= 20
-  rows = rare_report.tables(rare_report.read(rare_report.RESULTS)).splitlines()
+  rows = rarity_page.tables(rarity_page.read(rarity_page.RESULTS)).splitlines()
   for line in page.splitlines():
     same_arm = [row for row in rows if row.split(" | ")[0] == line.split(" | ")[0]]
     for figure in re.findall(r"[+-]\d\.\d \[[+-]\d\.\d, [+-]\d\.\d\]", line):
@@ -43,10 +45,10 @@ def test_figures_of_the_page_of_alternatives_stand_in_those_tables():
 
 
 def test_figures_of_the_page_of_choices_are_those_of_the_raw_files():
-  results = rare_report.read(rare_report.RESULTS)
+  results = rarity_page.read(rarity_page.RESULTS)
   rows = re.findall(
     r"^\| (\d+), (\d+), ([\d.]+), ([\d.]+) \| (\S+ ± \S+) \| (\S+) \|$",
-    (pages.DOCS / "choosing.md").read_text().replace("**", ""),
+    (markers.DOCS / "choosing.md").read_text().replace("**", ""),
     re.MULTILINE,
   )
   assert len(rows) == 6
@@ -60,19 +62,19 @@ def test_figures_of_the_page_of_choices_are_those_of_the_raw_files():
       if not {"temper", "entropy", "ramp"} & set(re.findall(r"[a-z]+", r["arm"].partition(";")[2]))
       if not r["options"].get("second") and not r["options"].get("teacher")
     ]
-    assert rare_report.cell(result, None, "mean") == mean
-    assert f"{np.mean(rare_report.values(result, 'worst')):.1f}" == worst
+    assert rarity_page.cell(result, None, "mean") == mean
+    assert f"{np.mean(rarity_page.values(result, 'worst')):.1f}" == worst
 
 
 def test_the_best_rival_by_hand():
   def result(*means):
     return {"test": [{"mean": mean} for mean in means]}
 
-  names = ("SGDM", "JTT", "group scarcity, features", rare_report.ORACLE)
+  names = ("SGDM", "JTT", "group scarcity, features", rarity_page.ORACLE)
   runs = {("hidden5", 64, name): result(k / 8, k / 8 + 0.125) for k, name in enumerate(names)}
   runs["hidden5", 64, "group scarcity, features, pooled"] = result(0.5, 0.75)
   runs["hidden5, 20 % noise", 64, "SGDM"] = result(0.0)
-  _, _, row = rare_report.rivals_table(runs).splitlines()
+  _, _, row = rarity_page.rivals_table(runs).splitlines()
   # Ahead of JTT by 37.5 and 50 points: 43.75, and 12.71 standard errors of 6.25 either side.
   assert row == "| hidden5 | JTT: +43.8 [-35.7, +123.2] |"
 

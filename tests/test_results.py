@@ -6,9 +6,11 @@ import re
 
 import pytest
 
-from benchmarks import ab_report, figure6, pages, rare_report, results_page
+from benchmarks.pages import markers, rarity_page, results_page
+from benchmarks.paper import figure6
+from gq_optax.trial import report
 
-README = (pages.ROOT / "README.md").read_text()
+README = (markers.ROOT / "README.md").read_text()
 
 
 def test_tables_of_the_page_are_those_of_the_raw_files():
@@ -17,8 +19,8 @@ def test_tables_of_the_page_are_those_of_the_raw_files():
   assert {"toy"} <= set(bodies)
   for marker, body in bodies.items():
     assert f"<!-- {marker} -->" in page
-    assert pages.between_markers(page, body, marker) == page, marker
-    assert pages.between_markers(page, "other", marker) != page
+    assert markers.between_markers(page, body, marker) == page, marker
+    assert markers.between_markers(page, "other", marker) != page
 
 
 def points(value):
@@ -29,7 +31,7 @@ def points(value):
 def test_the_readme_tells_what_the_demo_found():
   (told,) = re.findall(r"What `make demo` shows.*?\n\n", README, re.DOTALL)
   told = " ".join(told.split())
-  arms = json.loads((pages.RESULTS / "demo.json").read_text())["arms"]
+  arms = json.loads((markers.DEMO / "demo.json").read_text())["arms"]
   found = {name: arm["against_baseline"]["balanced_accuracy"] for name, arm in arms.items()}
   one, four, weights = (found[name] for name in ("GQ K=1", "GQ K=4", "class weights"))
   low, mean, high = (points(one[k]) for k in ("low", "mean", "high"))
@@ -42,23 +44,23 @@ def test_the_readme_tells_what_the_demo_found():
 
 
 def test_the_readme_tells_what_group_scarcity_found():
-  results = rare_report.read(rare_report.RESULTS)
+  results = rarity_page.read(rarity_page.RESULTS)
 
   def gains(arm):
     for size in (256, 1024, 4096):
       own, base = (results["LT100", size, name] for name in (arm, "SGDM"))
-      text = rare_report.cell(own, base, "mean")
+      text = rarity_page.cell(own, base, "mean")
       yield re.search(r"\(([+-]\d+\.\d) ", text)[1]
 
   text = " ".join(README.split())
   first, second, third = gains("group scarcity, outputs")
   assert f"it brings {first}, {second} and {third} points" in text
   assert f"(class weights, which are: {', '.join(gains('class weights'))})" in text
-  mean = lambda arm: rare_report.cell(results["LT100", 1024, arm], None, "mean").split(" ")[0]
+  mean = lambda arm: rarity_page.cell(results["LT100", 1024, arm], None, "mean").split(" ")[0]
   assert f"class weights {mean('class weights')}, groups" in text
   assert f"without labels {mean('group scarcity, outputs')}, plain" in text
   assert f"momentum {mean('SGDM')})" in text
-  costs = rare_report.read_costs()["CNN 32x32x3, B=512"]
+  costs = rarity_page.read_costs()["CNN 32x32x3, B=512"]
   ratios = [costs[way]["ratio"] for way in costs if not way.startswith("plain")]
   low, high = (f"{x:.2f}".lstrip("0") for x in (min(ratios), max(ratios)))
   assert (
@@ -83,7 +85,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_readme_tells_what_an_update_costs(way):
-  timed = json.loads((pages.RESULTS / "update_cost.json").read_text())
+  timed = json.loads((markers.COST / "update_cost.json").read_text())
   (row,) = [line for line in README.splitlines() if line.startswith(f"| {way} |")]
   cells = row.strip("| ").split(" | ")[1:]
   for cell, size in zip(cells, ("1,000,000", "20,000,000"), strict=True):
@@ -97,8 +99,8 @@ def test_the_readme_tells_what_a_fixed_rate_does():
   text, trials = " ".join(README.split()), figure6.read(results_page.FIGURE6)
 
   def gain(name, way, batch_size):
-    own, base = (ab_report.find(trials[name, way], a, batch_size) for a in ("GQ, K=B/64", "SGDM"))
-    difference = ab_report.values(own, "accuracy") - ab_report.values(base, "accuracy")
+    own, base = (report.find(trials[name, way], a, batch_size) for a in ("GQ, K=B/64", "SGDM"))
+    difference = report.values(own, "accuracy") - report.values(base, "accuracy")
     return f"{difference.mean():+.1f}"
 
   fixed, tuned = (gain("Reuters-46", way, 512) for way in ("fixed", "tuned"))
@@ -122,14 +124,14 @@ ALTERNATIVES = {
 
 def table(page, head):
   """The rows of a table of a page without its head: cells by their first."""
-  text = (pages.DOCS / page).read_text().replace("**", "")
+  text = (markers.DOCS / page).read_text().replace("**", "")
   lines = text[text.index(head) :].split("\n\n")[0].splitlines()[2:]
   rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
   return {row[0]: row[1:] for row in rows}
 
 
 def test_the_page_on_alternatives_tells_what_the_trials_found():
-  results = rare_report.read(rare_report.RESULTS)
+  results = rarity_page.read(rarity_page.RESULTS)
   rows = table("alternatives.md", "| | needs | rare classes (LT100)")
   assert set(rows) == set(ALTERNATIVES)
   for label, (_, *cells) in rows.items():
@@ -138,12 +140,12 @@ def test_the_page_on_alternatives_tells_what_the_trials_found():
       if result is None:
         assert told in ("-", "not run"), (label, task)
       else:
-        found = rare_report.cell(result, results[task, 1024, "SGDM"], "mean")
+        found = rarity_page.cell(result, results[task, 1024, "SGDM"], "mean")
         assert found.endswith(f"({told})"), (label, task)
 
 
 def test_the_page_on_choosing_tells_what_the_trials_found():
-  results = rare_report.read(rare_report.RESULTS)
+  results = rarity_page.read(rarity_page.RESULTS)
   arm = "group scarcity, features, pooled"
   rows = table("choosing.md", "| `num_groups`, `queue_length`, `exponent`, `pooling` |")
   names = {
@@ -157,8 +159,8 @@ def test_the_page_on_choosing_tells_what_the_trials_found():
   assert set(rows) == set(names)
   for label, (mean, worst) in rows.items():
     result = results["hidden5", 1024, names[label]]
-    assert mean == rare_report.cell(result, None, "mean")
-    assert worst == rare_report.cell(result, None, "worst").split(" ")[0]
+    assert mean == rarity_page.cell(result, None, "mean")
+    assert worst == rarity_page.cell(result, None, "worst").split(" ")[0]
 
 
 def differences(text):
@@ -176,7 +178,7 @@ def prose(text):
 
 @pytest.mark.parametrize("page", ["results.md", "group-scarcity.md"])
 def test_every_difference_that_a_page_tells_is_in_its_tables(page):
-  text = (pages.DOCS / page).read_text()
+  text = (markers.DOCS / page).read_text()
   tables = "\n".join(re.findall(r"^\|.*$", text, re.MULTILINE))
   known = differences(tables)
   for sgd, *others in [v for sizes in figure6.PAPER.values() for v in sizes.values()]:

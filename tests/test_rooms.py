@@ -48,7 +48,7 @@ def test_a_room_uses_no_other_but_kmeans_and_embeddings(room):
 
 
 def test_a_room_says_what_it_is_for_and_names_its_files():
-  for room in ROOMS:
+  for room in (*ROOMS, "trial"):
     text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
     assert 5 <= len(text.splitlines()) <= 16
     for path in (PACKAGE / room).glob("[a-z]*.py"):
@@ -66,6 +66,7 @@ def test_nothing_but_the_package_is_needed_to_import_the_core():
   for path in PACKAGE.rglob("*.py"):
     if "trial" not in path.parts:
       assert not [name for name in imports(path) if name.split(".")[0] == "trial"], path
+    assert "benchmarks" not in path.read_text().replace("`benchmarks", ""), path
 
 
 def test_no_function_is_longer_than_a_screen_or_two():

@@ -11,13 +11,15 @@ import optax
 import pytest
 
 import gq_optax as gq
-from benchmarks import alarm, pages, poison, queue_dtype
+from benchmarks.pages import markers
+from benchmarks.paper import alarm, poison, queue_dtype
+from gq_optax.trial import tables
 
 
 def test_tables_of_the_page_are_those_of_the_raw_files():
   for module, name in ((poison, "poison"), (alarm, "alarm"), (queue_dtype, "queue dtype")):
     page, raw = module.PAGE.read_text(), json.loads(module.RAW.read_text())
-    assert pages.between_markers(page, pages.markdown(module.table(raw)), name) == page
+    assert markers.between_markers(page, tables.markdown(module.table(raw)), name) == page
 
 
 def test_recovery_by_hand():

@@ -14,7 +14,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gq_optax as gq
-from benchmarks import communication, pages
+from benchmarks.cost import communication
+from benchmarks.pages import markers
+from gq_optax.trial import tables
 
 PARAMS = {"hidden": jnp.zeros((16, 8)), "out": {"kernel": jnp.zeros((8, 4)), "bias": jnp.zeros(4)}}
 SPECS = {"hidden": P("data"), "out": {"kernel": P(None, "data"), "bias": P()}}
@@ -221,8 +223,8 @@ def test_a_state_made_from_sharded_parameters_is_sharded_as_they_are(mesh):
 def test_the_page_shows_what_the_raw_file_holds():
   page = communication.PAGE.read_text()
   rows = communication.table(json.loads(communication.RAW.read_text()))
-  assert pages.between_markers(page, pages.markdown(rows), "communication") == page
-  assert pages.between_markers(page, pages.markdown(communication.plan()), "plan") == page
+  assert markers.between_markers(page, tables.markdown(rows), "communication") == page
+  assert markers.between_markers(page, tables.markdown(communication.plan()), "plan") == page
 
 
 HLO = """

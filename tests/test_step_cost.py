@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import matplotlib.image
 import pytest
 
-from benchmarks import models, pages, step_cost, step_report, timing
+from benchmarks.cost import step_cost
+from benchmarks.pages import markers, step_page
+from gq_optax.trial import models, timing
 
 # A program of its own, under JAX's usual rules.
 pytestmark = pytest.mark.standard_promotion
@@ -42,13 +44,13 @@ def test_a_tiny_workload(tmp_path, monkeypatch, capsys):
 
 
 def test_tables_of_the_page_are_those_of_the_raw_files():
-  page = step_report.PAGE.read_text()
-  tables = step_report.tables(step_report.read(step_report.RESULTS))
-  assert pages.between_markers(page, tables) == page
-  assert pages.between_markers(page, "other") != page
-  peers = step_report.peers_table(step_report.read_peers())
-  assert pages.between_markers(page, peers, "peers") == page
-  assert pages.between_markers(page, "other", "peers") != page
+  page = step_page.PAGE.read_text()
+  tables = step_page.tables(step_page.read(step_page.RESULTS))
+  assert markers.between_markers(page, tables) == page
+  assert markers.between_markers(page, "other") != page
+  peers = step_page.peers_table(step_page.read_peers())
+  assert markers.between_markers(page, peers, "peers") == page
+  assert markers.between_markers(page, "other", "peers") != page
 
 
 def test_a_step_that_is_given_memory_takes_other_inputs():

@@ -9,7 +9,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import steps_to_target, training
+from benchmarks.paper import steps_to_target
+from gq_optax.trial import training
 
 pytestmark = pytest.mark.standard_promotion  # the networks of flax, and optax
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import tasks
+from gq_optax.trial import tasks
 
 BALANCED = np.random.RandomState(7).permutation(np.repeat(np.arange(10), 6000))  # as Fashion-MNIST
 

@@ -1,0 +1,318 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The ways to train that are compared: a loss, weights for the examples, an optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import gq_optax as gq
+from gq_optax.trial import optimizers, tempering
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+  """The options of `gq.group_scarcity`, and what is grouped."""
+
+  # Or "output gradients", "both", "last layer", "features and last layer", "features and label".
+  embedding: str = "features"
+  num_groups: int = 10
+  queue_length: int = 5
+  exponent: float = 1.0
+  pooling: float = 0.0
+  temper: str = "none"  # or "coherence", "recurrence": an exponent for each group
+  entropy_factor: float = 0.0  # above 0: one exponent for all, from how unequal the groups are
+  # The part of the training over which the exponent rises from 0 to 1; of class weights too.
+  ramp: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One way to train."""
+
+  loss: str = "cross-entropy"  # or "focal", "logit adjustment"
+  weights: str = "none"  # or "class", "kind", "errors", "groups", "shuffled groups"
+  groups: Groups = Groups()
+  second: Groups | None = None  # two levels: the weights of both are multiplied
+  teacher: bool = False  # groups by the features of a first training of half the epochs
+  optimizer: str = "sgd"  # see `optimizers.RATES`
+  queue: bool = False  # Delta_rho before the optimizer
+  match: bool = True  # brought back to the norm of the mean gradient; the paper does not
+  clusters: str = "none"  # or "features", "random": B / 64 groups, each weighted, as in the paper
+  shuffle: bool = False  # the weights dealt to other coordinates
+  rho_by_groups: bool = False  # rho from the shares of the groups, which weigh nothing themselves
+
+
+FEATURES = Groups("features")
+OUTPUTS = Groups("output gradients")
+BOTH = Groups("both", num_groups=20, pooling=0.5)
+POOLED = Groups("features", num_groups=20, pooling=0.5)
+LAST_LAYER = Groups("last layer", num_groups=20, pooling=0.5)
+
+ARMS = {
+  "SGDM": Arm(),
+  "Adam": Arm(optimizer="adam"),
+  "focal loss": Arm(loss="focal"),
+  "class weights": Arm(weights="class"),
+  "logit adjustment": Arm(loss="logit adjustment"),
+  "JTT": Arm(weights="errors"),
+  "random groups": Arm(weights="shuffled groups"),
+  "group scarcity, features": Arm(weights="groups"),
+  "group scarcity, features, pooled": Arm(weights="groups", groups=POOLED),
+  "group scarcity, features, pooled, Delta_rho": Arm(weights="groups", groups=POOLED, queue=True),
+  "group scarcity, outputs": Arm(weights="groups", groups=OUTPUTS),
+  "group scarcity, outputs, Delta_rho": Arm(weights="groups", groups=OUTPUTS, queue=True),
+  "group scarcity, both": Arm(weights="groups", groups=BOTH),
+  "group scarcity, last layer, pooled": Arm(weights="groups", groups=LAST_LAYER),
+  "group scarcity, features and last layer, pooled": Arm(
+    weights="groups", groups=dataclasses.replace(LAST_LAYER, embedding="features and last layer")
+  ),
+  "group scarcity, features and label, pooled": Arm(
+    weights="groups", groups=dataclasses.replace(POOLED, embedding="features and label")
+  ),
+  "group scarcity, two levels": Arm(weights="groups", groups=POOLED, second=OUTPUTS),
+  "group scarcity, features, pooled, of a teacher": Arm(
+    weights="groups", groups=POOLED, teacher=True
+  ),
+  "Delta_rho": Arm(queue=True),
+  "Delta_rho, rho by groups": Arm(
+    weights="shares of groups", groups=OUTPUTS, queue=True, rho_by_groups=True
+  ),
+  "true kinds (oracle)": Arm(weights="kind"),
+  "Nesterov": Arm(optimizer="nesterov"),
+  "LAMB": Arm(optimizer="lamb"),
+  "Muon": Arm(optimizer="muon"),
+  "SAM": Arm(optimizer="sam"),
+  "GQ, K=1": Arm(queue=True, match=False),
+  "GQ, K=B/64": Arm(queue=True, match=False, clusters="features"),
+  "GQ, K=B/64, random groups": Arm(queue=True, match=False, clusters="random"),
+  "GQ, K=B/64, norm-matched": Arm(queue=True, clusters="features"),
+  "GQ, K=B/64, shuffled weights": Arm(queue=True, match=False, clusters="features", shuffle=True),
+  "GQ-Adam, K=1": Arm(queue=True, match=False, optimizer="adam"),
+  "GQ-Adam, K=B/64": Arm(queue=True, match=False, clusters="features", optimizer="adam"),
+}
+
+
+PAPER_BATCH = 64  # examples of a cluster, as in the paper's figures
+
+
+def num_clusters(arm: Arm, batch_size: int) -> int:
+  """K of the paper's clusters; 1 where there are none."""
+  return 1 if arm.clusters == "none" else max(1, batch_size // PAPER_BATCH)
+
+
+def find(name: str) -> Arm:
+  """An arm by its name, or with other options of its groups: "NAME; num_groups=40; pooling=0"."""
+  base, *changes = (part.strip() for part in name.split(";"))
+  if base not in ARMS:
+    raise ValueError(f"the arm must be one of {'; '.join(ARMS)}; but {base!r} was found.")
+  arm = ARMS[base]
+  known = {field.name: field.type for field in dataclasses.fields(Groups)}
+  for change in changes:
+    option, _, value = change.partition("=")
+    if option not in known:
+      raise ValueError(f"an option must be one of {', '.join(known)}, but {option!r} was found.")
+    convert = {"int": int, "float": float, "str": str}[str(known[option])]
+    groups = dataclasses.replace(arm.groups, **{option: convert(value)})
+    arm = dataclasses.replace(arm, groups=groups)
+  return arm
+
+
+class Context(NamedTuple):
+  """What a loss may know of its batch.
+
+  Attributes:
+    labels: int `[B]`.
+    kinds: int `[B]`, the true kind of each example, which only the oracle reads.
+    importance: float `[B]`, weights from an earlier training (JTT), else 1.
+    prior: float `[C]`, class frequencies of the training set.
+    num_kinds: of the task.
+    key: of this step.
+    progress: float32 `[]`, the part of the training that is over.
+  """
+
+  labels: jax.Array
+  kinds: jax.Array
+  importance: jax.Array
+  prior: jax.Array
+  num_kinds: int
+  key: jax.Array
+  progress: jax.Array
+
+
+cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
+
+
+def losses(arm: Arm, logits: jax.Array, context: Context) -> jax.Array:
+  """The loss of each example, `[B]`."""
+  if arm.loss == "logit adjustment":  # Menon et al. 2021, tau = 1
+    return cross_entropy(logits + jnp.log(context.prior)[None], context.labels)
+  plain = cross_entropy(logits, context.labels)
+  if arm.loss == "focal":  # Lin et al. 2017, gamma = 2
+    return plain * jnp.square(1.0 - jnp.exp(-plain))
+  return plain
+
+
+def balanced(labels: jax.Array, number: int) -> jax.Array:
+  """Weights `[B]` of mean 1 under which all labels present in the batch count the same."""
+  counts = jnp.zeros(number).at[labels].add(1.0)
+  weights = 1.0 / counts[labels]
+  return weights / jnp.mean(weights)
+
+
+def embed(
+  groups: Groups, logits: jax.Array, features: jax.Array, context: Context
+) -> tuple[jax.Array, str]:
+  """What is grouped, and the metric."""
+  if groups.embedding == "features":
+    return features, "cosine"
+  residual = gq.output_gradients(cross_entropy, logits, context.labels)
+  if groups.embedding == "output gradients":
+    return residual, "cosine"
+  if groups.embedding in ("last layer", "features and last layer"):
+    # The last layer's gradient of each example is its output gradient times its features.
+    unit = residual / jnp.maximum(jnp.linalg.norm(residual, axis=1, keepdims=True), 1e-12)
+    outer = (unit[:, :, None] * features[:, None, :]).reshape(len(unit), -1)
+    if groups.embedding == "last layer":
+      return outer, "cosine"
+    return jnp.concatenate([features, 0.5 * outer], axis=1), "cosine"
+  length = jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+  if groups.embedding == "features and label":  # groups within the classes
+    label = jax.nn.one_hot(context.labels, logits.shape[1])
+    return jnp.concatenate([features / length, label], axis=1), "cosine"
+  return jnp.concatenate([features / length, residual], axis=1), "euclidean"
+
+
+def embedding_dim(groups: Groups, num_features: int, num_classes: int) -> int:
+  """The length of what `embed` returns."""
+  sizes = {
+    "features": num_features,
+    "output gradients": num_classes,
+    "both": num_features + num_classes,
+    "features and label": num_features + num_classes,
+    "last layer": num_features * num_classes,
+    "features and last layer": num_features * (num_classes + 1),
+  }
+  return sizes[groups.embedding]
+
+
+def scarcity(groups: Groups, metric: str, key: jax.Array | int) -> gq.GroupScarcity:
+  """The `gq.group_scarcity` of these options."""
+  return gq.group_scarcity(
+    groups.num_groups,
+    groups.queue_length,
+    exponent=groups.exponent,
+    pooling=groups.pooling,
+    metric=metric,
+    key=key,
+  )
+
+
+class Watch(NamedTuple):
+  """What the groups of a run carry from step to step.
+
+  Attributes:
+    first: of `Arm.groups`.
+    second: of `Arm.second`, or None.
+    memory: of "recurrence", or None.
+  """
+
+  first: gq.GroupScarcityState
+  second: gq.GroupScarcityState | None
+  memory: tempering.Memory | None
+
+
+def init_watch(arm: Arm, num_features: int, num_classes: int, key: jax.Array) -> Watch | None:
+  """Nothing seen; None for arms without groups."""
+  if "groups" not in arm.weights:
+    return None
+  state = lambda g: scarcity(g, "cosine", key).init(embedding_dim(g, num_features, num_classes))
+  memory = None
+  if arm.groups.temper == "recurrence":
+    memory = tempering.init_memory(arm.groups.num_groups, num_classes, num_features)
+  return Watch(state(arm.groups), None if arm.second is None else state(arm.second), memory)
+
+
+def weigh(
+  arm: Arm,
+  logits: jax.Array,
+  features: jax.Array,
+  context: Context,
+  watch: Watch | None,
+  key: jax.Array,
+) -> tuple[jax.Array, Watch | None]:
+  """The weight of each example, `[B]` of mean 1, and the state of the groups (or None).
+
+  Args:
+    arm: what weighs.
+    logits: `[B, C]`.
+    features: `[B, d]`, to group by.
+    context: of the batch.
+    watch: of `init_watch`.
+    key: of the run; that of the step is in `context`.
+  """
+  weights = jnp.ones(len(logits))
+  if arm.weights == "class":
+    weights = balanced(context.labels, len(context.prior))
+  elif arm.weights == "kind":
+    weights = balanced(context.kinds, context.num_kinds)
+  elif arm.weights == "errors":
+    weights = context.importance / jnp.mean(context.importance)
+  elif watch is not None:
+    by_groups, watch = weigh_groups(arm, logits, features, context, watch, key)
+    if arm.weights == "shuffled groups":  # groups of the same sizes, of random members
+      weights = jax.random.permutation(context.key, by_groups)
+    elif arm.weights == "groups":  # those of "shares of groups" set rho alone
+      weights = by_groups
+  if arm.groups.ramp > 0.0:  # as deferred re-weighting does (Cao et al. 2019), without the jump
+    weights = tempering.temper(weights, jnp.minimum(1.0, context.progress / arm.groups.ramp))
+  return weights, watch
+
+
+def weigh_groups(
+  arm: Arm,
+  logits: jax.Array,
+  features: jax.Array,
+  context: Context,
+  watch: Watch,
+  key: jax.Array,
+) -> tuple[jax.Array, Watch]:
+  """Weights by the scarcity of groups, tempered if the arm says so."""
+  groups = arm.groups
+  embeddings, metric = embed(groups, logits, features, context)
+  weights, first = scarcity(groups, metric, key).update(embeddings, watch.first)
+  second, memory = watch.second, watch.memory
+  if arm.second is not None:
+    others, metric_of_second = embed(arm.second, logits, features, context)
+    more, second = scarcity(arm.second, metric_of_second, key).update(others, watch.second)
+    weights = tempering.temper(weights * more, jnp.float32(1.0))
+  if groups.temper != "none":
+    member = tempering.membership(embeddings, first.centroids, metric)
+    residuals = gq.output_gradients(cross_entropy, logits, context.labels)
+    mean, square, size = tempering.mean_gradients(member, residuals, features)
+    if groups.temper == "coherence":
+      trust = tempering.coherence(mean, square, size)
+    elif memory is not None:
+      trust, memory = tempering.recurrence(mean, size, memory)
+    weights = tempering.temper(weights, tempering.confidence(trust, size) @ member)
+  if groups.entropy_factor > 0.0:
+    found = tempering.entropy_exponent(tempering.frequencies(first), groups.entropy_factor)
+    weights = tempering.temper(weights, found)
+  return weights, Watch(first, second, memory)
+
+
+def make_optimizer(
+  arm: Arm, rate: jax.Array, steps: int, decay: bool = True, watch: Watch | None = None
+) -> optax.GradientTransformationExtraArgs:
+  """The arm's optimizer, behind the queue if it has one."""
+  last = optimizers.base(arm.optimizer, rate, steps, decay)
+  if not arm.queue:
+    return last
+  rho: Any = optimizers.RHO
+  if arm.rho_by_groups and watch is not None:
+    rho = tempering.rho_of_shares(tempering.frequencies(watch.first), optimizers.RHO)
+  return optax.chain(optimizers.queue(match=arm.match, rho=rho, shuffle=arm.shuffle), last)

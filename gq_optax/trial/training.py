@@ -1,0 +1,294 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""One training run of one arm, pure, so that seeds and learning rates run side by side."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import gq_optax as gq
+from gq_optax.trial import arms, networks
+
+# JTT (Liu et al. 2021): a first training of half the epochs; its errors then count this much.
+UPWEIGHT = 3.0
+
+
+class Task(NamedTuple):
+  """A data set with kinds of examples, some of them rare in training.
+
+  Attributes:
+    x: float32 `[n, ...]`, training.
+    labels: int32 `[n]`, maybe noisy.
+    kinds: int32 `[n]`, the true kinds; the classes themselves, or subgroups hidden in them.
+    validation: `(x, labels, kinds)` to choose learning rates on.
+    test: `(x, labels, kinds)`.
+  """
+
+  x: jax.Array
+  labels: jax.Array
+  kinds: jax.Array
+  validation: tuple[jax.Array, jax.Array, jax.Array]
+  test: tuple[jax.Array, jax.Array, jax.Array]
+
+
+class Sizes(NamedTuple):
+  """What is static of a run."""
+
+  batch_size: int
+  epochs: int
+  num_classes: int
+  num_kinds: int
+  network: str = "auto"  # see `networks.make`; convolutions for images with channels, else dense
+  decay: bool = True
+  evaluations: int = 0  # of the validation split, evenly over the steps
+
+
+def make_network(sizes: Sizes, example: tuple[int, ...]) -> networks.Network:
+  """The network of a run."""
+  name = sizes.network
+  if name == "auto":
+    name = "cnn" if len(example) == 3 else "mlp"
+  return networks.make(name, sizes.num_classes)
+
+
+def num_steps(sizes: Sizes, task: Task) -> int:
+  """Updates of a whole run."""
+  return sizes.epochs * (len(task.x) // sizes.batch_size)
+
+
+class Earlier(NamedTuple):
+  """What a first training leaves behind for the second.
+
+  Attributes:
+    importance: float `[n]`: what its errors count (JTT), else 1.
+    teacher: its parameters, if their features are grouped; else None.
+  """
+
+  importance: jax.Array
+  teacher: Any
+
+
+class Run(NamedTuple):
+  """The parts of a run: what changes from step to step, and the order of the batches.
+
+  Attributes:
+    carry: parameters, optimizer state, state of the groups.
+    batches: int32 `[steps, B]`.
+    key: of the run.
+  """
+
+  carry: Any
+  batches: jax.Array
+  key: jax.Array
+
+
+def start(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array) -> Run:
+  """Parameters and batches hang on the seed alone: they are the same for all arms and rates."""
+  first, shuffle, key = jax.random.split(jax.random.key(seed), 3)
+  rows = len(task.x)
+  used = rows - rows % sizes.batch_size  # what is left over of an epoch is left out
+  order = jax.vmap(lambda k: jax.random.permutation(k, rows)[:used])(
+    jax.random.split(shuffle, sizes.epochs)
+  )
+  batches = order.reshape(-1, sizes.batch_size)
+  network = make_network(sizes, task.x.shape[1:])
+  params = network.init(first, task.x[:1])
+  opt_state = arms.make_optimizer(arm, rate, len(batches), sizes.decay).init(params)
+  num_features = jax.eval_shape(network.apply, params, task.x[:1])[1].shape[1]
+  watch = arms.init_watch(arm, num_features, sizes.num_classes, key)
+  return Run((params, opt_state, watch), batches, key)
+
+
+def step(
+  arm: arms.Arm,
+  sizes: Sizes,
+  task: Task,
+  earlier: Earlier,
+  rate: jax.Array,
+  key: jax.Array,
+  carry: Any,
+  batch: jax.Array,
+  number: jax.Array,
+) -> Any:
+  """One step on the rows `batch`."""
+  params, opt_state, watch = carry
+  network = make_network(sizes, task.x.shape[1:])
+  counts = jnp.zeros(sizes.num_classes).at[task.labels].add(1.0)
+  context = arms.Context(
+    labels=task.labels[batch],
+    kinds=task.kinds[batch],
+    importance=earlier.importance[batch],
+    prior=counts / len(task.labels),
+    num_kinds=sizes.num_kinds,
+    key=jax.random.fold_in(key, number),
+    progress=number / num_steps(sizes, task),
+  )
+
+  def loss(params):
+    logits, features = network.apply(params, task.x[batch])
+    if earlier.teacher is not None:
+      features = network.apply(earlier.teacher, task.x[batch])[1]
+    weights, state = arms.weigh(arm, logits, features, context, watch, key)
+    return jnp.mean(jax.lax.stop_gradient(weights) * arms.losses(arm, logits, context)), state
+
+  if arm.clusters == "none":
+    gradient, watch = jax.grad(loss, has_aux=True)(params)
+  else:
+    gradient = clustered(arm, sizes, network, params, task.x[batch], context)
+  optimizer = arms.make_optimizer(arm, rate, num_steps(sizes, task), sizes.decay, watch)
+  again = lambda params, _: jax.grad(lambda p: loss(p)[0])(params)  # SAM asks for it elsewhere
+  updates, opt_state = optimizer.update(gradient, opt_state, params, grad_fn=again)
+  return optax.apply_updates(params, updates), opt_state, watch
+
+
+def clustered(
+  arm: arms.Arm,
+  sizes: Sizes,
+  network: networks.Network,
+  params: Any,
+  x: jax.Array,
+  context: arms.Context,
+) -> gq.GroupGradients:
+  """The gradients of the paper's clusters, or of random groups of the same number."""
+  number = arms.num_clusters(arm, sizes.batch_size)
+  batch = (x, context.labels)
+
+  def losses(params, batch):
+    logits, features = network.apply(params, batch[0])
+    return arms.cross_entropy(logits, batch[1]), features
+
+  if arm.clusters == "features":
+    return gq.clustered_value_and_grad(losses, number)(params, batch, context.key)[1]
+  labels = gq.random_groups(context.key, sizes.batch_size, number)
+  alone = lambda params, batch: losses(params, batch)[0]
+  return gq.grouped_value_and_grad(alone, number)(params, batch, labels)[1]
+
+
+def trains_twice(arm: arms.Arm) -> bool:
+  """Whether a first training of plain SGDM comes before that of the arm."""
+  return arm.weights == "errors" or arm.teacher
+
+
+def first_sizes(sizes: Sizes) -> Sizes:
+  """Those of a first training."""
+  return sizes._replace(epochs=max(1, sizes.epochs // 2), evaluations=0)
+
+
+def look_back(arm: arms.Arm, params: Any, predicted: jax.Array, task: Task) -> Earlier:
+  """What the arm takes from the first training's parameters and predictions `[n]`."""
+  importance = jnp.where(predicted != task.labels, UPWEIGHT, 1.0)
+  return Earlier(importance, params if arm.teacher else None)
+
+
+def train(
+  arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array
+) -> tuple[Any, jax.Array]:
+  """A whole run as one scan (two if there is a first training).
+
+  Returns:
+    The last parameters, and the mean accuracy over kinds on validation at `evaluated` steps.
+  """
+  earlier = Earlier(jnp.ones(len(task.x)), None)
+  if trains_twice(arm):
+    params, _ = train(arms.Arm(), first_sizes(sizes), task, seed, rate)
+    earlier = look_back(arm, params, predict(task.x, params, sizes), task)
+  run = start(arm, sizes, task, seed, rate)
+  marks = evaluated(sizes, len(run.batches))
+  due = jnp.zeros(len(run.batches), bool).at[jnp.array(marks, int)].set(True)
+
+  def body(carry, xs):
+    batch, number, now = xs
+    carry = one(carry, batch, number)
+    if not marks:
+      return carry, None
+    look = lambda params: mean_over_kinds(judge(params, task.validation, sizes), task)
+    return carry, jax.lax.cond(now, look, lambda _: jnp.float32(0.0), carry[0])
+
+  one = functools.partial(step, arm, sizes, task, earlier, rate, run.key)
+  carry, scores = jax.lax.scan(body, run.carry, (run.batches, jnp.arange(len(due)), due))
+  return carry[0], jnp.zeros(0) if scores is None else scores[jnp.array(marks, int)]
+
+
+def evaluated(sizes: Sizes, steps: int) -> list[int]:
+  """The steps, counted from 0, after which validation is looked at; the last is one of them."""
+  number = min(sizes.evaluations, steps)
+  return [(i + 1) * steps // number - 1 for i in range(number)]
+
+
+def predict(x: jax.Array, params: Any, sizes: Sizes) -> jax.Array:
+  """The predicted class of each example."""
+  return jnp.argmax(make_network(sizes, x.shape[1:]).apply(params, x)[0], axis=1)
+
+
+def judge(params: Any, split: Any, sizes: Sizes) -> jax.Array:
+  """How often each class is predicted for each kind, `[kinds, classes]`."""
+  x, _, kinds = split
+  confusion = jnp.zeros((sizes.num_kinds, sizes.num_classes))
+  return confusion.at[kinds, predict(x, params, sizes)].add(1.0)
+
+
+def mean_over_kinds(confusion: jax.Array, task: Task) -> jax.Array:
+  """Accuracy, every kind that is there counting the same."""
+  _, labels, kinds = task.validation
+  own = jnp.zeros(len(confusion), jnp.int32).at[kinds].set(labels)
+  number = jnp.sum(confusion, axis=1)
+  hits = confusion[jnp.arange(len(confusion)), own]
+  return jnp.sum(hits / jnp.maximum(number, 1.0)) / jnp.sum(number > 0.0)
+
+
+class Outcome(NamedTuple):
+  """What runs give, one row each.
+
+  Attributes:
+    validation: confusions `[n, kinds, classes]`.
+    test: the same on the test split.
+    curve: mean accuracy over kinds on validation in the course of training, `[n, evaluations]`.
+  """
+
+  validation: Any
+  test: Any
+  curve: Any
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.vmap, in_axes=(None, None, None, 0, 0))
+def side_by_side(arm, sizes, task, seed, rate) -> Outcome:
+  """Trains for all pairs of seeds `[n]` and rates `[n]` at once."""
+  params, curve = train(arm, sizes, task, seed, rate)
+  return Outcome(judge(params, task.validation, sizes), judge(params, task.test, sizes), curve)
+
+
+def step_by_step(arm, sizes, task, seed, rate) -> Outcome:
+  """The same, run by run and step by step: for convolutions, which are slow in loops on CPU."""
+  results = []
+  for s, r in zip(seed, rate, strict=True):
+    earlier = Earlier(jnp.ones(len(task.x)), None)
+    if trains_twice(arm):
+      params, _ = _steps(arms.Arm(), first_sizes(sizes), task, s, r, earlier)
+      parts = jnp.split(task.x, [*range(sizes.batch_size, len(task.x), sizes.batch_size)])
+      predicted = jnp.concatenate([_predict(part, params, sizes) for part in parts])
+      earlier = look_back(arm, params, predicted, task)
+    params, curve = _steps(arm, sizes, task, s, r, earlier)
+    look = lambda split, params=params: np.asarray(_judge(params, split, sizes))
+    results.append(Outcome(look(task.validation), look(task.test), np.array(curve)))
+  return Outcome(*(np.stack(part) for part in zip(*results, strict=True)))
+
+
+def _steps(arm, sizes, task, seed, rate, earlier) -> tuple[Any, list[float]]:
+  """One training as a Python loop: the last parameters, and the curve on validation."""
+  run = _start(arm, sizes, task, seed, rate)
+  carry, marks, curve = run.carry, set(evaluated(sizes, len(run.batches))), []
+  for number, batch in enumerate(run.batches):
+    carry = _step(arm, sizes, task, earlier, rate, run.key, carry, batch, jnp.int32(number))
+    if number in marks:
+      curve.append(float(mean_over_kinds(_judge(carry[0], task.validation, sizes), task)))
+  return carry[0], curve
+
+
+_start = jax.jit(start, static_argnums=(0, 1))
+_step = jax.jit(step, static_argnums=(0, 1), donate_argnums=6)
+_judge = jax.jit(judge, static_argnums=2)
+_predict = jax.jit(predict, static_argnums=2)
