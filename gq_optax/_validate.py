@@ -86,6 +86,14 @@ def storage_dtype(name: str, value: Any) -> None:
     raise ValueError(f"{name} must hold 0 and negative numbers, but {dtype} was found.")
 
 
+def instance(name: str, value: Any, kind: type) -> None:
+  """An instance of one of our classes."""
+  if not isinstance(value, kind):
+    raise ValueError(
+      f"{name} must be a {kind.__name__}, as init returns it, but {type(value).__name__} was found."
+    )
+
+
 def function(name: str, value: Any) -> None:
   """A callable."""
   if not callable(value):

@@ -66,6 +66,11 @@ def gradients(updates: Any) -> optax.Updates:
   return updates.grads if isinstance(updates, GroupGradients) else updates
 
 
+def name(path: tuple[Any, ...]) -> str:
+  """A path as it stands in messages."""
+  return jax.tree_util.keystr(path) or "the root"
+
+
 def form(updates: Any, slots: optax.Updates) -> str:
   """Tells "mean", "per_example" and "group" apart; raises on anything else.
 

@@ -13,6 +13,7 @@ from gq_optax import _validate
 from gq_optax._coordinates import (
   adaptive_length,
   clusters,
+  compatible,
   figures,
   forms,
   leaf,
@@ -109,8 +110,8 @@ def grad_queue(
     An `optax.GradientTransformationExtraArgs`. Unknown extra args are ignored.
 
   Raises:
-    ValueError: if an argument is out of its range, a parameter is not real floating, or an update
-      is none of the three forms.
+    ValueError: if an argument is out of its range, a parameter is not real floating, an update is
+      none of the three forms, or a state was made with other options (see `resize_queue`).
 
   Example:
     >>> import jax.numpy as jnp
@@ -139,7 +140,9 @@ def grad_queue(
     )
 
   def update_fn(updates, state, params=None, *, value=None, embeddings=None, **extra_args):
-    del params, extra_args
+    del extra_args
+    _validate.instance("state", state, GradQueueState)
+    compatible.check(state, queue_length, num_clusters, track, queue_dtype, params, updates)
     past = state.queue
     cluster = functools.partial(
       clusters.cluster, count=past.count, embeddings=embeddings, embed=embed, key=key

@@ -145,6 +145,7 @@ def group_scarcity(
     )
 
   def update(embeddings, state, mask=None):
+    _check_state(state, num_groups, queue_length)
     x = as_rows(embeddings, state)
     unmasked = jnp.ones(x.shape[0], bool) if mask is None else _checked_mask(mask, x.shape[0])
     prng = _validate.prng_key("key", key)
@@ -205,6 +206,25 @@ def _embedding_dim(template: Any) -> int:
   return _validate.static_int("embedding_dim_or_template", template, 1)
 
 
+_WAY_OUT = "gq.resize_queue(state, scarcity.init(d)) makes one that fits."
+
+
+def _check_state(state: Any, num_groups: int, queue_length: int) -> None:
+  """Raises ValueError with the name of an option that is not the state's."""
+  _validate.instance("state", state, GroupScarcityState)
+  rule = "state must have been made with the options of this group_scarcity,"
+  if state.centroids.ndim != 2 or state.centroids.shape[0] != num_groups:
+    raise ValueError(
+      f"{rule} num_groups={num_groups}, but centroids of shape {state.centroids.shape} was found."
+      f" {_WAY_OUT}"
+    )
+  if state.counts.shape != (queue_length, num_groups):
+    raise ValueError(
+      f"{rule} queue_length={queue_length}, but counts of shape {state.counts.shape} was found."
+      f" {_WAY_OUT}"
+    )
+
+
 def as_rows(embeddings: Any, state: GroupScarcityState) -> jax.Array:
   """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
   dim = state.centroids.shape[1]
@@ -212,7 +232,7 @@ def as_rows(embeddings: Any, state: GroupScarcityState) -> jax.Array:
   if len(found) < 2 or found[0] == 0 or math.prod(found[1:]) != dim:
     raise ValueError(
       f"embeddings must be [B, ...] with {dim} numbers for each example, as the state was made for,"
-      f" but shape {found} was found."
+      f" but shape {found} was found. For embeddings of another width: {_WAY_OUT}"
     )
   _validate.floating("embeddings", embeddings)
   x = jax.lax.stop_gradient(jnp.asarray(embeddings))
