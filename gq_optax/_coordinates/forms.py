@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _group_gradients, _validate
+from gq_optax import _boxes, _group_gradients, _validate
 from gq_optax._group_gradients import GroupGradients
 
 
@@ -80,24 +80,22 @@ def form(updates: Any, slots: optax.Updates) -> str:
   """
   is_group = isinstance(updates, GroupGradients)
   tree = gradients(updates)
-  expected, found = jax.tree.structure(slots), jax.tree.structure(tree)
+  expected, found = (jax.tree.structure(_boxes.bare(t)) for t in (slots, tree))
   if not expected == found:  # type: ignore[operator]  # missing in the stubs of jaxlib
     raise ValueError(
       f"updates must have the tree structure of the parameters, {expected}, but {found} was found."
     )
   leaves = [
-    (jax.tree_util.keystr(path) or "the root", g, s.shape[1:])
-    for (path, g), s in zip(
-      jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(slots), strict=True
-    )
+    (name(path), g, s.shape[1:])
+    for (path, g), s in zip(_boxes.leaves_with_path(tree), jax.tree.leaves(slots), strict=True)
   ]
-  for name, g, _ in leaves:
-    _validate.floating(f"the update at {name}", g)
+  for where, g, _ in leaves:
+    _validate.floating(f"the update at {where}", g)
   if not is_group and all(jnp.shape(g) == p for _, g, p in leaves):
     return "mean"
 
   size = updates.counts.shape[0] if is_group and jnp.ndim(updates.counts) == 1 else None
-  for name, g, p in leaves:
+  for where, g, p in leaves:
     size = jnp.shape(g)[0] if size is None and jnp.ndim(g) else size
     if size == 0 or jnp.shape(g) != (size, *p):
       rule = (
@@ -106,7 +104,7 @@ def form(updates: Any, slots: optax.Updates) -> str:
         else "a mean gradient [*p], per-example gradients [B, *p], or GroupGradients"
       )
       raise ValueError(
-        f"updates must be {rule}, alike for all leaves and not empty, but at {name} shape"
+        f"updates must be {rule}, alike for all leaves and not empty, but at {where} shape"
         f" {jnp.shape(g)} was found for a parameter of shape {p}."
       )
   if is_group:

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes
+from gq_optax import _boxes, _dtypes
 
 
 class Queue(NamedTuple):
   """The last L raw gradients.
 
   Attributes:
-    slots: pytree with a leaf `[L, *p]` for every parameter `[*p]`, in the storage dtype.
+    slots: pytree with a leaf `[L, *p]` for every parameter `[*p]`, in the storage dtype; boxes of
+      Flax around it have a None for the axis of L.
     index: int32 `[]`, the slot that the next push writes, always in `[0, L)`.
     count: int32 `[]`, how many gradients were pushed so far; saturates instead of wrapping.
   """
@@ -32,7 +33,9 @@ def init(params: optax.Updates, length: int, dtype: jax.typing.DTypeLike | None)
     zeros = jnp.zeros_like(leaf, dtype=dtype)
     return jnp.broadcast_to(zeros, (length, *zeros.shape))
 
-  return Queue(jax.tree.map(empty, params), jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
+  stack = lambda node: _boxes.behind_an_axis(jax.tree.map(empty, node))
+  slots = jax.tree.map(stack, params, is_leaf=_boxes.is_box)
+  return Queue(slots, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
 
 
 def push(queue: Queue, gradient: optax.Updates, accept: jax.Array) -> Queue:
@@ -40,11 +43,13 @@ def push(queue: Queue, gradient: optax.Updates, accept: jax.Array) -> Queue:
   length = _length(queue)
   # An index past the end drops the write: nothing is read back and the donated buffer stays.
   target = jnp.where(accept, queue.index, length)
-  slots = jax.tree.map(
-    lambda s, g: s.at[target].set(g.astype(s.dtype), mode="drop"), queue.slots, gradient
-  )
+  slots, structure = jax.tree.flatten(queue.slots)
+  gradients = jax.tree.leaves(gradient)
+  written = [
+    s.at[target].set(g.astype(s.dtype), mode="drop") for s, g in zip(slots, gradients, strict=True)
+  ]
   return Queue(
-    slots=slots,
+    slots=jax.tree.unflatten(structure, written),
     index=jnp.where(accept, (queue.index + 1) % length, queue.index),
     count=jnp.where(accept, optax.safe_increment(queue.count), queue.count),
   )

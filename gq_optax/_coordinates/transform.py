@@ -160,9 +160,11 @@ def grad_queue(
       active = jnp.logical_and(active, jnp.asarray(rho) > 1.0)
 
     in_window = queue.window(past, length) if adaptive else None
-    weighted, weights = leaf.weigh(
+    leaves, weights = leaf.weigh(
       past, in_window, weight_of, active, batch.terms, compared, batch.shares
     )
+    # The names in boxes of Flax are those of the gradient, not of the slots.
+    weighted = jax.tree.unflatten(jax.tree.structure(batch.raw), leaves)
     weighted = norms.rescale(update_norm, weighted, batch.raw)
     changed = jnp.logical_and(accept, jnp.logical_or(active, len(batch.shares) > 1))
     result = jax.tree.map(
