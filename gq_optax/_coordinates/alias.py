@@ -1,9 +1,12 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Ready-made optimizers: Grad Queue in front of SGD and of Adam."""
 
+import math
+
 import jax
 import optax
 
+from gq_optax import _validate
 from gq_optax._coordinates.transform import grad_queue
 from gq_optax._coordinates.weights import ScarcityFn
 
@@ -52,6 +55,8 @@ def gq_sgd(  # noqa: D417  # grad_queue describes its options
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), section 3 and Algorithm 1.
   """
+  _check(learning_rate, momentum=0.0 if momentum is None else momentum)
+  _validate.flag("nesterov", nesterov)
   optimizer = optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov)
   return _behind_queue(
     optimizer,
@@ -114,6 +119,7 @@ def gq_adam(  # noqa: D417  # grad_queue describes its options
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), section 3 and Algorithm 1.
   """
+  _check(learning_rate, b1=b1, b2=b2, eps=eps)
   optimizer = optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
   return _behind_queue(
     optimizer,
@@ -127,6 +133,14 @@ def gq_adam(  # noqa: D417  # grad_queue describes its options
     track,
     key,
   )
+
+
+def _check(learning_rate, **decays):
+  """Raises ValueError for what the optimizer behind the queue would refuse later, or never."""
+  if not callable(learning_rate):
+    _validate.real("learning_rate", learning_rate, -math.inf)
+  for name, value in decays.items():
+    _validate.real(name, value, 0.0)
 
 
 def _behind_queue(

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _boxes
+from gq_optax import _boxes, _dtypes, _inputs
 from gq_optax._coordinates import forms
 
 _WAY_OUT = "gq.resize_queue(state, jax.eval_shape(tx.init, params)) makes one that fits."
@@ -23,8 +23,8 @@ def check(
 ) -> None:
   """Raises ValueError with the name of an option that is not the state's.
 
-  Without `params` and without `queue_dtype` the gradients must have the dtype of the queue: else
-  nothing tells whether that is the parameters' dtype.
+  Without `params` and without `queue_dtype` nothing tells the dtype of the parameters: then the
+  queue must be able to hold the gradients.
   """
   longest = queue_length[1] if isinstance(queue_length, tuple) else queue_length
   adaptive = isinstance(queue_length, tuple)
@@ -54,17 +54,19 @@ def check(
 
 def _check_dtype(state, queue_dtype, params, gradients):
   slots = _boxes.leaves_with_path(state.queue.slots)
-  given = [leaf for _, leaf in _boxes.leaves_with_path(gradients if params is None else params)]
+  like = _inputs.parameters("params", gradients if params is None else params)
+  dtypes = [jnp.dtype(leaf.dtype) for leaf in jax.tree.leaves(like)]
   if queue_dtype is not None:
-    given = [jnp.dtype(queue_dtype)] * len(slots)
-  if len(given) != len(slots):
+    dtypes = [jnp.dtype(queue_dtype)] * len(slots)
+  if len(dtypes) != len(slots):
     return  # another tree, which the check of the updates names
-  for (path, slot), like in zip(slots, given, strict=True):
-    wanted = like if isinstance(like, jnp.dtype) else jnp.result_type(like)
-    if slot.dtype == wanted or not jnp.issubdtype(wanted, jnp.floating):
+  for (path, slot), wanted in zip(slots, dtypes, strict=True):
+    if slot.dtype == wanted:
       continue
     found = f"{slot.dtype} at {forms.name(path)}"
     if queue_dtype is None and params is None:
+      if _dtypes.holds(slot.dtype, wanted):
+        continue  # nothing is rounded that should not be
       rule = f"None, and the gradient has {wanted}"
       raise _error("queue_dtype", rule, found, "If that is the parameters' dtype, pass params=. ")
     rule = queue_dtype if queue_dtype is not None else f"None, and the parameter has {wanted}"

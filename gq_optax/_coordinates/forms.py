@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _boxes, _group_gradients, _validate
+from gq_optax import _boxes, _group_gradients, _inputs, _validate
 from gq_optax._group_gradients import GroupGradients
 
 
@@ -61,6 +61,13 @@ def grouped(
   )
 
 
+def arrays(updates: Any) -> Any:
+  """An update of any form, of JAX arrays."""
+  if not isinstance(updates, GroupGradients):
+    return _inputs.gradients("updates", updates)
+  return _group_gradients.arrays("updates", updates)
+
+
 def gradients(updates: Any) -> optax.Updates:
   """The gradient tree of an update of any form."""
   return updates.grads if isinstance(updates, GroupGradients) else updates
@@ -89,8 +96,6 @@ def form(updates: Any, slots: optax.Updates) -> str:
     (name(path), g, s.shape[1:])
     for (path, g), s in zip(_boxes.leaves_with_path(tree), jax.tree.leaves(slots), strict=True)
   ]
-  for where, g, _ in leaves:
-    _validate.floating(f"the update at {where}", g)
   if not is_group and all(jnp.shape(g) == p for _, g, p in leaves):
     return "mean"
 
@@ -130,7 +135,7 @@ def loss(value: Any, updates: Any) -> jax.Array:
   """The batch loss for the adaptive length, from `value=` or from the groups' losses."""
   if value is not None:
     _validate.shape("value", value, "a scalar", ())
-    return jnp.asarray(value).astype(jnp.float32)
+    return _inputs.real("value", value).astype(jnp.float32)
   if isinstance(updates, GroupGradients) and updates.losses is not None:
     return _group_gradients.batch_loss(updates)
   raise ValueError(

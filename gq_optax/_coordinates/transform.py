@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _validate
+from gq_optax import _inputs, _validate
 from gq_optax._coordinates import (
   adaptive_length,
   clusters,
@@ -127,12 +127,11 @@ def grad_queue(
   lengths = _queue_lengths(queue_length)
   adaptive = isinstance(queue_length, tuple)
   num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
-  _check_options(rho, scarcity, group_exponent, embed, update_norm, queue_dtype, key)
+  _check_options(rho, scarcity, group_exponent, embed, update_norm, queue_dtype, track, key)
   weight_of = functools.partial(delta_rho, rho=rho) if scarcity is None else scarcity
 
   def init_fn(params):
-    for path, p in jax.tree_util.tree_leaves_with_path(params):
-      _validate.floating(f"the parameter at {jax.tree_util.keystr(path) or 'the root'}", p)
+    params = _inputs.parameters("params", params)
     return GradQueueState(
       queue=queue.init(params, max(lengths), queue_dtype),
       losses=adaptive_length.init(max(lengths)) if adaptive else None,
@@ -142,6 +141,8 @@ def grad_queue(
   def update_fn(updates, state, params=None, *, value=None, embeddings=None, **extra_args):
     del extra_args
     _validate.instance("state", state, GradQueueState)
+    state, updates = _inputs.state("state", state), forms.arrays(updates)
+    embeddings = None if embeddings is None else _inputs.floating("embeddings", embeddings)
     compatible.check(state, queue_length, num_clusters, track, queue_dtype, params, updates)
     past = state.queue
     cluster = functools.partial(
@@ -182,7 +183,7 @@ def grad_queue(
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _check_options(rho, scarcity, group_exponent, embed, update_norm, queue_dtype, key):
+def _check_options(rho, scarcity, group_exponent, embed, update_norm, queue_dtype, track, key):
   """Raises ValueError for an option that is out of its range."""
   _validate.real("rho", rho, 1.0)
   _validate.real("group_exponent", group_exponent, 0.0, 1.0)
@@ -196,6 +197,7 @@ def _check_options(rho, scarcity, group_exponent, embed, update_norm, queue_dtyp
     _validate.function("scarcity", scarcity)
   if embed is not None:
     _validate.function("embed", embed)
+  _validate.flag("track", track)
   _validate.key("key", key)
 
 

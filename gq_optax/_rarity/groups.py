@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _validate
+from gq_optax import _inputs, _validate
 from gq_optax._rarity import lloyd
 
 
@@ -146,8 +146,9 @@ def group_scarcity(
 
   def update(embeddings, state, mask=None):
     _check_state(state, num_groups, queue_length)
+    state = _inputs.state("state", state)
     x = as_rows(embeddings, state)
-    unmasked = jnp.ones(x.shape[0], bool) if mask is None else _checked_mask(mask, x.shape[0])
+    unmasked = _inputs.mask("mask", mask, x.shape[0])
     prng = _validate.prng_key("key", key)
     # No pooling is another program, not a traced number: it needs no distances.
     reach = None if isinstance(pooling, float | int) and pooling == 0 else pooling
@@ -199,8 +200,8 @@ def _embedding_dim(template: Any) -> int:
   if hasattr(template, "shape"):
     if len(template.shape) < 2:
       raise ValueError(
-        "the template of init must be [B, ...], or the length of an embedding as an int, but shape"
-        f" {tuple(template.shape)} was found."
+        "embedding_dim_or_template: the template of init must be [B, ...], or the length of an"
+        f" embedding as an int, but shape {tuple(template.shape)} was found."
       )
     return max(math.prod(template.shape[1:]), 1)
   return _validate.static_int("embedding_dim_or_template", template, 1)
@@ -228,14 +229,14 @@ def _check_state(state: Any, num_groups: int, queue_length: int) -> None:
 def as_rows(embeddings: Any, state: GroupScarcityState) -> jax.Array:
   """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
   dim = state.centroids.shape[1]
-  found = jnp.shape(embeddings)
+  embeddings = _inputs.floating("embeddings", embeddings)
+  found = embeddings.shape
   if len(found) < 2 or found[0] == 0 or math.prod(found[1:]) != dim:
     raise ValueError(
       f"embeddings must be [B, ...] with {dim} numbers for each example, as the state was made for,"
       f" but shape {found} was found. For embeddings of another width: {_WAY_OUT}"
     )
-  _validate.floating("embeddings", embeddings)
-  x = jax.lax.stop_gradient(jnp.asarray(embeddings))
+  x = jax.lax.stop_gradient(embeddings)
   return x.reshape(found[0], dim).astype(jnp.float32)
 
 
@@ -244,13 +245,6 @@ def groupable(x: jax.Array, metric: str) -> tuple[jax.Array, jax.Array]:
   finite = jnp.all(jnp.isfinite(x), axis=1)
   x = jnp.where(finite[:, None], x, 0.0)
   return x, jnp.logical_and(finite, lloyd.has_direction(x, metric))
-
-
-def _checked_mask(mask: Any, batch_size: int) -> jax.Array:
-  _validate.shape("mask", mask, f"[B] with B = {batch_size}", (batch_size,))
-  if jnp.result_type(mask) != jnp.bool_:
-    raise ValueError(f"mask must be bool, but {jnp.result_type(mask)} was found.")
-  return jnp.asarray(mask)
 
 
 def shares(counts: jax.Array) -> jax.Array:
