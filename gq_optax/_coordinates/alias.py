@@ -6,7 +6,7 @@ import math
 import jax
 import optax
 
-from gq_optax import _validate
+from gq_optax import _axes, _validate
 from gq_optax._coordinates.transform import grad_queue
 from gq_optax._coordinates.weights import ScarcityFn
 
@@ -25,6 +25,7 @@ def gq_sgd(  # noqa: D417  # grad_queue describes its options
   queue_dtype: jax.typing.DTypeLike | None = None,
   track: bool = False,
   key: jax.Array | int = 0,
+  axis_name: _axes.AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""SGD with momentum on gradients weighted by scarcity: the paper's GQ-SGDM.
 
@@ -69,6 +70,7 @@ def gq_sgd(  # noqa: D417  # grad_queue describes its options
     queue_dtype,
     track,
     key,
+    axis_name,
   )
 
 
@@ -87,6 +89,7 @@ def gq_adam(  # noqa: D417  # grad_queue describes its options
   queue_dtype: jax.typing.DTypeLike | None = None,
   track: bool = False,
   key: jax.Array | int = 0,
+  axis_name: _axes.AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Adam on gradients weighted by scarcity: the paper's GQ-ADAM.
 
@@ -132,6 +135,7 @@ def gq_adam(  # noqa: D417  # grad_queue describes its options
     queue_dtype,
     track,
     key,
+    axis_name,
   )
 
 
@@ -154,6 +158,7 @@ def _behind_queue(
   queue_dtype,
   track,
   key,
+  axis_name,
 ):
   """`optimizer` behind a `grad_queue` of these options."""
   front = grad_queue(
@@ -166,5 +171,6 @@ def _behind_queue(
     queue_dtype=queue_dtype,
     track=track,
     key=key,
+    axis_name=axis_name,
   )
   return optax.chain(front, optimizer)

@@ -42,6 +42,8 @@ def cluster(
     embeddings = unit_sketch(per_example, sketch_key) if embed is None else embed(per_example)
     embeddings = _inputs.floating("the result of embed", embeddings)
   _validate.shape("embeddings", embeddings, f"[B, d] with B = {batch_size}", (batch_size, None))
+  # Labels have no derivative; without this, the loops that find them would be differentiated.
+  embeddings = jax.lax.stop_gradient(embeddings)
   return kmeans(embeddings, num_clusters, key=jax.random.fold_in(kmeans_key, count))
 
 

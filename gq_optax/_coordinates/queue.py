@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _boxes, _dtypes
+from gq_optax._coordinates import norms
 
 
 class Queue(NamedTuple):
@@ -93,7 +94,7 @@ def mean_and_std(
   share: jax.Array | float = 1.0 / length
   if in_window is not None:
     deviations = [jnp.where(i, d, 0.0) for i, d in zip(in_window, deviations, strict=True)]
-    share = 1.0 / jnp.sum(jnp.stack(in_window), dtype=dtype)
+    share = 1.0 / jnp.maximum(jnp.sum(jnp.stack(in_window), dtype=dtype), 1.0)
 
   largest = jnp.abs(deviations[0])
   for deviation in deviations[1:]:
@@ -107,7 +108,7 @@ def mean_and_std(
   squares = [jnp.square(d - mean) for d in scaled]
   if in_window is not None:
     squares = [jnp.where(i, s, 0.0) for i, s in zip(in_window, squares, strict=True)]
-  std = jnp.sqrt(sum(squares) * share)
+  std = norms.root(jnp.asarray(sum(squares) * share))
   return (reference + mean * unscale) * 4.0, std * unscale * 4.0
 
 

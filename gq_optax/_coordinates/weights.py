@@ -49,9 +49,26 @@ def z_score(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
   """
   g, mean, std = _arrays(g, mean, std)
   distance = jnp.abs(g - mean)
-  # Selecting the divisor keeps 0 / 0 out, and uses the square root behind `std` once: twice would
-  # cost XLA a pass over memory.
-  return distance / jnp.where(distance == 0.0, 1.0, std)
+  return _ratio(distance, std)
+
+
+@jax.custom_jvp
+def _ratio(distance: jax.Array, std: jax.Array) -> jax.Array:
+  # The divisor is never 0, and the square root behind `std` is used in front of the quotient alone:
+  # behind it as well would cost XLA a pass over memory.
+  spread = std > 0.0
+  beyond = jnp.where(distance > 0.0, jnp.inf, 0.0).astype(distance.dtype)
+  return jnp.where(spread, distance, beyond) / jnp.where(spread, std, 1.0)
+
+
+@_ratio.defjvp
+def _ratio_jvp(primals, tangents):
+  """The derivative is 0 where nothing spreads: infinity stays infinity."""
+  distance, std = primals
+  spread = std > 0.0
+  z = jnp.where(spread, distance, 0.0) / jnp.where(spread, std, 1.0)
+  slope = tangents[0] - z * tangents[1]
+  return _ratio(distance, std), jnp.where(spread, slope / jnp.where(spread, std, 1.0), 0.0)
 
 
 def delta_rho(

@@ -8,13 +8,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _inputs
+from gq_optax import _axes, _dtypes, _inputs
 from gq_optax._gradients import blocks
 
 
 def arrays(params: optax.Params, batch: Any) -> tuple[optax.Params, Any]:
-  """Parameters and batch as JAX arrays, or refused by path."""
-  return _inputs.parameters("params", params), _inputs.batch("batch", batch)
+  """Parameters and batch as JAX arrays, or refused by path.
+
+  Under `shard_map` the parameters are made this device's own: of parameters that all devices share,
+  JAX would add up the gradients of all devices.
+  """
+  batch = _inputs.batch("batch", batch)
+  return _axes.alike(_inputs.parameters("params", params), batch), batch
 
 
 def batch_size(batch: Any) -> int:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _inputs, _validate
+from gq_optax import _axes, _dtypes, _inputs, _validate
 from gq_optax._gradients import checks
 from gq_optax._group_gradients import GroupGradients
 
@@ -105,7 +105,7 @@ def per_example_value_and_grad(
       jax.tree.map(lambda x, s=s: x[s], (batch, labels)) for s in (slice(whole), slice(whole, None))
     )
     parts = jax.tree.map(lambda x: x.reshape(-1, step, *x.shape[1:]), head)
-    carry, losses = jax.lax.scan(add, carry, parts)
+    carry, losses = jax.lax.scan(add, _axes.alike(carry, params, batch, labels), parts)
     losses = losses.reshape(-1)
     if whole < size:
       carry, last = add(carry, tail)

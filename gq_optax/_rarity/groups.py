@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _inputs, _validate
+from gq_optax import _axes, _inputs, _validate
 from gq_optax._rarity import lloyd
 
 
@@ -61,6 +61,7 @@ def group_scarcity(
   max_weight: jax.typing.ArrayLike = 50.0,
   pooling: float = 0.0,
   key: jax.Array | int = 0,
+  axis_name: _axes.AxisName | None = None,
 ) -> GroupScarcity:
   r"""Weighs every example by how rare its kind has been over the last L steps.
 
@@ -103,6 +104,9 @@ def group_scarcity(
       :math:`\sum_j s_{kj} f_j` with a similarity that falls from 1 to 0, and K in the formula is
       the effective number of kinds, :math:`\sum_k f_k / \sum_j s_{kj} f_j`. May be traced.
     key: int or PRNG key of the seeding in the first batch.
+    axis_name: axis or axes of `jax.shard_map`, `jax.pmap` or `jax.vmap` that a batch is cut over.
+      Every device then gathers all embeddings, finds the same groups, and keeps the weights of its
+      own examples; the state is the same on all devices.
 
   Returns:
     A `GroupScarcity` of `init` and `update`; the weights are float32 `[B]` of mean 1 over the
@@ -132,6 +136,7 @@ def group_scarcity(
   _validate.real("pooling", pooling, 0.0)
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
   _validate.key("key", key)
+  _axes.check("axis_name", axis_name)
 
   def init(embedding_dim_or_template):
     dim = _embedding_dim(embedding_dim_or_template)
@@ -149,10 +154,15 @@ def group_scarcity(
     state = _inputs.state("state", state)
     x = as_rows(embeddings, state)
     unmasked = _inputs.mask("mask", mask, x.shape[0])
+    rows = x.shape[0]
+    x, unmasked = (_axes.gather(part, axis_name) for part in (x, _axes.alike(unmasked, x)))
     prng = _validate.prng_key("key", key)
     # No pooling is another program, not a traced number: it needs no distances.
     reach = None if isinstance(pooling, float | int) and pooling == 0 else pooling
-    return _update(x, unmasked, state, prng, exponent, max_weight, reach, metric, num_iters)
+    weights, state = _update(
+      x, unmasked, state, prng, exponent, max_weight, reach, metric, num_iters
+    )
+    return _axes.own(weights, axis_name, rows), state
 
   return GroupScarcity(init, update)
 
@@ -174,6 +184,7 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   start = jnp.where(first, seeds, lloyd.enter(frame, state.centroids, metric))
   iterate = lambda _, c: lloyd.iterate(x, pull, c, metric, dead)[0]
   iterations = num_iters + jnp.where(first, _FIRST_ITERS, 0)
+  start = _axes.alike(start, x, pull, dead, iterations)
   centroids = jax.lax.fori_loop(0, iterations, iterate, start)
   labels = lloyd.nearest(x, centroids, metric)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _inputs, _validate
+from gq_optax import _axes, _inputs, _validate
 from gq_optax._rarity import lloyd
 
 
@@ -119,7 +119,8 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
     return lloyd.iterate(x, pull, centroids, metric)
 
   nobody = jnp.full(x.shape[0], -1, jnp.int32)
-  centroids, before = jax.lax.fori_loop(0, num_iters, iterate, (start, nobody))
+  first = _axes.alike((start, nobody), x, pull)
+  centroids, before = jax.lax.fori_loop(0, num_iters, iterate, first)
   labels = lloyd.nearest(x, centroids, metric)
   # On the unit sphere half the squared distance is 1 - cosine; a zero vector is 1 away from all.
   if metric == "cosine":
