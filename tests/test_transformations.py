@@ -269,7 +269,6 @@ def test_an_axis_has_a_name(axis_name):
       make(axis_name=axis_name)
 
 
-@pytest.mark.xfail(reason="the loops of grouped gradients carry constants", strict=True)
 def test_grouped_gradients_under_shard_map_are_each_device_s_own():
   def groups(x, labels):
     return (
