@@ -125,9 +125,10 @@ def _refuse_masked(tree: optax.Updates) -> None:
   is_masked = lambda node: isinstance(node, optax.MaskedNode)
   if any(is_masked(node) for node in jax.tree.leaves(tree, is_leaf=is_masked)):
     raise ValueError(
-      "grad_queue inside optax.masked or optax.partition takes mean gradients [*p] only: the other"
-      " parameters would be left with a batch axis. Put grad_queue in front instead:"
-      " optax.chain(grad_queue(...), optax.partition(...))."
+      "updates of grad_queue inside optax.masked or optax.partition must be mean gradients [*p]:"
+      " the others would be left with a batch axis. For several optimizers put the queue in"
+      " front: optax.chain(grad_queue(...), optax.partition(...)). Frozen parameters must not reach"
+      " it at all: take the gradients of the trained ones alone."
     )
 
 

@@ -85,8 +85,10 @@ def grad_queue(
   ================================  ==============================================================
 
   Does not compose with `optax.masked` and `optax.partition` for the two batched forms (an error
-  says so: they would leave other leaves batched); wrap the optimizer behind it. `optax.MultiSteps`
-  and `optax.apply_if_finite` go around the mean form and behind the batched forms.
+  says so: they would leave other leaves batched); wrap the optimizer behind it. Frozen parameters
+  must not reach it: take the gradients of the trained ones alone (docs/recipes.md).
+  `optax.MultiSteps` and `optax.apply_if_finite` go around the mean form and behind the batched
+  forms.
 
   Args:
     queue_length: L, the gradients kept. A pair `(shortest, longest)` follows the trend of the loss:
