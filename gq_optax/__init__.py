@@ -2,7 +2,6 @@
 """Grad Queue (arXiv 2404.16917) for JAX and Optax: rare training signals made to count."""
 
 from gq_optax._coordinates.alias import gq_adam, gq_sgd
-from gq_optax._coordinates.resize import resize_queue
 from gq_optax._coordinates.transform import GradQueueState, grad_queue
 from gq_optax._coordinates.weights import (
   ScarcityFn,
@@ -27,6 +26,7 @@ from gq_optax._rarity.embeddings import output_gradients, sketch
 from gq_optax._rarity.explain import GroupExplanation, explain_groups
 from gq_optax._rarity.groups import GroupScarcity, GroupScarcityState, group_scarcity
 from gq_optax._rarity.kmeans import KMeansResult, kmeans
+from gq_optax._resize import resize_queue
 from gq_optax._sharding import partition_specs
 
 __version__ = "0.1.0"

@@ -111,7 +111,7 @@ def _read_groups(state: GroupScarcityState) -> dict[str, jax.Array]:
 def _read_queue(state: GradQueueState) -> dict[str, jax.Array]:
   if state.figures is None:
     raise ValueError(
-      "diagnostics needs grad_queue(track=True), but a state without figures was found."
+      "opt_state: diagnostics needs grad_queue(track=True), but a state without figures was found."
     )
   figures = {name: jnp.asarray(value) for name, value in state.figures._asdict().items()}
   counts, inertia = figures.pop("group_counts"), figures.pop("inertia")
@@ -138,5 +138,7 @@ def state_bytes(tx: optax.GradientTransformation, params: Any) -> int:
     >>> gq.state_bytes(gq.grad_queue(queue_length=3), jnp.zeros(1000))  # 3 x 4000 and two counters
     12008
   """
+  if not callable(getattr(tx, "init", None)):
+    raise ValueError(f"tx must be a gradient transformation, but {type(tx).__name__} was found.")
   leaves = jax.tree.leaves(jax.eval_shape(tx.init, params))
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)

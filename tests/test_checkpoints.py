@@ -213,7 +213,6 @@ def test_a_resized_state_within_a_chain_and_the_losses():
     (make_tx(5), {"w": jnp.zeros(3)}, r"shape \(3,\) for the parameter at .*\['w'\].*\(2,\)"),
     (make_tx(5), {"v": jnp.zeros(2)}, "but only one of them has"),
     (gq.gq_adam(0.1), {"w": jnp.zeros(2)}, "but only one of them has"),
-    (gq.gq_sgd(0.1, track=True), {"w": jnp.zeros(2)}, "must have the target's options at"),
     (make_tx(), {"w": jnp.zeros(2, jnp.bfloat16)}, "must have bfloat16 of shape"),
   ],
 )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _validate
+from gq_optax import _dtypes, _inputs, _validate
 from gq_optax._group_gradients import GroupGradients
 from gq_optax._rarity.embeddings import unit_sketch
 from gq_optax._rarity.kmeans import KMeansResult, kmeans
@@ -40,7 +40,10 @@ def cluster(
   sketch_key, kmeans_key = jax.random.split(_validate.prng_key("key", key))
   if embeddings is None:
     embeddings = unit_sketch(per_example, sketch_key) if embed is None else embed(per_example)
+    embeddings = _inputs.floating("the result of embed", embeddings)
   _validate.shape("embeddings", embeddings, f"[B, d] with B = {batch_size}", (batch_size, None))
+  # Labels have no derivative; without this, the loops that find them would be differentiated.
+  embeddings = jax.lax.stop_gradient(embeddings)
   return kmeans(embeddings, num_clusters, key=jax.random.fold_in(kmeans_key, count))
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _validate
+from gq_optax import _dtypes, _inputs, _validate
 from gq_optax._gradients import blocks as _blocks
 from gq_optax._gradients import checks, reuse
 from gq_optax._group_gradients import GroupGradients
@@ -89,9 +89,10 @@ def grouped_value_and_grad(
     block_size = _validate.static_int("block_size", block_size, 1)
 
   def value_and_grad(params, batch, labels):
+    params, batch = checks.arrays(params, batch)
     batch_size = checks.batch_size(batch)
     _validate.shape("labels", labels, f"[B] with B = {batch_size}", (batch_size,))
-    _validate.integer("labels", labels)
+    labels = _inputs.integer("labels", labels)
     dtype, aux_shape = checks.check(loss_fn, params, batch, has_aux)
     work = checks.work(loss_fn, params, batch)
     size = block_size or _blocks.default_size(work, batch_size, num_groups)
@@ -242,13 +243,14 @@ def clustered_value_and_grad(
   )
 
   def value_and_grad(params, batch, key=None, mask=None):
+    params, batch = checks.arrays(params, batch)
     batch_size = checks.batch_size(batch)
     checks.check(loss_fn, params, batch, has_aux=True)
     _, embeddings = loss_fn(jax.lax.stop_gradient(params), batch)
     _validate.shape("embeddings", embeddings, f"[B, d] with B = {batch_size}", (batch_size, None))
     weight = None
     if mask is not None:
-      _validate.shape("mask", mask, f"[B] with B = {batch_size}", (batch_size,))
+      mask = _inputs.mask("mask", mask, batch_size)
       weight = mask.astype(jnp.float32)
     clusters = kmeans(
       embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight

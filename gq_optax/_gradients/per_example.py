@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _validate
+from gq_optax import _axes, _dtypes, _inputs, _validate
 from gq_optax._gradients import checks
 from gq_optax._group_gradients import GroupGradients
 
@@ -65,6 +65,7 @@ def per_example_value_and_grad(
   each = jax.vmap(one, (None, 0))
 
   def gradients(params, batch):
+    params, batch = checks.arrays(params, batch)
     checks.check(loss_fn, params, batch, has_aux=False)
     size = checks.batch_size(batch)
     if microbatch_size is None or microbatch_size >= size:
@@ -74,10 +75,11 @@ def per_example_value_and_grad(
     return losses, result
 
   def groups(params, batch, labels):
+    params, batch = checks.arrays(params, batch)
     size = checks.batch_size(batch)
     dtype, _ = checks.check(loss_fn, params, batch, has_aux=False)
     _validate.shape("labels", labels, f"[B] with B = {size}", (size,))
-    _validate.integer("labels", labels)
+    labels = _inputs.integer("labels", labels)
     step = min(microbatch_size or size, size)
 
     def add(carry, part):
@@ -103,7 +105,7 @@ def per_example_value_and_grad(
       jax.tree.map(lambda x, s=s: x[s], (batch, labels)) for s in (slice(whole), slice(whole, None))
     )
     parts = jax.tree.map(lambda x: x.reshape(-1, step, *x.shape[1:]), head)
-    carry, losses = jax.lax.scan(add, carry, parts)
+    carry, losses = jax.lax.scan(add, _axes.alike(carry, params, batch, labels), parts)
     losses = losses.reshape(-1)
     if whole < size:
       carry, last = add(carry, tail)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _validate
+from gq_optax import _inputs, _validate
 from gq_optax._rarity import groups, lloyd
 
 
@@ -72,6 +72,8 @@ def explain_groups(
   """
   num_examples = _validate.static_int("num_examples", num_examples, 1)
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
+  _validate.instance("state", state, groups.GroupScarcityState)
+  state = _inputs.state("state", state)
   x = groups.as_rows(embeddings, state)
   x, groupable = groups.groupable(x, metric)
   frame = lloyd.frame(x, groupable.astype(jnp.float32), metric)
