@@ -72,7 +72,7 @@ def explain_groups(
   """
   num_examples = _validate.static_int("num_examples", num_examples, 1)
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
-  x = groups.as_rows(embeddings, state)
+  x = groups.as_rows(embeddings, state.centroids.shape[1])
   x, groupable = groups.groupable(x, metric)
   frame = lloyd.frame(x, groupable.astype(jnp.float32), metric)
   x, centroids = (lloyd.enter(frame, rows, metric) for rows in (x, state.centroids))

@@ -40,7 +40,7 @@ class GroupScarcity(NamedTuple):
   Attributes:
     init: `(embedding_dim_or_template) -> GroupScarcityState`, where a template is an array or a
       `jax.ShapeDtypeStruct` `[B, ...]` of what `update` will get.
-    update: `(embeddings [B, ...], state, mask=None) -> (weights [B], state)`.
+    update: `(embeddings [B, ...], state, *, mask=None) -> (weights [B], state)`.
   """
 
   init: Callable[[Any], GroupScarcityState]
@@ -134,7 +134,7 @@ def group_scarcity(
   _validate.key("key", key)
 
   def init(embedding_dim_or_template):
-    dim = _embedding_dim(embedding_dim_or_template)
+    dim = embedding_dim(embedding_dim_or_template)
     return GroupScarcityState(
       centroids=jnp.zeros((num_groups, dim), jnp.float32),
       counts=jnp.zeros((queue_length, num_groups), jnp.int32),
@@ -144,9 +144,9 @@ def group_scarcity(
       ages=jnp.zeros(num_groups, jnp.int32),
     )
 
-  def update(embeddings, state, mask=None):
-    x = as_rows(embeddings, state)
-    unmasked = jnp.ones(x.shape[0], bool) if mask is None else _checked_mask(mask, x.shape[0])
+  def update(embeddings, state, *, mask=None):
+    x = as_rows(embeddings, state.centroids.shape[1])
+    unmasked = jnp.ones(x.shape[0], bool) if mask is None else checked_mask(mask, x.shape[0])
     prng = _validate.prng_key("key", key)
     # No pooling is another program, not a traced number: it needs no distances.
     reach = None if isinstance(pooling, float | int) and pooling == 0 else pooling
@@ -193,7 +193,7 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), counted, state)
 
 
-def _embedding_dim(template: Any) -> int:
+def embedding_dim(template: Any) -> int:
   """The d of an int, or of what `update` will get, `[B, ...]`."""
   if hasattr(template, "shape"):
     if len(template.shape) < 2:
@@ -205,9 +205,8 @@ def _embedding_dim(template: Any) -> int:
   return _validate.static_int("embedding_dim_or_template", template, 1)
 
 
-def as_rows(embeddings: Any, state: GroupScarcityState) -> jax.Array:
+def as_rows(embeddings: Any, dim: int) -> jax.Array:
   """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
-  dim = state.centroids.shape[1]
   found = jnp.shape(embeddings)
   if len(found) < 2 or found[0] == 0 or math.prod(found[1:]) != dim:
     raise ValueError(
@@ -226,7 +225,7 @@ def groupable(x: jax.Array, metric: str) -> tuple[jax.Array, jax.Array]:
   return x, jnp.logical_and(finite, lloyd.has_direction(x, metric))
 
 
-def _checked_mask(mask: Any, batch_size: int) -> jax.Array:
+def checked_mask(mask: Any, batch_size: int) -> jax.Array:
   _validate.shape("mask", mask, f"[B] with B = {batch_size}", (batch_size,))
   if jnp.result_type(mask) != jnp.bool_:
     raise ValueError(f"mask must be bool, but {jnp.result_type(mask)} was found.")
