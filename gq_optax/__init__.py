@@ -25,7 +25,12 @@ from gq_optax._gradients.per_example import largest_microbatch_size, per_example
 from gq_optax._group_gradients import GroupGradients
 from gq_optax._rarity.embeddings import output_gradients, sketch
 from gq_optax._rarity.examples import ExampleScarcity, ExampleScarcityState, example_scarcity
-from gq_optax._rarity.explain import GroupExplanation, explain_groups
+from gq_optax._rarity.explain import (
+  ExampleExplanation,
+  GroupExplanation,
+  explain_examples,
+  explain_groups,
+)
 from gq_optax._rarity.groups import GroupScarcity, GroupScarcityState, group_scarcity
 from gq_optax._rarity.kmeans import KMeansResult, kmeans
 from gq_optax._sharding import partition_specs
@@ -33,6 +38,7 @@ from gq_optax._sharding import partition_specs
 __version__ = "0.1.0"
 
 __all__ = [
+  "ExampleExplanation",
   "ExampleScarcity",
   "ExampleScarcityState",
   "GradQueueState",
@@ -47,6 +53,7 @@ __all__ = [
   "delta_rho",
   "diagnostics",
   "example_scarcity",
+  "explain_examples",
   "explain_groups",
   "gq_adam",
   "gq_sgd",

@@ -24,7 +24,7 @@ class ExampleScarcityState(NamedTuple):
     filled: bool `[M]`, which of the rows hold an example.
     lengths: float32 `[M]`, how long each embedding was.
     losses: float32 `[M]`, their losses, 0 where none were given.
-    reach: float32 `[]`, the squared distance at which two examples began to differ at the last
+    reach: float32 `[]`, the distance at which the similarity of two examples was 1 / e at the last
       step; 0 before the first.
     effective: float32 `[]`, the effective number of examples of the last step (Kish).
     count: int32 `[]`, steps counted so far; saturates instead of wrapping.
@@ -129,8 +129,8 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
   bandwidth, near, exponent, loss_exponent, largest = _clamped(options)
   total = lambda part: part if axis_name is None else jax.lax.psum(part, axis_name)
   most = lambda part: jnp.max(part) if axis_name is None else jax.lax.pmax(jnp.max(part), axis_name)
-  x, live, lengths, losses = _queueable(x, unmasked, losses, state, rounding, metric, most)
-  rows, queue, length = _framed(x, live, state.queue, state.filled, metric, total, most)
+  x, live, lengths, losses = queueable(x, unmasked, losses, state, rounding, metric, most)
+  rows, queue, frame = framed(x, live, state.queue, state.filled, metric, total, most)
 
   # Of the batch of all devices. What is summed over the devices is the same on each of them.
   everyone = rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
@@ -141,7 +141,7 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
     density.moments(picked, rows, picked_live, live),
   )
   squares, cubes = (total(a + b) for a, b in zip(*pairs, strict=True))
-  reach = density.reach(squares, cubes, bandwidth, length)
+  reach = density.reach(squares, cubes, bandwidth, frame.largest)
 
   others = jnp.logical_and(live[None], jnp.logical_not(_itself(len(rows), axis_name)))
   by_loss = loss_exponent is not None
@@ -160,7 +160,7 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
 
   anything = jnp.any(everyone_live)
   scalars = {
-    "reach": reach,
+    "reach": jnp.sqrt(reach) * frame.scale,
     "effective": density.effective(weights),
     "count": optax.safe_increment(state.count),
   }
@@ -174,16 +174,10 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
 
 def _clamped(options):
   """The options as float32, in their range: traced ones were not checked."""
-  bandwidth, near, exponent, loss_exponent, largest = (
-    None if option is None else jnp.asarray(option, jnp.float32) for option in options
-  )
-  return (
-    jnp.maximum(bandwidth, 1e-6),
-    jnp.maximum(near, 0.0),
-    jnp.clip(exponent, 0.0, 4.0),
-    None if loss_exponent is None else jnp.clip(loss_exponent, 0.0, 4.0),
-    jnp.maximum(largest, 1.0),
-  )
+  ranges = ((1e-6, 1e30), (0.0, 1e30), (0.0, 4.0), (0.0, 4.0), (1.0, 1e9))
+  clip = lambda option, low, high: jnp.clip(jnp.asarray(option, jnp.float32), low, high)
+  pairs = zip(options, ranges, strict=True)
+  return [None if option is None else clip(option, *bounds) for option, bounds in pairs]
 
 
 def _checked_losses(losses: Any, size: int) -> jax.Array:
@@ -192,7 +186,7 @@ def _checked_losses(losses: Any, size: int) -> jax.Array:
   return jax.lax.stop_gradient(jnp.asarray(losses)).astype(jnp.float32)
 
 
-def _queueable(x, unmasked, losses, state, rounding, metric, most):
+def queueable(x, unmasked, losses, state, rounding, metric, most=jnp.max):
   """Rows as the queue holds them, which of them may enter it, their lengths and losses."""
   live = jnp.logical_and(unmasked, jnp.all(jnp.isfinite(x), axis=1))
   if losses is not None:
@@ -214,11 +208,23 @@ def _queueable(x, unmasked, losses, state, rounding, metric, most):
   return jnp.where(live[:, None], stored, 0.0), live, keep(lengths), keep(losses)
 
 
-def _framed(x, live, queue, filled, metric, total, most):
-  """Rows of batch and queue where squares neither overflow nor cancel, and the largest square."""
-  queue = queue.astype(jnp.float32)
+class Frame(NamedTuple):
+  """The units that distances are computed in: of float32 `[]`.
+
+  Attributes:
+    scale: one of them in units of the embeddings; 1 under the cosine metric.
+    largest: the largest squared length of a row.
+  """
+
+  scale: jax.Array
+  largest: jax.Array
+
+
+def framed(x, live, queue, filled, metric, total=lambda part: part, most=jnp.max):
+  """Rows of batch and queue where their squares neither overflow nor cancel, and the frame."""
+  queue, one = queue.astype(jnp.float32), jnp.ones([], jnp.float32)
   if metric == "cosine":
-    return x, queue, jnp.ones([], jnp.float32)
+    return x, queue, Frame(one, one)
   scale = lloyd.power_of_two(most(jnp.stack([jnp.max(jnp.abs(x)), jnp.max(jnp.abs(queue))])))
   number = jnp.maximum(total(jnp.sum(live, dtype=jnp.float32)), 1.0)
   # On a coarse grid, as in `lloyd.frame`: the shift is then exact for data of few digits.
@@ -229,7 +235,7 @@ def _framed(x, live, queue, filled, metric, total, most):
     for rows, there in ((x, live), (queue, filled))
   )
   square = lambda rows: jnp.max(jnp.sum(jnp.square(rows), axis=1))
-  return x, queue, most(jnp.stack([square(x), square(queue)]))
+  return x, queue, Frame(scale, most(jnp.stack([square(x), square(queue)])))
 
 
 def _shared(own, axis_name):
