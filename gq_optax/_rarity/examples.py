@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _validate
-from gq_optax._rarity import density, groups, lloyd
+from gq_optax._rarity import density, groups, recent
 
 AxisName = str | tuple[str, ...] | None
 
@@ -24,7 +24,7 @@ class ExampleScarcityState(NamedTuple):
     filled: bool `[M]`, which of the rows hold an example.
     lengths: float32 `[M]`, how long each embedding was.
     losses: float32 `[M]`, their losses, 0 where none were given.
-    reach: float32 `[]`, the distance at which the similarity of two examples was 1 / e at the last
+    reach: float32 `[]`, the distance at which the similarity of two examples was .61 at the last
       step; 0 before the first.
     effective: float32 `[]`, the effective number of examples of the last step (Kish).
     count: int32 `[]`, steps counted so far; saturates instead of wrapping.
@@ -55,7 +55,7 @@ class ExampleScarcity(NamedTuple):
 def example_scarcity(
   queue_size: int = 1024,
   *,
-  bandwidth: jax.typing.ArrayLike = 0.3,
+  bandwidth: jax.typing.ArrayLike = 0.2,
   neighbours: jax.typing.ArrayLike = 8.0,
   exponent: jax.typing.ArrayLike = 1.0,
   loss_exponent: jax.typing.ArrayLike = 0.0,
@@ -66,8 +66,81 @@ def example_scarcity(
 ) -> ExampleScarcity:
   r"""Weighs every example by how few of the recent examples resemble it.
 
+  .. math:: s_i = \sum_{j \ne i} k_{ij}, \qquad
+            k_{ij} = \exp\Big(\!-\tfrac12 \big(d_{ij} / (h D)\big)^2\Big), \qquad
+            D = \frac{\sum d^3}{\sum d^2}
+
+  .. math:: u_i \propto (s_i + m)^{-a}\, (\ell_i / \bar\ell)^b, \qquad
+            w_i = \mathrm{clip}_{1/c}^{c}\, \lambda \big(1 + r_i (u_i - 1)\big), \qquad
+            r_i = \frac{s_i^2}{s_i^2 + (m / 2)^2}
+
+  Here :math:`s_i` is the number of examples that resemble example i: in the queue, and in this batch
+  without itself; on the first step in the batch alone. Then the batch enters the queue. d is the
+  squared distance of two embeddings, of length one under the cosine metric, and D its mean over
+  pairs that are drawn with a chance of :math:`d^2`: about that of different kinds, even where one
+  kind is 99 % of the data. :math:`\sum_i r_i u_i = \sum_i r_i`, and :math:`\lambda` makes the mean
+  weight 1. An example without neighbours is no rare kind, and may be a mistake: with
+  :math:`s_i = 0` it weighs what the mean does. :math:`\ell_i` is the mean loss of its neighbours.
+
+  Multiply the losses by the weights and take the mean: a rare kind then counts about as much as a
+  frequent one. No number of kinds is given. The smallest kind that can be found has about m
+  examples in the queue, a share of m / queue_size (.8 % by default); smaller ones count more than
+  others, but less than they should. The queue must be shorter than an epoch: a copy of an example
+  from an earlier epoch counts as a neighbour, and with several copies nothing is isolated.
+
+  ===============================  ===============================================================
+  case                             what happens
+  ===============================  ===============================================================
+  masked example                   weight 0; not queued, and nobody's neighbour
+  embedding or loss not finite     weight 1; not queued, and nobody's neighbour
+  zero vector, cosine metric       the same: it has no direction
+  as short as rounding, cosine     the same: shorter than the longest of batch and queue, times the
+                                   spacing of the dtype at 1. Output gradients of fitted examples
+  nothing left in the batch        the weights of the rest are 1, the state stays as it was
+  all embeddings the same          every weight is 1
+  no neighbours                    weight about 1
+  batch larger than the queue      the queue takes rows at even stride
+  weight beyond the bounds         held at the bound, the others make up for it: the mean stays 1
+  ===============================  ===============================================================
+
+  Args:
+    queue_size: M, how many examples the queue holds; under `axis_name` see there. Several batches
+      if they are small: a kind must have m examples in queue and batch.
+    bandwidth: h, positive. May be traced, and is then clamped, as all that follow.
+    neighbours: m, not negative: so many examples that resemble each other are a kind.
+    exponent: a in `[0, 4]`: 0 weighs all examples the same, 1 all kinds.
+    loss_exponent: b in `[0, 4]`; .5 with features, where kinds that are learnt already should not
+      count. Needs `losses`; they are not negative.
+    metric: "cosine", or "euclidean", which knows neither units nor origin, but one far outlier
+      makes all else look alike.
+    max_weight: c, at least 1; a weight lies in :math:`[1/c, c]`.
+    queue_dtype: of the embeddings in the queue; None: float32. The batch is rounded to it, too.
+    axis_name: of the devices that share one batch, under `jax.shard_map` or `jax.pmap`. Each gives
+      its own examples and keeps a queue of its own; together they weigh as one device would whose
+      queue holds all their rows. Under `jax.shard_map` the leaves `[M, ...]` of the state are
+      sharded over the axis, and `queue_size` counts them all; the scalars are the same on each.
+      Not needed where `jax.jit` alone divides the work.
+
   Returns:
-    An `ExampleScarcity` of `init` and `update`.
+    An `ExampleScarcity` of `init` and `update`; the weights are float32 `[B]` of mean 1 over the
+    unmasked.
+
+  Raises:
+    ValueError: if an argument is out of its range, a shape does not fit, `losses` are missing where
+      `loss_exponent` is not 0, or embeddings of one number meet the cosine metric.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> scarcity = gq.example_scarcity(neighbours=1.0)
+    >>> embeddings = jnp.array([[1., 0.]] * 12 + [[0., 1.]] * 4)
+    >>> weights, state = scarcity.update(embeddings, scarcity.init(2))
+    >>> print([round(float(w), 2) for w in weights[-5:]])  # twelve of a kind, and four
+    [0.67, 1.99, 1.99, 1.99, 1.99]
+
+  Reference: a queue of the recent past and how scarce the new is against it are those of Al Hasib,
+  Grad Queue (arXiv 2404.16917), for examples in place of coordinates; a kernel density as in
+  Parzen, On estimation of a probability density function (1962). See docs/example-scarcity.md.
   """
   queue_size = _validate.static_int("queue_size", queue_size, 1)
   _validate.real("bandwidth", bandwidth, 0.0, open_low=True)
@@ -129,8 +202,8 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
   bandwidth, near, exponent, loss_exponent, largest = _clamped(options)
   total = lambda part: part if axis_name is None else jax.lax.psum(part, axis_name)
   most = lambda part: jnp.max(part) if axis_name is None else jax.lax.pmax(jnp.max(part), axis_name)
-  x, live, lengths, losses = queueable(x, unmasked, losses, state, rounding, metric, most)
-  rows, queue, frame = framed(x, live, state.queue, state.filled, metric, total, most)
+  x, live, lengths, losses = recent.queueable(x, unmasked, losses, state, rounding, metric, most)
+  rows, queue, frame = recent.framed(x, live, state, metric, total, most)
 
   # Of the batch of all devices. What is summed over the devices is the same on each of them.
   everyone = rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
@@ -165,7 +238,7 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
     "count": optax.safe_increment(state.count),
   }
   scalars = {k: jnp.where(anything, v, getattr(state, k)) for k, v in scalars.items()}
-  state = _pushed(state, x, live, lengths, losses)._replace(**scalars)
+  state = recent.pushed(state, x, live, lengths, losses)._replace(**scalars)
   if axis_name is None:
     return weights, state
   start = jax.lax.axis_index(axis_name) * len(rows)
@@ -186,58 +259,6 @@ def _checked_losses(losses: Any, size: int) -> jax.Array:
   return jax.lax.stop_gradient(jnp.asarray(losses)).astype(jnp.float32)
 
 
-def queueable(x, unmasked, losses, state, rounding, metric, most=jnp.max):
-  """Rows as the queue holds them, which of them may enter it, their lengths and losses."""
-  live = jnp.logical_and(unmasked, jnp.all(jnp.isfinite(x), axis=1))
-  if losses is not None:
-    live = jnp.logical_and(live, jnp.isfinite(losses))
-  x = jnp.where(live[:, None], x, 0.0)
-  tallest = jnp.max(jnp.abs(x), axis=1)
-  scaled = x / jnp.where(tallest > 0.0, tallest, 1.0)[:, None]
-  lengths = jnp.sqrt(jnp.sum(jnp.square(scaled), axis=1)) * jnp.minimum(tallest, 1e30)
-  if metric == "cosine":
-    # As short as the rounding of the longest: what is left has no direction of its own.
-    longest = most(jnp.stack([jnp.max(lengths), jnp.max(state.lengths)]))
-    live = jnp.logical_and(live, lengths > rounding * longest)
-    x = lloyd.unit_rows(x)
-  stored = x.astype(state.queue.dtype).astype(jnp.float32)
-  live = jnp.logical_and(live, jnp.all(jnp.isfinite(stored), axis=1))
-  zeros = jnp.zeros_like(lengths)
-  losses = zeros if losses is None else jnp.clip(losses, -1e30, 1e30)
-  keep = lambda part: jnp.where(live, part, zeros)
-  return jnp.where(live[:, None], stored, 0.0), live, keep(lengths), keep(losses)
-
-
-class Frame(NamedTuple):
-  """The units that distances are computed in: of float32 `[]`.
-
-  Attributes:
-    scale: one of them in units of the embeddings; 1 under the cosine metric.
-    largest: the largest squared length of a row.
-  """
-
-  scale: jax.Array
-  largest: jax.Array
-
-
-def framed(x, live, queue, filled, metric, total=lambda part: part, most=jnp.max):
-  """Rows of batch and queue where their squares neither overflow nor cancel, and the frame."""
-  queue, one = queue.astype(jnp.float32), jnp.ones([], jnp.float32)
-  if metric == "cosine":
-    return x, queue, Frame(one, one)
-  scale = lloyd.power_of_two(most(jnp.stack([jnp.max(jnp.abs(x)), jnp.max(jnp.abs(queue))])))
-  number = jnp.maximum(total(jnp.sum(live, dtype=jnp.float32)), 1.0)
-  # On a coarse grid, as in `lloyd.frame`: the shift is then exact for data of few digits.
-  mean = total(jnp.sum(x / scale, axis=0)) / number
-  center = jnp.round(mean * 2.0**11) * 2.0**-11
-  x, queue = (
-    jnp.where(there[:, None], rows / scale - center[None], 0.0)
-    for rows, there in ((x, live), (queue, filled))
-  )
-  square = lambda rows: jnp.max(jnp.sum(jnp.square(rows), axis=1))
-  return x, queue, Frame(scale, most(jnp.stack([square(x), square(queue)])))
-
-
 def _shared(own, axis_name):
   """The bools of all devices in their order, the same on each: a sum, since a gather may vary."""
   if axis_name is None:
@@ -254,22 +275,3 @@ def _itself(size, axis_name):
   first = jax.lax.axis_index(axis_name) * size
   everyone = jnp.arange(size * jax.lax.axis_size(axis_name))
   return everyone[:, None] == first + jnp.arange(size)[None]
-
-
-def _pushed(state, x, live, lengths, losses):
-  """The queue with the live rows in front; where they are too many, at even stride."""
-  size = len(state.queue)
-  there = jnp.concatenate([live, state.filled])
-  order = jnp.argsort(jnp.logical_not(there), stable=True)  # batch before queue, the empty last
-  number = jnp.sum(live, dtype=jnp.int32)
-  place = jnp.arange(size, dtype=jnp.int32)
-  # floor(place * number / size), without a product that could overflow.
-  strided = place * (number // size) + (place * (number % size)) // size
-  taken = order[jnp.where(number > size, strided, place)]
-  behind = lambda new, old: jnp.concatenate([new.astype(old.dtype), old])[taken]
-  return state._replace(
-    queue=behind(x, state.queue),
-    filled=there[taken],
-    lengths=behind(lengths, state.lengths),
-    losses=behind(losses, state.losses),
-  )

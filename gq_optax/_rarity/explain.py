@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gq_optax import _validate
-from gq_optax._rarity import density, examples, groups, lloyd
+from gq_optax._rarity import density, examples, groups, lloyd, recent
 
 
 class GroupExplanation(NamedTuple):
@@ -170,8 +170,8 @@ def explain_examples(
   rounding = float(jnp.finfo(jnp.result_type(embeddings)).eps)
   x = groups.as_rows(embeddings, state.queue.shape[1])
   everyone = jnp.ones(x.shape[0], bool)
-  x, live, _, _ = examples.queueable(x, everyone, None, state, rounding, metric)
-  x, queue, frame = examples.framed(x, live, state.queue, state.filled, metric)
+  x, live, _, _ = recent.queueable(x, everyone, None, state, rounding, metric)
+  x, queue, frame = recent.framed(x, live, state, metric)
   reach = jnp.square(state.reach / frame.scale)
   reach = jnp.where(reach > 0.0, reach, 1.0)
   found = density.neighbours(x, queue, state.filled, reach, state.losses)
