@@ -275,7 +275,7 @@ def test_the_same_embedding_for_all_weighs_all_the_same(metric):
 
 
 def test_embeddings_as_short_as_rounding_weigh_one():
-  """Output gradients of examples that are fitted, from bfloat16 logits: their direction is noise."""
+  """Output gradients of fitted examples, from bfloat16 logits: their direction is noise."""
   labels = np.arange(B) % 3
   sure = np.arange(B) < 12
   logits = jnp.asarray(np.where(sure, 12.0, 1.0)[:, None] * np.eye(3)[labels], jnp.bfloat16)
@@ -384,7 +384,8 @@ def test_scan_and_vmap_over_seeds_equal_single_runs():
       weights, state = scarcity.update(x, state)
       singles.append(weights)
     expected = (state, jnp.stack(singles))
-    chex.assert_trees_all_close(jax.tree.map(lambda v: v[seed], together), expected, rtol=1e-4)
+    found = jax.tree.map(lambda v, seed=seed: v[seed], together)
+    chex.assert_trees_all_close(found, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -482,9 +483,7 @@ def test_the_rarest_examples_and_what_is_nearest_to_them(metric):
   scarcity = gq.example_scarcity(M, neighbours=4.0, metric=metric)
   losses = jnp.where(jnp.arange(B) < 18, 0.5, 2.0)
   _, state = scarcity.update(jnp.asarray(x), scarcity.init(DIM), losses=losses)
-  explain = jax.jit(
-    gq.explain_examples, static_argnames=("num_examples", "num_nearest", "metric")
-  )
+  explain = jax.jit(gq.explain_examples, static_argnames=("num_examples", "num_nearest", "metric"))
   rarest = explain(jnp.asarray(x), state, 30, 3, neighbours=4.0, metric=metric)
   chex.assert_shape(rarest.nearest, (30, 3))
   assert set(rarest.indices[:4].tolist()) == {18, 19, 20, 21}

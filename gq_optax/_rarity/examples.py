@@ -74,9 +74,9 @@ def example_scarcity(
             w_i = \mathrm{clip}_{1/c}^{c}\, \lambda \big(1 + r_i (u_i - 1)\big), \qquad
             r_i = \frac{s_i^2}{s_i^2 + (m / 2)^2}
 
-  Here :math:`s_i` is the number of examples that resemble example i: in the queue, and in this batch
-  without itself; on the first step in the batch alone. Then the batch enters the queue. d is the
-  squared distance of two embeddings, of length one under the cosine metric, and D its mean over
+  Here :math:`s_i` is the number of examples that resemble example i: in the queue, and in this
+  batch without itself; on the first step in the batch alone. Then the batch enters the queue. d is
+  the squared distance of two embeddings, of length one under the cosine metric, and D its mean over
   pairs that are drawn with a chance of :math:`d^2`: about that of different kinds, even where one
   kind is 99 % of the data. :math:`\sum_i r_i u_i = \sum_i r_i`, and :math:`\lambda` makes the mean
   weight 1. An example without neighbours is no rare kind, and may be a mistake: with

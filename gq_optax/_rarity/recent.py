@@ -98,9 +98,7 @@ def framed(
   return x, queue, Frame(scale, most(jnp.stack([square(x), square(queue)])))
 
 
-def pushed(
-  state: Any, x: jax.Array, live: jax.Array, lengths: jax.Array, losses: jax.Array
-) -> Any:
+def pushed(state: Any, x: jax.Array, live: jax.Array, lengths: jax.Array, losses: jax.Array) -> Any:
   """The queue with the live rows in front; where they are too many, at even stride."""
   size = len(state.queue)
   there = jnp.concatenate([live, state.filled])
