@@ -23,7 +23,13 @@ from gq_optax._gradients.noise import (
 from gq_optax._gradients.per_example import largest_microbatch_size, per_example_value_and_grad
 from gq_optax._group_gradients import GroupGradients
 from gq_optax._rarity.embeddings import output_gradients, sketch
-from gq_optax._rarity.explain import GroupExplanation, explain_groups
+from gq_optax._rarity.examples import ExampleScarcity, ExampleScarcityState, example_scarcity
+from gq_optax._rarity.explain import (
+  ExampleExplanation,
+  GroupExplanation,
+  explain_examples,
+  explain_groups,
+)
 from gq_optax._rarity.groups import GroupScarcity, GroupScarcityState, group_scarcity
 from gq_optax._rarity.kmeans import KMeansResult, kmeans
 from gq_optax._resize import resize_queue
@@ -32,6 +38,9 @@ from gq_optax._sharding import partition_specs
 __version__ = "0.1.0"
 
 __all__ = [
+  "ExampleExplanation",
+  "ExampleScarcity",
+  "ExampleScarcityState",
   "GradQueueState",
   "GroupExplanation",
   "GroupGradients",
@@ -43,6 +52,8 @@ __all__ = [
   "clustered_value_and_grad",
   "delta_rho",
   "diagnostics",
+  "example_scarcity",
+  "explain_examples",
   "explain_groups",
   "gq_adam",
   "gq_sgd",

@@ -10,6 +10,7 @@ from gq_optax import _boxes
 from gq_optax._coordinates import adaptive_length, figures
 from gq_optax._coordinates.queue import Queue
 from gq_optax._coordinates.transform import GradQueueState
+from gq_optax._rarity.examples import ExampleScarcityState
 from gq_optax._rarity.groups import GroupScarcityState
 
 
@@ -26,6 +27,8 @@ def resize_queue(opt_state: Any, target: Any) -> Any:
   `track=True`, or another `num_clusters`       figures start afresh
   a `group_scarcity` of another `queue_length`  the newest group sizes and all groups stay
   one of other `num_groups`, or another width   starts afresh: the next batch seeds its groups
+  an `example_scarcity` of another size         the newest examples stay
+  one of another width                          starts afresh
   ============================================  ==================================================
 
   All else is handed on. The state of an `nnx.Optimizer` is its `opt_state`; the result comes in the
@@ -33,8 +36,8 @@ def resize_queue(opt_state: Any, target: Any) -> Any:
   new.opt_state)))`.
 
   Args:
-    opt_state: any optimizer state that `grad_queue` is part of, a `GroupScarcityState`, or a tree
-      of such.
+    opt_state: any optimizer state that `grad_queue` is part of, a `GroupScarcityState` or an
+      `ExampleScarcityState`, or a tree of such.
     target: a state of the new options, or its shapes, `jax.eval_shape(tx.init, params)`.
 
   Returns:
@@ -63,8 +66,8 @@ def resize_queue(opt_state: Any, target: Any) -> Any:
   for name, (nodes, _) in (("opt_state", old), ("target", new)):
     if not any(_is_ours(node) for _, node in nodes):
       raise ValueError(
-        f"{name} must hold the state of a grad_queue or a group_scarcity, but none was found. Of an"
-        " nnx.Optimizer pass optimizer.opt_state."
+        f"{name} must hold the state of a grad_queue, a group_scarcity or an example_scarcity, but"
+        " none was found. Of an nnx.Optimizer pass optimizer.opt_state."
       )
   found = [jax.tree_util.keystr(path) for path, _ in old[0]]
   wanted = [jax.tree_util.keystr(path) for path, _ in new[0]]
@@ -82,13 +85,15 @@ def resize_queue(opt_state: Any, target: Any) -> Any:
       node = _queue_state(node, bare, name)
     if isinstance(node, GroupScarcityState) and isinstance(goal, GroupScarcityState):
       node = _group_state(node, bare)
+    if isinstance(node, ExampleScarcityState) and isinstance(goal, ExampleScarcityState):
+      node = _example_state(node, bare)
     _same(node, bare, name)
     nodes.append(jax.tree.map(_boxes.fill, goal, node, is_leaf=_boxes.is_box))
   return jax.tree.unflatten(new[1], nodes)
 
 
 def _is_ours(node: Any) -> bool:
-  return isinstance(node, GradQueueState | GroupScarcityState)
+  return isinstance(node, GradQueueState | GroupScarcityState | ExampleScarcityState)
 
 
 def _queue_state(state: GradQueueState, goal: GradQueueState, name: str) -> GradQueueState:
@@ -163,6 +168,19 @@ def _group_state(state: GroupScarcityState, goal: GroupScarcityState) -> GroupSc
     counts=_ring(state.counts, state.index, goal.counts),
     index=jnp.asarray(kept % length, jnp.int32),
   )
+
+
+def _example_state(state: ExampleScarcityState, goal: ExampleScarcityState) -> ExampleScarcityState:
+  if state.queue.shape[1] != goal.queue.shape[1]:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), goal)
+
+  def newest(old, new):
+    if old.ndim == 0:
+      return old
+    kept = min(old.shape[0], new.shape[0])  # the newest are in front
+    return jnp.zeros(new.shape, new.dtype).at[:kept].set(old[:kept].astype(new.dtype))
+
+  return jax.tree.map(newest, state, goal)
 
 
 def _same(node: Any, goal: Any, name: str) -> None:

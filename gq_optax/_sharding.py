@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec
 
 from gq_optax import _boxes
 from gq_optax._coordinates.transform import GradQueueState
+from gq_optax._rarity.examples import ExampleScarcityState
 from gq_optax._rarity.groups import GroupScarcityState
 
 
@@ -19,7 +20,7 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
   ===================================  =====================================================
   the queue's slots `[L, *p]`          that of the parameter `[*p]` behind a replicated axis
   as large as its parameter            that of the parameter: momentum, `mu`, `nu`, ...
-  all else                             replicated: counters, losses, figures, groups
+  all else                             replicated: counters, losses, figures, groups, examples
   ===================================  =====================================================
 
   A leaf belongs to the parameter whose path its own path ends with; boxes of Flax around arrays are
@@ -29,7 +30,8 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
 
   Args:
     opt_state_shapes: a state, or its shapes, `jax.eval_shape(tx.init, params)`; of any optimizer
-      that `grad_queue` is part of. A `GroupScarcityState` may be anywhere in it, or be all of it.
+      that `grad_queue` is part of. A `GroupScarcityState` or an `ExampleScarcityState` may be
+      anywhere in it, or be all of it.
     param_specs: pytree like the parameters, with a `jax.sharding.PartitionSpec` for each.
 
   Returns:
@@ -63,8 +65,8 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
   ours = [node for _, node in nodes if _is_ours(node)]
   if not ours:
     raise ValueError(
-      "opt_state_shapes must hold the state of grad_queue or of group_scarcity, but neither was"
-      " found. Of an nnx.Optimizer pass optimizer.opt_state."
+      "opt_state_shapes must hold the state of grad_queue, of group_scarcity or of"
+      " example_scarcity, but none was found. Of an nnx.Optimizer pass optimizer.opt_state."
     )
   shapes: dict[tuple[Any, ...], tuple[int, ...]] = {}
   for state in ours:
@@ -85,7 +87,7 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
     return specs[path]
 
   def place(path, node):
-    if isinstance(node, GroupScarcityState):
+    if isinstance(node, GroupScarcityState | ExampleScarcityState):
       return jax.tree.map(lambda _: PartitionSpec(), node)
     if isinstance(node, GradQueueState):
       behind = lambda path, slots: _spec_of(slots, PartitionSpec(None, *own(path)))
@@ -120,7 +122,7 @@ def _is_spec(node: Any) -> bool:
 
 
 def _is_ours(node: Any) -> bool:
-  return isinstance(node, GradQueueState | GroupScarcityState)
+  return isinstance(node, GradQueueState | GroupScarcityState | ExampleScarcityState)
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -59,17 +59,17 @@ def test_example(name, caplog, capsys):
 
 @pytest.mark.slow
 def test_rare_groups_with_linen(caplog, tmp_path):
-  picture = tmp_path / "groups.png"
+  picture, rarest = tmp_path / "groups.png", tmp_path / "examples.png"
   with jax.log_compiles():
-    figures = rare_groups_linen.main(epochs=20, picture=picture)
+    figures = rare_groups_linen.main(epochs=20, picture=picture, rarest=rarest)
   assert sum(r.startswith("Compiling jit(train_step)") for r in caplog.messages) == 1
   assert figures["loss"] < 0.3
   assert figures["groups_seen"] > 5
   assert 20 < figures["effective_examples"] < 128
   assert figures["rarest_tenth"] > 0.15
   assert figures["mean_of_kinds"] > 0.7
-  image = matplotlib.image.imread(picture)
-  assert image[..., :3].std() > 0.05  # something is drawn
+  for path in (picture, rarest):
+    assert matplotlib.image.imread(path)[..., :3].std() > 0.05  # something is drawn
 
 
 def test_rare_groups_with_nnx(caplog):

@@ -141,3 +141,22 @@ def test_a_state_of_nnx_is_resized():
   assert gq.diagnostics(new.opt_state)["queued"] == 3
   with pytest.raises(ValueError, match=r"none was found.*optimizer\.opt_state"):
     gq.resize_queue(nnx.state(old), nnx.state(new))
+
+
+def test_a_state_of_another_example_scarcity():
+  x = jax.random.normal(jax.random.key(0), (6, 3))
+  scarcity = gq.example_scarcity(4)
+  _, state = scarcity.update(x, scarcity.init(3))
+  for option, other in {
+    "queue_size": gq.example_scarcity(8),
+    "queue_dtype": gq.example_scarcity(4, queue_dtype=jnp.bfloat16),
+  }.items():
+    with pytest.raises(ValueError, match=rf"(?s){option}=.* found.*gq\.resize_queue"):
+      other.update(x, state)
+    resized = gq.resize_queue(state, other.init(3))
+    assert int(resized.filled.sum()) == 4
+    np.testing.assert_allclose(resized.queue[:4].astype(jnp.float32), state.queue, atol=0.01)
+    other.update(x, resized)
+  shorter = gq.resize_queue(state, gq.example_scarcity(2).init(3))
+  np.testing.assert_array_equal(shorter.queue, state.queue[:2])  # the newest
+  assert not gq.resize_queue(state, scarcity.init(5)).filled.any()

@@ -2,7 +2,6 @@
 """Group scarcity: persistent groups of examples, each weighted by how rare its group is."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import optax
 
 from gq_optax import _axes, _inputs, _validate
 from gq_optax._rarity import lloyd
+from gq_optax._rarity.rows import WAY_OUT, as_rows, embedding_dim
 
 
 class GroupScarcityState(NamedTuple):
@@ -40,7 +40,7 @@ class GroupScarcity(NamedTuple):
   Attributes:
     init: `(embedding_dim_or_template) -> GroupScarcityState`, where a template is an array or a
       `jax.ShapeDtypeStruct` `[B, ...]` of what `update` will get.
-    update: `(embeddings [B, ...], state, mask=None) -> (weights [B], state)`.
+    update: `(embeddings [B, ...], state, *, mask=None) -> (weights [B], state)`.
   """
 
   init: Callable[[Any], GroupScarcityState]
@@ -139,7 +139,7 @@ def group_scarcity(
   _axes.check("axis_name", axis_name)
 
   def init(embedding_dim_or_template):
-    dim = _embedding_dim(embedding_dim_or_template)
+    dim = embedding_dim(embedding_dim_or_template)
     return GroupScarcityState(
       centroids=jnp.zeros((num_groups, dim), jnp.float32),
       counts=jnp.zeros((queue_length, num_groups), jnp.int32),
@@ -149,10 +149,10 @@ def group_scarcity(
       ages=jnp.zeros(num_groups, jnp.int32),
     )
 
-  def update(embeddings, state, mask=None):
+  def update(embeddings, state, *, mask=None):
     _check_state(state, num_groups, queue_length)
     state = _inputs.state("state", state)
-    x = as_rows(embeddings, state)
+    x = as_rows(embeddings, state.centroids.shape[1])
     unmasked = _inputs.mask("mask", mask, x.shape[0])
     rows = x.shape[0]
     x, unmasked = (_axes.gather(part, axis_name) for part in (x, _axes.alike(unmasked, x)))
@@ -206,21 +206,6 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), counted, state)
 
 
-def _embedding_dim(template: Any) -> int:
-  """The d of an int, or of what `update` will get, `[B, ...]`."""
-  if hasattr(template, "shape"):
-    if len(template.shape) < 2:
-      raise ValueError(
-        "embedding_dim_or_template: the template of init must be [B, ...], or the length of an"
-        f" embedding as an int, but shape {tuple(template.shape)} was found."
-      )
-    return max(math.prod(template.shape[1:]), 1)
-  return _validate.static_int("embedding_dim_or_template", template, 1)
-
-
-_WAY_OUT = "gq.resize_queue(state, scarcity.init(d)) makes one that fits."
-
-
 def _check_state(state: Any, num_groups: int, queue_length: int) -> None:
   """Raises ValueError with the name of an option that is not the state's."""
   _validate.instance("state", state, GroupScarcityState)
@@ -228,27 +213,13 @@ def _check_state(state: Any, num_groups: int, queue_length: int) -> None:
   if state.centroids.ndim != 2 or state.centroids.shape[0] != num_groups:
     raise ValueError(
       f"{rule} num_groups={num_groups}, but centroids of shape {state.centroids.shape} was found."
-      f" {_WAY_OUT}"
+      f" {WAY_OUT}"
     )
   if state.counts.shape != (queue_length, num_groups):
     raise ValueError(
       f"{rule} queue_length={queue_length}, but counts of shape {state.counts.shape} was found."
-      f" {_WAY_OUT}"
+      f" {WAY_OUT}"
     )
-
-
-def as_rows(embeddings: Any, state: GroupScarcityState) -> jax.Array:
-  """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
-  dim = state.centroids.shape[1]
-  embeddings = _inputs.floating("embeddings", embeddings)
-  found = embeddings.shape
-  if len(found) < 2 or found[0] == 0 or math.prod(found[1:]) != dim:
-    raise ValueError(
-      f"embeddings must be [B, ...] with {dim} numbers for each example, as the state was made for,"
-      f" but shape {found} was found. For embeddings of another width: {_WAY_OUT}"
-    )
-  x = jax.lax.stop_gradient(embeddings)
-  return x.reshape(found[0], dim).astype(jnp.float32)
 
 
 def groupable(x: jax.Array, metric: str) -> tuple[jax.Array, jax.Array]:
