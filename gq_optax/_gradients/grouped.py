@@ -13,7 +13,7 @@ from gq_optax import _dtypes, _inputs, _validate
 from gq_optax._gradients import blocks as _blocks
 from gq_optax._gradients import checks, reuse
 from gq_optax._group_gradients import GroupGradients
-from gq_optax._rarity.kmeans import KMeansResult, kmeans
+from gq_optax._rarity.kmeans import KMeansResult, kmeans_padded
 
 
 def grouped_value_and_grad(
@@ -252,7 +252,7 @@ def clustered_value_and_grad(
     if mask is not None:
       mask = _inputs.mask("mask", mask, batch_size)
       weight = mask.astype(jnp.float32)
-    clusters = kmeans(
+    clusters = kmeans_padded(
       embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
     )
     labels = clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)
