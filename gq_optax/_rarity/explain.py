@@ -75,6 +75,7 @@ def explain_groups(
   _validate.instance("state", state, groups.GroupScarcityState)
   state = _inputs.state("state", state)
   x = groups.as_rows(embeddings, state)
+  groups.check_width(x.shape[1], metric)
   x, groupable = groups.groupable(x, metric)
   frame = lloyd.frame(x, groupable.astype(jnp.float32), metric)
   x, centroids = (lloyd.enter(frame, rows, metric) for rows in (x, state.centroids))

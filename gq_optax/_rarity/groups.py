@@ -113,7 +113,8 @@ def group_scarcity(
     unmasked.
 
   Raises:
-    ValueError: if an argument is out of its range, or a shape does not fit.
+    ValueError: if an argument is out of its range, a shape does not fit, a state was made with other
+      options (see `resize_queue`), or embeddings of one number are to be compared by direction.
 
   Example:
     >>> import jax.numpy as jnp
@@ -140,6 +141,7 @@ def group_scarcity(
 
   def init(embedding_dim_or_template):
     dim = _embedding_dim(embedding_dim_or_template)
+    check_width(dim, metric)
     return GroupScarcityState(
       centroids=jnp.zeros((num_groups, dim), jnp.float32),
       counts=jnp.zeros((queue_length, num_groups), jnp.int32),
@@ -153,6 +155,7 @@ def group_scarcity(
     _check_state(state, num_groups, queue_length)
     state = _inputs.state("state", state)
     x = as_rows(embeddings, state)
+    check_width(x.shape[1], metric)
     unmasked = _inputs.mask("mask", mask, x.shape[0])
     rows = x.shape[0]
     x, unmasked = (_axes.gather(part, axis_name) for part in (x, _axes.alike(unmasked, x)))
@@ -216,6 +219,15 @@ def _embedding_dim(template: Any) -> int:
       )
     return max(math.prod(template.shape[1:]), 1)
   return _validate.static_int("embedding_dim_or_template", template, 1)
+
+
+def check_width(dim: int, metric: str) -> None:
+  """One number has no direction but its sign: rare and frequent would be the same."""
+  if metric == "cosine" and dim == 1:
+    raise ValueError(
+      "embeddings of metric='cosine' must have 2 numbers or more for each example, but 1 was found:"
+      " all of one sign have the same direction. Use metric='euclidean', or embeddings of more."
+    )
 
 
 _WAY_OUT = "gq.resize_queue(state, scarcity.init(d)) makes one that fits."
