@@ -82,7 +82,10 @@ def grouped_value_and_grad(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), Algorithm 1, the gradients of the clusters.
   """
+  _validate.function("loss_fn", loss_fn)
   num_groups = _validate.static_int("num_groups", num_groups, 1)
+  _validate.flag("has_aux", has_aux)
+  _validate.flag("exact", exact)
   if design is not None:
     _validate.one_of("design", design, ("loop", "unrolled", "batched"))
   if block_size is not None:
@@ -237,6 +240,9 @@ def clustered_value_and_grad(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), Algorithm 1.
   """
+  _validate.function("loss_fn", loss_fn)
+  _validate.one_of("metric", metric, ("euclidean", "cosine"))
+  num_iters = _validate.static_int("num_iters", num_iters, 0)
   losses_alone = lambda params, batch: loss_fn(params, batch)[0]
   grouped = grouped_value_and_grad(
     losses_alone, num_groups, exact=exact, block_size=block_size, design=design

@@ -57,6 +57,8 @@ def per_example_value_and_grad(
     >>> print(gradients.tolist())
     [[1.0, 0.0], [0.0, 1.0], [0.0, 9.0]]
   """
+  _validate.function("loss_fn", loss_fn)
+  _validate.flag("nan_safe", nan_safe)
   if microbatch_size is not None:
     microbatch_size = _validate.static_int("microbatch_size", microbatch_size, 1)
   if num_groups is not None:
@@ -160,6 +162,9 @@ def largest_microbatch_size(
     >>> gq.largest_microbatch_size(loss_fn, jnp.ones(1000), jnp.ones((64, 1000)), max_bytes=10**5)
     16
   """
+  _validate.function("loss_fn", loss_fn)
+  max_bytes = _validate.static_int("max_bytes", max_bytes, 0)
+  params, batch = _inputs.parameters("params", params), _inputs.batch("batch", batch)
   size = 2 ** (checks.batch_size(batch).bit_length() - 1)
   compute = jax.jit(per_example_value_and_grad(loss_fn))
   while True:

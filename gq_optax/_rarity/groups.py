@@ -113,8 +113,8 @@ def group_scarcity(
     unmasked.
 
   Raises:
-    ValueError: if an argument is out of its range, a shape does not fit, a state was made with other
-      options (see `resize_queue`), or embeddings of one number are to be compared by direction.
+    ValueError: if an argument is out of its range, a shape does not fit, a state was made with
+      other options (see `resize_queue`), or embeddings of one number are compared by direction.
 
   Example:
     >>> import jax.numpy as jnp
