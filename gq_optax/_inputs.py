@@ -82,8 +82,13 @@ def gradients(name: str, tree: Any) -> Any:
 
 
 def batch(name: str, tree: Any) -> Any:
-  """A pytree of arrays of any dtype, random keys among them."""
-  return _map(lambda path, value: array(f"{name} at {_path(path)}", value), tree)
+  """A pytree of arrays of any dtype, random keys among them; or of `jax.ShapeDtypeStruct`s."""
+
+  def leaf(path, value):
+    is_shape = isinstance(value, jax.ShapeDtypeStruct)
+    return value if is_shape else array(f"{name} at {_path(path)}", value)
+
+  return _map(leaf, tree)
 
 
 def state(name: str, tree: Any) -> Any:

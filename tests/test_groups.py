@@ -371,3 +371,24 @@ def test_figures_of_group_scarcity():
   both = gq.diagnostics((tx.init(jnp.zeros(2)), state))
   assert both["queued"] == 0
   assert both["groups_seen"] == 3
+
+
+def test_one_number_has_no_direction():
+  """Every positive number has the same: a rare target would weigh less than a common one."""
+  y = jnp.concatenate([0.1 * jax.random.normal(jax.random.key(0), (60,)), jnp.array([5.0, 5.1])])
+  residuals = gq.output_gradients(optax.l2_loss, jnp.zeros_like(y), y)[:, None]
+  cosine, euclidean = gq.group_scarcity(10), gq.group_scarcity(10, metric="euclidean")
+  message = r"embeddings of metric='cosine' must have 2 numbers.*1 was found.*metric='euclidean'"
+  state = euclidean.init(1)
+  for call in (
+    lambda: cosine.init(1),
+    lambda: cosine.init(residuals),
+    lambda: cosine.update(residuals, state),
+    lambda: jax.eval_shape(cosine.update, residuals, state),
+    lambda: gq.explain_groups(residuals, state),
+  ):
+    with pytest.raises(ValueError, match=message):
+      call()
+  weights, state = euclidean.update(residuals, state)
+  assert float(weights[-2:].min()) > 3.0 > float(weights[:60].mean())
+  gq.explain_groups(residuals, state, metric="euclidean")

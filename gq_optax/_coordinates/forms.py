@@ -31,10 +31,13 @@ class Batch(NamedTuple):
   inertia: jax.Array
 
 
-def single(gradient: optax.Updates, counts: jax.Array, inertia: jax.Array) -> Batch:
-  """A mean gradient `[*p]`: one group."""
+def single(
+  gradient: optax.Updates, counts: jax.Array, inertia: jax.Array, size: jax.Array | None = None
+) -> Batch:
+  """A mean gradient `[*p]`: one group; `size`, where it is known, of how many examples."""
   one = jnp.ones([], jnp.float32)
-  return Batch(gradient, [[g] for g in jax.tree.leaves(gradient)], one[None], counts, one, inertia)
+  terms = [[g] for g in jax.tree.leaves(gradient)]
+  return Batch(gradient, terms, one[None], counts, one if size is None else size, inertia)
 
 
 def grouped(

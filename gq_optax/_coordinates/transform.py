@@ -65,7 +65,8 @@ def grad_queue(
 
   - a mean gradient `[*p]`;
   - per-example gradients `[B, *p]` (every leaf with one leading axis more than its parameter),
-    grouped here by K-means on `embeddings=[B, d]` or on `embed(gradients)`;
+    grouped here by K-means on `embeddings=[B, d]` or on `embed(gradients)`; what `mask=[B]` (bool)
+    leaves out, such as padding, is in no group and no mean;
   - a `GroupGradients` of means `[K, *p]`, counts `[K]` and losses `[K]` or None.
 
   ================================  ==============================================================
@@ -79,6 +80,7 @@ def grad_queue(
   the weighted update overflows     the update passes on, the gradient is not queued
   overflow of `queue_dtype`         counts as not finite
   empty group                       contributes nothing, whatever stands in it
+  fewer examples than clusters      the surplus groups are empty
   every group empty                 the update is 0, the state stays as it was
   `value` not finite                the loss is not recorded, the gradient is
   bfloat16, float16                 statistics in float32, the update in the gradient's dtype
@@ -145,7 +147,9 @@ def grad_queue(
       figures=figures.init(num_clusters) if track else None,
     )
 
-  def update_fn(updates, state, params=None, *, value=None, embeddings=None, **extra_args):
+  def update_fn(
+    updates, state, params=None, *, value=None, embeddings=None, mask=None, **extra_args
+  ):
     del extra_args
     _validate.instance("state", state, GradQueueState)
     state, updates = _inputs.state("state", state), forms.arrays(updates)
@@ -155,7 +159,7 @@ def grad_queue(
     cluster = functools.partial(
       clusters.cluster, count=past.count, embeddings=embeddings, embed=embed, key=key
     )
-    batch = _read(updates, past, embeddings, num_clusters, group_exponent, cluster, track)
+    batch = _read(updates, past, embeddings, mask, num_clusters, group_exponent, cluster, track)
     compared = leaf.as_stored(batch.terms, past.slots)
     accept = _acceptable(batch, compared, axis_name)
 
@@ -211,10 +215,17 @@ def _check_options(
   _axes.check("axis_name", axis_name)
 
 
-def _read(updates, past, embeddings, num_clusters, group_exponent, cluster, track):
+def _read(updates, past, embeddings, mask, num_clusters, group_exponent, cluster, track):
   """Any of the three forms of an update as a `Batch`."""
   form = forms.form(updates, past.slots)
   inertia = jnp.zeros([], jnp.float32)
+  if mask is not None:
+    if form != "per_example":
+      raise ValueError(
+        "mask can only leave out per-example gradients [B, *p], but a mean gradient or"
+        " GroupGradients was found."
+      )
+    mask = _inputs.mask("mask", mask, jax.tree.leaves(updates)[0].shape[0])
   if form == "mean":
     if embeddings is not None and num_clusters > 1:
       raise ValueError(
@@ -222,11 +233,11 @@ def _read(updates, past, embeddings, num_clusters, group_exponent, cluster, trac
       )
     return forms.single(updates, jnp.zeros(num_clusters, jnp.float32), inertia)
   if form == "per_example" and num_clusters == 1:
-    counts = jnp.full(1, jax.tree.leaves(updates)[0].shape[0], jnp.float32)
-    return forms.single(clusters.mean(updates), counts, inertia)
+    gradient, size = clusters.mean(updates, mask)
+    return forms.single(gradient, size[None], inertia, size)
   if form == "per_example":
-    found = cluster(updates, num_clusters)
-    groups, raw = clusters.group_means(updates, found.labels, num_clusters)
+    found = cluster(updates, num_clusters, mask=mask)
+    groups, raw = clusters.group_means(updates, found.labels, num_clusters, mask)
     return forms.grouped(groups, group_exponent, raw, found.inertia)
   if track and updates.counts.shape[0] != num_clusters:
     raise ValueError(

@@ -19,6 +19,8 @@ def arrays(params: optax.Params, batch: Any) -> tuple[optax.Params, Any]:
   JAX would add up the gradients of all devices.
   """
   batch = _inputs.batch("batch", batch)
+  if not jax.tree.leaves(params):
+    raise ValueError(f"params must hold at least one array, but {params!r} was found.")
   return _axes.alike(_inputs.parameters("params", params), batch), batch
 
 

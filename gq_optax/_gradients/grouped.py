@@ -13,7 +13,7 @@ from gq_optax import _dtypes, _inputs, _validate
 from gq_optax._gradients import blocks as _blocks
 from gq_optax._gradients import checks, reuse
 from gq_optax._group_gradients import GroupGradients
-from gq_optax._rarity.kmeans import KMeansResult, kmeans
+from gq_optax._rarity.kmeans import KMeansResult, kmeans_padded
 
 
 def grouped_value_and_grad(
@@ -82,7 +82,10 @@ def grouped_value_and_grad(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), Algorithm 1, the gradients of the clusters.
   """
+  _validate.function("loss_fn", loss_fn)
   num_groups = _validate.static_int("num_groups", num_groups, 1)
+  _validate.flag("has_aux", has_aux)
+  _validate.flag("exact", exact)
   if design is not None:
     _validate.one_of("design", design, ("loop", "unrolled", "batched"))
   if block_size is not None:
@@ -237,6 +240,9 @@ def clustered_value_and_grad(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), Algorithm 1.
   """
+  _validate.function("loss_fn", loss_fn)
+  _validate.one_of("metric", metric, ("euclidean", "cosine"))
+  num_iters = _validate.static_int("num_iters", num_iters, 0)
   losses_alone = lambda params, batch: loss_fn(params, batch)[0]
   grouped = grouped_value_and_grad(
     losses_alone, num_groups, exact=exact, block_size=block_size, design=design
@@ -252,7 +258,7 @@ def clustered_value_and_grad(
     if mask is not None:
       mask = _inputs.mask("mask", mask, batch_size)
       weight = mask.astype(jnp.float32)
-    clusters = kmeans(
+    clusters = kmeans_padded(
       embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
     )
     labels = clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gq_optax import _group_gradients, _inputs, _validate
@@ -101,7 +102,9 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
   _validate.shape("counts of the GroupGradients", counts, "[K]", (None,))
   groups = counts.shape[0]
   if groups < 2:
-    raise ValueError(f"noise_scale needs at least 2 groups, but {groups} was found.")
+    raise ValueError(
+      f"group_gradients: noise_scale needs at least 2 groups, but {groups} was found."
+    )
   population = _group_gradients.shares(counts, 0)
   squared_norm, between = jnp.zeros([], jnp.float32), jnp.zeros([], jnp.float32)
   for leaf in jax.tree.leaves(group_gradients.grads):
@@ -155,7 +158,10 @@ def suggest_num_clusters(batch_size: int, noise_scale: float | jax.Array) -> int
       "suggest_num_clusters fixes an array shape and needs a concrete noise_scale, but a traced one"
       " was found. Call it outside jit."
     )
-  scale = float(_inputs.real("noise_scale", noise_scale).reshape(()))
+  try:
+    scale = float(np.asarray(noise_scale).astype(np.float64, casting="same_kind"))
+  except (TypeError, ValueError):
+    raise ValueError(f"noise_scale must be a number, but {noise_scale!r} was found.") from None
   if math.isnan(scale):
     return 1
   # Without noise (0) every example is a group of its own.

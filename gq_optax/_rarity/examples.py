@@ -158,12 +158,7 @@ def example_scarcity(
   by_loss = not (isinstance(loss_exponent, float | int) and loss_exponent == 0)
 
   def init(embedding_dim_or_template):
-    dim = embedding_dim(embedding_dim_or_template)
-    if dim == 1 and metric == "cosine":
-      raise ValueError(
-        "the embeddings must have at least two numbers each under the cosine metric, but one was"
-        ' found: all that is left of it is its sign. metric="euclidean" compares its size.'
-      )
+    dim = embedding_dim(embedding_dim_or_template, metric)
     return ExampleScarcityState(
       queue=jnp.zeros((queue_size, dim), storage),
       filled=jnp.zeros(queue_size, bool),
@@ -178,7 +173,7 @@ def example_scarcity(
     _check_state(state, None if axis_name else queue_size, storage)
     state = _inputs.state("state", state)
     embeddings = _inputs.floating("embeddings", embeddings)
-    x = as_rows(embeddings, state.queue.shape[1])
+    x = as_rows(embeddings, state.queue.shape[1], metric)
     size = x.shape[0]
     unmasked = _inputs.mask("mask", mask, size)
     if losses is None and by_loss:

@@ -113,7 +113,8 @@ def group_scarcity(
     unmasked.
 
   Raises:
-    ValueError: if an argument is out of its range, or a shape does not fit.
+    ValueError: if an argument is out of its range, a shape does not fit, a state was made with
+      other options (see `resize_queue`), or embeddings of one number are compared by direction.
 
   Example:
     >>> import jax.numpy as jnp
@@ -139,7 +140,7 @@ def group_scarcity(
   _axes.check("axis_name", axis_name)
 
   def init(embedding_dim_or_template):
-    dim = embedding_dim(embedding_dim_or_template)
+    dim = embedding_dim(embedding_dim_or_template, metric)
     return GroupScarcityState(
       centroids=jnp.zeros((num_groups, dim), jnp.float32),
       counts=jnp.zeros((queue_length, num_groups), jnp.int32),
@@ -152,7 +153,7 @@ def group_scarcity(
   def update(embeddings, state, *, mask=None):
     _check_state(state, num_groups, queue_length)
     state = _inputs.state("state", state)
-    x = as_rows(embeddings, state.centroids.shape[1])
+    x = as_rows(embeddings, state.centroids.shape[1], metric)
     unmasked = _inputs.mask("mask", mask, x.shape[0])
     rows = x.shape[0]
     x, unmasked = (_axes.gather(part, axis_name) for part in (x, _axes.alike(unmasked, x)))

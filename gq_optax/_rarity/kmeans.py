@@ -2,7 +2,7 @@
 """K-means with a fixed number of steps: one compilation, a known cost, never a NaN."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +95,19 @@ def kmeans(
     init = _inputs.real("init", init).astype(jnp.float32)
   prng = _validate.prng_key("key", 0 if key is None else key)
   return _kmeans(x.astype(jnp.float32), weight, prng, init, num_clusters, metric, num_iters)
+
+
+def kmeans_padded(
+  x: jax.Array, num_clusters: int, *, sample_weight: jax.Array | None = None, **options: Any
+) -> KMeansResult:
+  """As `kmeans`, but of fewer rows than groups too, as in the last batch: the surplus is empty."""
+  rows = len(x)
+  missing = max(num_clusters - rows, 0)
+  weight = jnp.ones(rows, jnp.float32) if sample_weight is None else sample_weight
+  if missing:
+    x, weight = jnp.pad(x, ((0, missing), (0, 0))), jnp.pad(weight, (0, missing))
+  result = kmeans(x, num_clusters, sample_weight=weight, **options)
+  return result._replace(labels=result.labels[:rows])
 
 
 @functools.partial(jax.jit, static_argnames=("num_clusters", "metric", "num_iters"))

@@ -13,7 +13,7 @@ from gq_optax import _inputs, _validate
 WAY_OUT = "gq.resize_queue(state, scarcity.init(d)) makes one that fits."
 
 
-def embedding_dim(template: Any) -> int:
+def embedding_dim(template: Any, metric: str) -> int:
   """The d of an int, or of what `update` will get, `[B, ...]`."""
   if hasattr(template, "shape"):
     if len(template.shape) < 2:
@@ -21,11 +21,14 @@ def embedding_dim(template: Any) -> int:
         "embedding_dim_or_template: the template of init must be [B, ...], or the length of an"
         f" embedding as an int, but shape {tuple(template.shape)} was found."
       )
-    return max(math.prod(template.shape[1:]), 1)
-  return _validate.static_int("embedding_dim_or_template", template, 1)
+    dim = max(math.prod(template.shape[1:]), 1)
+  else:
+    dim = _validate.static_int("embedding_dim_or_template", template, 1)
+  _check_width(dim, metric)
+  return dim
 
 
-def as_rows(embeddings: Any, dim: int) -> jax.Array:
+def as_rows(embeddings: Any, dim: int, metric: str) -> jax.Array:
   """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
   embeddings = _inputs.floating("embeddings", embeddings)
   found = embeddings.shape
@@ -34,5 +37,15 @@ def as_rows(embeddings: Any, dim: int) -> jax.Array:
       f"embeddings must be [B, ...] with {dim} numbers for each example, as the state was made for,"
       f" but shape {found} was found. For embeddings of another width: {WAY_OUT}"
     )
+  _check_width(dim, metric)
   x = jax.lax.stop_gradient(embeddings)
   return x.reshape(found[0], dim).astype(jnp.float32)
+
+
+def _check_width(dim: int, metric: str) -> None:
+  """One number has no direction but its sign: rare and frequent would be the same."""
+  if metric == "cosine" and dim == 1:
+    raise ValueError(
+      "embeddings of metric='cosine' must have 2 numbers or more for each example, but 1 was found:"
+      " all of one sign have the same direction. Use metric='euclidean', or embeddings of more."
+    )
