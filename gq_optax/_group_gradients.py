@@ -2,13 +2,17 @@
 """Group gradients: the mean gradient of each of K groups of a batch."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _inputs
+from gq_optax import _axes, _dtypes, _inputs
+
+# Groups in a straight line. More go round a loop, so that a program does not grow with K.
+_AT_ONCE = 8
 
 
 class GroupGradients(NamedTuple):
@@ -75,6 +79,47 @@ def combine(terms: list[jax.Array], weights: jax.Array) -> jax.Array:
 def terms(grads: jax.Array, counts: jax.Array) -> list[jax.Array]:
   """The K gradients of one leaf `[K, *p]`; zeros where a group is empty, so that nothing leaks."""
   return [jnp.where(n > 0.0, grads[k], 0.0) for k, n in enumerate(sizes(counts))]
+
+
+def over_groups(add: Callable[..., Any], totals: Any, number: int) -> Any:
+  """`totals = add(k, totals)` for every group k: straight on for a few, else round a loop."""
+  whole = number - number % _AT_ONCE if number > _AT_ONCE else 0
+
+  def several(turn, totals):
+    for j in range(_AT_ONCE):
+      totals = add(turn * _AT_ONCE + j, totals)
+    return totals
+
+  if whole:
+    totals = jax.lax.fori_loop(0, whole // _AT_ONCE, several, totals)
+  for k in range(whole, number):
+    totals = add(k, totals)
+  return totals
+
+
+def one_of(leaf: jax.Array, k: int | jax.Array) -> jax.Array:
+  """The gradient `[*p]` of group k out of `[K, *p]`."""
+  if isinstance(k, int):
+    return leaf[k]
+  return jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False, allow_negative_indices=False)
+
+
+def means(leaves: list[jax.Array], counts: jax.Array) -> list[jax.Array]:
+  """The mean gradient of the batch `[*p]` of every leaf `[K, *p]`, in the leaf's dtype."""
+  population = shares(counts, 0)
+
+  def add(k, totals):
+    return [_add(t, one_of(g, k), population[k]) for t, g in zip(totals, leaves, strict=True)]
+
+  zeros = [jnp.zeros(g.shape[1:], _dtypes.at_least_float32(g.dtype)) for g in leaves]
+  totals = over_groups(add, _axes.alike(zeros, (leaves, counts)), counts.shape[0])
+  return [t.astype(g.dtype) for t, g in zip(totals, leaves, strict=True)]
+
+
+@jax.jit  # leaves of one shape are traced once
+def _add(total, gradient, share):
+  filled = jnp.where(share > 0.0, gradient, jnp.zeros_like(gradient))  # an empty group may be NaN
+  return total + share.astype(total.dtype) * filled.astype(total.dtype)
 
 
 def batch_loss(groups: GroupGradients) -> jax.Array:

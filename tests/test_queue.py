@@ -13,7 +13,13 @@ from gq_optax._coordinates import queue
 LENGTH = 4
 LARGEST = np.float32(3e38)
 push = jax.jit(queue.push)
-mean_and_std = jax.jit(queue.mean_and_std)
+
+
+def statistics(slots, newest, in_window):
+  return queue.in_units(queue.spread(slots, newest, in_window))
+
+
+mean_and_std = jax.jit(statistics)
 
 
 def test_empty():
@@ -78,7 +84,7 @@ def columns():
 @pytest.mark.parametrize("inside", [None, [0, 1, 2, 3], [1, 2], [3, 0, 2], [2]])
 def test_mean_and_std_of_any_size(inside):
   slots, rows = columns(), inside or list(range(LENGTH))
-  mask = None if inside is None else [jnp.bool_(i in inside) for i in range(LENGTH)]
+  mask = None if inside is None else jnp.array([i in inside for i in range(LENGTH)])
   mean, std = mean_and_std(jnp.asarray(slots), jnp.int32(rows[-1]), mask)
   exact = slots[rows].astype(np.float64)
   size = np.abs(exact).max(axis=0)
@@ -100,7 +106,7 @@ def test_equal_entries_have_no_deviation(newest):
   slots = np.float32([[0.1, -7.3, 1e-30, 3e38]] * LENGTH)
   outside = (newest + 1) % LENGTH
   slots[outside] = [5.0, -3e38, 1.0, -1.0]
-  mask = [jnp.bool_(i != outside) for i in range(LENGTH)]
+  mask = jnp.array([i != outside for i in range(LENGTH)])
   mean, std = mean_and_std(jnp.asarray(slots), jnp.int32(newest), mask)
   np.testing.assert_array_equal(mean, slots[newest])
   np.testing.assert_array_equal(std, np.zeros(4))
@@ -108,7 +114,7 @@ def test_equal_entries_have_no_deviation(newest):
 
 def test_dtypes():
   for stored in (jnp.float16, jnp.bfloat16, jnp.float32):
-    kinds = jax.eval_shape(queue.mean_and_std, jnp.ones((2, 3), stored), jnp.int32(1), None)
+    kinds = jax.eval_shape(statistics, jnp.ones((2, 3), stored), jnp.int32(1), None)
     assert [k.dtype for k in kinds] == [jnp.float32] * 2
   with jax.enable_x64(True):
     slots = jnp.array([[1.0], [1.0 + 1e-12]], jnp.float64)
@@ -118,5 +124,5 @@ def test_dtypes():
 
 
 def test_a_window_of_another_length_is_an_error():
-  with pytest.raises(ValueError, match="zip"):
-    queue.mean_and_std(jnp.ones((LENGTH, 2)), jnp.int32(0), [jnp.bool_(True)] * (LENGTH - 1))
+  with pytest.raises(ValueError, match=r"in_window must be \[L\] = \[4\], but \(3,\) was found"):
+    queue.spread(jnp.ones((LENGTH, 2)), jnp.int32(0), jnp.ones(LENGTH - 1, bool))

@@ -57,46 +57,45 @@ def init(num_clusters: int) -> Figures:
 def measure(
   previous: Figures,
   batch: Batch,
-  update: optax.Updates,
-  weights: list[list[jax.Array]],
+  sums: list[jax.Array],
+  lengths: norms.Lengths,
+  factor: jax.typing.ArrayLike,
   length: jax.Array,
   accept: jax.Array,
   axis_name: _axes.AxisName | None = None,
 ) -> Figures:
-  """The figures of this step; of a step that is not accepted only its number is kept."""
-  size = _axes.total(jnp.float32(max(sum(leaf[0].size for leaf in weights), 1)), axis_name)
-  largest = jnp.finfo(jnp.float32).max
+  """The figures of this step; of a step that is not accepted only its number is kept.
 
-  def mean(function):
-    total = jnp.zeros([], jnp.float32)
-    for leaf in weights:
-      for share, weight in zip(batch.shares, leaf, strict=True):
-        total += share * jnp.sum(function(weight), dtype=jnp.float32)
-    return _axes.total(total, axis_name) / size
-
-  raw_scale, raw_norm = norms.safe_norm(batch.raw, axis_name)
-  scale, norm = norms.safe_norm(update, axis_name)
-  comparable = jnp.logical_and(raw_norm > 0.0, norm > 0.0)
-  safe_raw = jnp.where(comparable, raw_norm, 1.0)
-  product = optax.tree.vdot(_scaled(batch.raw, raw_scale), _scaled(update, scale))
-  product = _axes.total(product, axis_name)
-  cosine = product / (safe_raw * jnp.where(comparable, norm, 1.0))
+  Args:
+    previous: those of the step before.
+    batch: the update that came in.
+    sums: of every leaf, see `leaf.Weighed`.
+    lengths: of raw gradient and update.
+    factor: what the update was multiplied with afterwards.
+    length: of the window.
+    accept: bool `[]`, whether the step is queued.
+    axis_name: of the devices that hold parts of the parameters.
+  """
+  size = max(sum(leaf.size for leaf in jax.tree.leaves(batch.raw)), 1)
+  size = _axes.total(jnp.float32(size), axis_name)
+  most = jnp.finfo(jnp.float32).max
+  mean = _axes.total(jnp.sum(jnp.stack([jnp.zeros(3), *sums]), axis=0), axis_name) / size
+  (raw, own), (raw_unit, unit) = lengths.norms, lengths.units
+  comparable = jnp.logical_and(raw > 0.0, own > 0.0)
+  safe_raw = jnp.where(comparable, raw, 1.0)
+  cosine = lengths.product / (safe_raw * jnp.where(comparable, own, 1.0))
   # Groups may cancel to next to nothing: then the ratio is beyond what float32 holds.
-  ratio = jnp.minimum(norm / safe_raw * (scale / raw_scale), largest)
+  ratio = jnp.minimum(own / safe_raw * (unit / raw_unit) * factor, most)
   figures = Figures(
     effective_length=length,
-    mean_weight=mean(lambda w: w),
-    amplified=mean(lambda w: (w > 1.0).astype(w.dtype)),
-    damped=mean(lambda w: (w < 1.0).astype(w.dtype)),
+    mean_weight=mean[0],
+    amplified=mean[1],
+    damped=mean[2],
     cosine=jnp.where(comparable, jnp.clip(cosine, -1.0, 1.0), 1.0),
-    norm_ratio=jnp.where(raw_norm > 0.0, jnp.where(comparable, ratio, 0.0), 1.0),
+    norm_ratio=jnp.where(raw > 0.0, jnp.where(comparable, ratio, 0.0), 1.0),
     group_counts=batch.counts,
-    inertia=jnp.minimum(batch.inertia, largest),
+    inertia=jnp.minimum(batch.inertia, most),
     skipped=previous.skipped,
   )
   skipped = previous._replace(skipped=optax.safe_increment(previous.skipped))
   return jax.tree.map(lambda new, old: jnp.where(accept, new, old), figures, skipped)
-
-
-def _scaled(tree, scale):
-  return jax.tree.map(lambda x: x / scale, optax.tree.cast(tree, jnp.float32))

@@ -16,16 +16,16 @@ class Batch(NamedTuple):
 
   Attributes:
     raw: the raw mean gradient `[*p]`, in the gradients' dtype.
-    terms: for every leaf of the parameters the list of the K gradients `[*p]` to weigh.
-    shares: float32 `[K]`, the weight of each group in the update.
+    leaves: what is weighed, for every leaf of the parameters: `[*p]`, or `[K, *p]` of K groups.
+    shares: float32 `[K]`, the weight of each group in the update; None for a mean gradient.
     counts: float32 `[num_clusters]`, examples per group; 0 where nothing is grouped.
     size: float32 `[]`; 0 means that the batch holds no example.
     inertia: float32 `[]`, of the K-means; 0 where none was run.
   """
 
   raw: optax.Updates
-  terms: list[list[jax.Array]]
-  shares: jax.Array
+  leaves: list[jax.Array]
+  shares: jax.Array | None
   counts: jax.Array
   size: jax.Array
   inertia: jax.Array
@@ -34,10 +34,9 @@ class Batch(NamedTuple):
 def single(
   gradient: optax.Updates, counts: jax.Array, inertia: jax.Array, size: jax.Array | None = None
 ) -> Batch:
-  """A mean gradient `[*p]`: one group; `size`, where it is known, of how many examples."""
-  one = jnp.ones([], jnp.float32)
-  terms = [[g] for g in jax.tree.leaves(gradient)]
-  return Batch(gradient, terms, one[None], counts, one if size is None else size, inertia)
+  """A mean gradient `[*p]` of `size` examples; of at least one, where nothing is said."""
+  size = jnp.ones([], jnp.float32) if size is None else size
+  return Batch(gradient, jax.tree.leaves(gradient), None, counts, size, inertia)
 
 
 def grouped(
@@ -45,18 +44,12 @@ def grouped(
 ) -> Batch:
   """K group gradients; `raw` is the mean of the batch, by default the mean of the groups."""
   counts = _group_gradients.sizes(groups.counts)
-  population = _group_gradients.shares(counts, 0)
   leaves, treedef = jax.tree.flatten(groups.grads)
-  terms = [_group_gradients.terms(leaf, counts) for leaf in leaves]
   if raw is None:
-    means = [
-      _group_gradients.combine(t, population).astype(g.dtype)
-      for t, g in zip(terms, leaves, strict=True)
-    ]
-    raw = jax.tree.unflatten(treedef, means)
+    raw = jax.tree.unflatten(treedef, _group_gradients.means(leaves, counts))
   return Batch(
     raw=raw,
-    terms=terms,
+    leaves=leaves,
     shares=_group_gradients.shares(counts, exponent),
     counts=counts,
     size=jnp.sum(counts),

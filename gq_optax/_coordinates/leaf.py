@@ -1,53 +1,144 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """What becomes of one leaf of the update: its K gradients weighed against the queue, and added."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-import optax
 
-from gq_optax import _dtypes, _group_gradients
-from gq_optax._coordinates import queue
-from gq_optax._coordinates.queue import Queue
+from gq_optax import _axes, _dtypes, _group_gradients
+from gq_optax._coordinates import queue, weights
+from gq_optax._coordinates.queue import Queue, Spread
 from gq_optax._coordinates.weights import ScarcityFn
+
+
+class Weighed(NamedTuple):
+  """A leaf over all its groups.
+
+  Attributes:
+    update: `[*p]`, the weighted gradients added by their shares, in float32 or wider.
+    stored: `[]`, the largest entry as the queue would store it, in its dtype; 0 where nothing is
+      rounded.
+    sums: float32 `[3]`, sums over all coordinates of the weight, of those above 1 and below 1,
+      groups by their share; None where nobody asks.
+  """
+
+  update: jax.Array
+  stored: jax.Array
+  sums: jax.Array | None
+
+
+class Rule(NamedTuple):
+  """How a gradient is weighed.
+
+  Attributes:
+    active: bool `[]`; False: every weight is 1.
+    rho: the bound of Delta_rho.
+    scarcity: a function in its stead, or None.
+    tracked: whether `sums` are asked for.
+  """
+
+  active: jax.Array
+  rho: jax.typing.ArrayLike
+  scarcity: ScarcityFn | None
+  tracked: bool
 
 
 def weigh(
   past: Queue,
-  in_window: list[jax.Array] | None,
-  weight_of: ScarcityFn,
-  active: jax.Array,
-  terms: list[list[jax.Array]],
-  compared: list[list[jax.Array]],
-  shares: jax.Array,
-) -> tuple[list[jax.Array], list[list[jax.Array]]]:
+  in_window: jax.Array | None,
+  leaves: list[jax.Array],
+  shares: jax.Array | None,
+  rule: Rule,
+) -> list[Weighed]:
   r"""The weighted update of every leaf, :math:`\sum_k a_k\, w(c_k; \mu, \sigma) \odot c_k`.
 
   Args:
     past: the queue before this step.
-    in_window: for each slot, does it count? None: all do.
-    weight_of: the weight of a gradient against mean and standard deviation.
-    active: bool `[]`; False: every weight is 1.
-    terms: for every leaf the K gradients `[*p]`.
-    compared: the same as the queue would store them, see `as_stored`.
-    shares: float32 `[K]`, the weight of each group in the update.
-
-  Returns:
-    For every leaf the update `[*p]`, and for every leaf the K weights `[*p]`.
+    in_window: bool `[L]`, which slots count; None: all do.
+    leaves: mean gradients `[*p]`, or those of K groups `[K, *p]`.
+    shares: float32 `[K]`, the weight of each group in the update; None for mean gradients. Groups
+      of share 0 are never read.
+    rule: how a gradient is weighed.
   """
-
-  def one(terms, compared, slots):
-    newest = (past.index - 1) % slots.shape[0]
-    mean, std = queue.mean_and_std(slots, newest, in_window)
-    gradients = [g.astype(mean.dtype) for g in compared]
-    if len(gradients) > 1:
-      gradients = [_without_rounding(g, mean) for g in gradients]
-    weights = [jnp.where(active, _checked(weight_of, g, mean, std), 1.0) for g in gradients]
-    parts = [w * g.astype(w.dtype) for w, g in zip(weights, terms, strict=True)]
-    return (parts[0] if len(parts) == 1 else _group_gradients.combine(parts, shares)), weights
-
   slots = jax.tree.leaves(past.slots)
-  results = [one(*leaf) for leaf in zip(terms, compared, slots, strict=True)]
-  return [r[0] for r in results], [r[1] for r in results]
+  newest = (past.index - 1) % (slots[0].shape[0] if slots else 1)
+  spreads = [_spread(s, newest, in_window) for s in slots]
+  dtypes = [s.dtype for s in slots]
+  # Only what is passed as an array is traced once; the user's function may hold tracers.
+  one = _one_traced_once if rule.scarcity is None else _one
+  if shares is None:
+    return [
+      one(None, g, None, spread, rule.active, rule.rho, dtype, rule.scarcity, rule.tracked)
+      for g, spread, dtype in zip(leaves, spreads, dtypes, strict=True)
+    ]
+
+  def add(k, totals):
+    share = shares[k]
+    return [
+      one(
+        total,
+        _group_gradients.one_of(g, k),
+        share,
+        spread,
+        rule.active,
+        rule.rho,
+        dtype,
+        rule.scarcity,
+        rule.tracked,
+      )
+      for total, g, spread, dtype in zip(totals, leaves, spreads, dtypes, strict=True)
+    ]
+
+  nothing = [_nothing(s, dtype, rule.tracked) for s, dtype in zip(spreads, dtypes, strict=True)]
+  nothing = _axes.alike(nothing, (leaves, spreads, shares))
+  return _group_gradients.over_groups(add, nothing, shares.shape[0])
+
+
+_spread = jax.jit(queue.spread)  # leaves of one shape are traced once
+
+
+def _nothing(spread: Spread, storage: jnp.dtype, tracked: bool) -> Weighed:
+  sums = jnp.zeros(3) if tracked else None
+  return Weighed(jnp.zeros_like(spread.mean), jnp.zeros([], storage), sums)
+
+
+def _one(total, g, share, spread, active, rho, storage, scarcity, tracked):
+  """One gradient `[*p]` weighed, and added to the total of its leaf."""
+  dtype = spread.mean.dtype
+  if share is not None:
+    g = jnp.where(share > 0.0, g, jnp.zeros_like(g))  # what stands in an empty group may be NaN
+  largest = jnp.zeros([], storage)
+  stored = g
+  if not _dtypes.holds(storage, g.dtype):
+    # A constant gradient must equal its own rounded copies in the queue: else its weight would be
+    # rho, for infinitely scarce. The barrier: XLA may keep the excess precision of a cast.
+    stored = jax.lax.optimization_barrier(g.astype(storage))
+    largest = jnp.max(jnp.abs(stored), initial=0)
+  x = stored.astype(dtype)
+  if share is not None:
+    x = _without_rounding(x, spread)
+  if scarcity is None:
+    bound = jnp.maximum(jnp.asarray(rho).astype(dtype), 1.0)
+    weight = weights.bounded_ratio(queue.distance(spread, x), spread.std, bound)
+  else:
+    weight = _checked(scarcity, x, *queue.in_units(spread))
+  weight = jnp.where(active, weight, 1.0)
+  update = weight * g.astype(dtype)
+  sums = None
+  if tracked:
+    counted = [weight, (weight > 1.0).astype(dtype), (weight < 1.0).astype(dtype)]
+    sums = jnp.stack([jnp.sum(c, dtype=jnp.float32) for c in counted])
+  if share is None:
+    return Weighed(update, largest, sums)
+  return Weighed(
+    total.update + share.astype(dtype) * update,
+    jnp.maximum(total.stored, largest),
+    total.sums + share * sums if tracked else None,
+  )
+
+
+_one_traced_once = jax.jit(_one, static_argnames=("storage", "scarcity", "tracked"))
 
 
 def _checked(weigh: ScarcityFn, g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -60,27 +151,12 @@ def _checked(weigh: ScarcityFn, g: jax.Array, mean: jax.Array, std: jax.Array) -
   return weight.astype(g.dtype)
 
 
-def as_stored(terms: list[list[jax.Array]], slots: optax.Updates) -> list[list[jax.Array]]:
-  """The terms as the queue would store them.
-
-  A constant gradient must equal its own rounded copies in the queue: else its weight would be rho,
-  for infinitely scarce, in place of 1/rho.
-  """
-
-  def rounded(leaf, dtype):
-    if _dtypes.holds(dtype, leaf[0].dtype):
-      return leaf
-    # The barrier: XLA may keep the excess precision of a cast there and back.
-    return jax.lax.optimization_barrier([term.astype(dtype) for term in leaf])
-
-  return [rounded(t, s.dtype) for t, s in zip(terms, jax.tree.leaves(slots), strict=True)]
-
-
-def _without_rounding(g: jax.Array, mean: jax.Array) -> jax.Array:
+def _without_rounding(g: jax.Array, spread: Spread) -> jax.Array:
   """`g`, or the queue's mean where the two differ by no more than rounding.
 
   Where all examples have the same gradient, the means of groups of different sizes differ in the
   last bits, and so does what the queue holds: the weight would be one noise over another.
   """
+  mean, _ = queue.in_units(spread)
   rounding = 4.0 * float(jnp.finfo(mean.dtype).eps)
   return jnp.where(jnp.abs(g - mean) <= rounding * jnp.abs(mean), mean, g)

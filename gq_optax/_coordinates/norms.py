@@ -4,21 +4,30 @@
 With an axis name they are of what all devices hold together.
 """
 
+import functools
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-import optax
 
 from gq_optax import _axes
 
 
-def all_finite(tree: optax.Updates, axis_name: _axes.AxisName | None = None) -> jax.Array:
-  """Is every number of the tree finite?"""
-  # As a maximum, which NaN passes through: several times cheaper than `isfinite` and `all`.
-  largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
+@jax.jit  # leaves of one shape are traced once
+def _largest(x):
+  # NaN passes through a maximum: several times cheaper than `isfinite` and `all`.
+  return jnp.max(jnp.abs(x), initial=0)
+
+
+def all_finite(leaves: list[jax.Array], axis_name: _axes.AxisName | None = None) -> jax.Array:
+  """Is every number finite?"""
   # Some narrow dtypes have no infinity to compare with; in them overflow is NaN.
-  finite = [x <= jnp.finfo(x.dtype).max.astype(x.dtype) for x in largest]
+  finite = [_largest(x) <= jnp.finfo(x.dtype).max.astype(x.dtype) for x in leaves]
   all_of_them = jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
-  return _axes.everywhere(all_of_them, axis_name)
+  # XLA computes what is cheap again in every kernel that needs it, here with an input a leaf in a
+  # kernel a leaf; a root it does not.
+  once = jnp.sqrt(all_of_them.astype(jnp.float32)) > 0.5
+  return _axes.everywhere(once, axis_name)
 
 
 def root(square: jax.Array) -> jax.Array:
@@ -27,31 +36,58 @@ def root(square: jax.Array) -> jax.Array:
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), square)
 
 
-def safe_norm(
-  tree: optax.Updates, axis_name: _axes.AxisName | None = None
-) -> tuple[jax.Array, jax.Array]:
-  """The global norm as `(scale, norm / scale)`, so that squares neither vanish nor overflow."""
-  tree = optax.tree.cast(tree, jnp.float32)
-  largest = optax.tree.norm(tree, ord=jnp.inf) if jax.tree.leaves(tree) else jnp.zeros([])
-  largest = _axes.largest(largest, axis_name)
-  scale = jnp.where(largest > 0.0, largest, 1.0)
-  square = optax.tree.norm(jax.tree.map(lambda x: x / scale, tree), squared=True)
-  return scale, root(_axes.total(square, axis_name))
+_TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
-def rescale(
-  update_norm: str | jax.typing.ArrayLike | None,
-  update: optax.Updates,
-  raw: optax.Updates,
+class Lengths(NamedTuple):
+  """How long raw gradient and update are, each in a unit in which squares are harmless.
+
+  Attributes:
+    units: float32 `[2]`, about the largest entry of each.
+    norms: float32 `[2]`, in these units.
+    product: float32 `[]`, the scalar product of both in these units.
+  """
+
+  units: jax.Array
+  norms: jax.Array
+  product: jax.Array
+
+
+def lengths(
+  raw: list[jax.Array],
+  update: list[jax.Array],
+  with_product: bool,
   axis_name: _axes.AxisName | None = None,
-) -> optax.Updates:
-  """The update brought to the norm of `raw` ("match"), or to at most so many times that norm."""
-  if update_norm is None:
-    return update
-  raw_scale, raw_norm = safe_norm(raw, axis_name)
-  scale, norm = safe_norm(update, axis_name)
-  match = raw_norm / jnp.where(norm > 0.0, norm, 1.0) * (raw_scale / scale)
-  match = jnp.where(jnp.logical_and(norm > 0.0, jnp.isfinite(match)), match, 1.0)
+) -> Lengths:
+  """Measures raw gradient and update; their product counts as 0 where nobody asks for it."""
+  units = jnp.stack([_unit(raw), _unit(update)])
+  units = _axes.largest(units, axis_name)
+  # A power of two is exact, and as an exponential it is computed once, as said in `all_finite`.
+  units = jnp.exp2(jnp.round(jnp.log2(jnp.clip(units, 2.0**-120, 2.0**120))))
+  parts = [_products(r, u, 1.0 / units, with_product) for r, u in zip(raw, update, strict=True)]
+  sums = _axes.total(jnp.sum(jnp.stack([jnp.zeros(3), *parts]), axis=0), axis_name)
+  # Not 0 itself, for the derivative's sake: in these units only a zero vector is so short.
+  norms = jnp.sqrt(sums[:2] + _TINY)
+  return Lengths(units, jnp.where(norms > 1e-9, norms, 0.0), sums[2])
+
+
+def _unit(leaves: list[jax.Array]) -> jax.Array:
+  sizes = [_largest(x).astype(jnp.float32) for x in leaves]
+  return jnp.max(jnp.stack([jnp.zeros([]), *sizes]))
+
+
+@functools.partial(jax.jit, static_argnames="with_product")
+def _products(raw, update, inverse, with_product):
+  raw, update = (x.astype(jnp.float32) * i for x, i in zip((raw, update), inverse, strict=True))
+  product = jnp.sum(raw * update) if with_product else jnp.zeros([])
+  return jnp.stack([jnp.sum(jnp.square(raw)), jnp.sum(jnp.square(update)), product])
+
+
+def factor(update_norm: str | jax.typing.ArrayLike, measured: Lengths) -> jax.Array:
+  """What brings the update to the norm of `raw` ("match"), or to at most so many times that."""
+  (raw, own), (raw_unit, unit) = measured.norms, measured.units
+  match = raw / jnp.where(own > 0.0, own, 1.0) * (raw_unit / unit)
+  match = jnp.where(jnp.logical_and(own > 0.0, jnp.isfinite(match)), match, 1.0)
   if not isinstance(update_norm, str):
     match = jnp.minimum(1.0, jnp.maximum(jnp.asarray(update_norm, jnp.float32), 0.0) * match)
-  return jax.tree.map(lambda u: u * match.astype(u.dtype), update)
+  return match

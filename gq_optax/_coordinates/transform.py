@@ -23,7 +23,7 @@ from gq_optax._coordinates import (
 from gq_optax._coordinates.adaptive_length import LossWindow
 from gq_optax._coordinates.figures import Figures
 from gq_optax._coordinates.queue import Queue
-from gq_optax._coordinates.weights import ScarcityFn, delta_rho
+from gq_optax._coordinates.weights import ScarcityFn
 
 
 class GradQueueState(NamedTuple):
@@ -131,19 +131,18 @@ def grad_queue(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), equations 1 and 2, Algorithm 1.
   """
-  lengths = _queue_lengths(queue_length)
+  bounds = _queue_lengths(queue_length)
   adaptive = isinstance(queue_length, tuple)
   num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
   _check_options(
     rho, scarcity, group_exponent, embed, update_norm, queue_dtype, track, key, axis_name
   )
-  weight_of = functools.partial(delta_rho, rho=rho) if scarcity is None else scarcity
 
   def init_fn(params):
     params = _inputs.parameters("params", params)
     return GradQueueState(
-      queue=queue.init(params, max(lengths), queue_dtype),
-      losses=adaptive_length.init(max(lengths)) if adaptive else None,
+      queue=queue.init(params, max(bounds), queue_dtype),
+      losses=adaptive_length.init(max(bounds)) if adaptive else None,
       figures=figures.init(num_clusters) if track else None,
     )
 
@@ -160,35 +159,24 @@ def grad_queue(
       clusters.cluster, count=past.count, embeddings=embeddings, embed=embed, key=key
     )
     batch = _read(updates, past, embeddings, mask, num_clusters, group_exponent, cluster, track)
-    compared = leaf.as_stored(batch.terms, past.slots)
-    accept = _acceptable(batch, compared, axis_name)
-
     losses = state.losses
-    if adaptive:
-      losses = adaptive_length.push(losses, forms.loss(value, updates), accept)
-    length, active = _window(past, losses, lengths)
+    if adaptive:  # as if the step were accepted; else it changes nothing
+      losses = adaptive_length.push(losses, forms.loss(value, updates), jnp.asarray(True))
+    length, active = _window(past, losses, bounds)
     if scarcity is None:
       # Delta_rho with rho = 1 is the identity; not applying it makes it one bit by bit.
       active = jnp.logical_and(active, jnp.asarray(rho) > 1.0)
-
     in_window = queue.window(past, length) if adaptive else None
-    leaves, weights = leaf.weigh(
-      past, in_window, weight_of, active, batch.terms, compared, batch.shares
-    )
-    # The names in boxes of Flax are those of the gradient, not of the slots.
-    weighted = jax.tree.unflatten(jax.tree.structure(batch.raw), leaves)
-    weighted = norms.rescale(update_norm, weighted, batch.raw, axis_name)
-    changed = jnp.logical_and(accept, jnp.logical_or(active, len(batch.shares) > 1))
-    result = jax.tree.map(
-      lambda w, raw: jnp.where(changed, w.astype(raw.dtype), raw), weighted, batch.raw
-    )
-    # Besides keeping the gradient of a failed step out, waiting for the result orders the write
-    # after the last read of the slots; without that order XLA copies the queue, twice, every step.
-    accept = jnp.logical_and(accept, norms.all_finite(result, axis_name))
-
-    measured = state.figures
+    rule = leaf.Rule(active, rho, scarcity, track)
+    weighed = leaf.weigh(past, in_window, batch.leaves, batch.shares, rule)
+    result, accept, lengths, factor = _finish(batch, weighed, rule, update_norm, axis_name)
+    measured = None
     if track:
-      measured = figures.measure(measured, batch, result, weights, length, accept, axis_name)
+      sums = [w.sums for w in weighed if w.sums is not None]
+      measured = figures.measure(
+        state.figures, batch, sums, lengths, factor, length, accept, axis_name
+      )
+    losses = jax.tree.map(lambda new, old: jnp.where(accept, new, old), losses, state.losses)
     return result, GradQueueState(queue.push(past, batch.raw, accept), losses, measured)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -247,11 +235,34 @@ def _read(updates, past, embeddings, mask, num_clusters, group_exponent, cluster
   return forms.grouped(updates, group_exponent, None, inertia)
 
 
-def _acceptable(batch, compared, axis_name):
-  """Is every number finite, as it stands and as it would be stored, and any example there?"""
-  # A group that is not finite makes the mean so; a cast may overflow in a group alone.
-  cast = [c for c, t in zip(compared, batch.terms, strict=True) if c is not t]
-  return jnp.logical_and(norms.all_finite((batch.raw, cast), axis_name), batch.size > 0.0)
+def _finish(batch, weighed, rule, update_norm, axis_name):
+  """The update that leaves, whether the step is queued; and where they are needed the lengths."""
+  raw, updates = jax.tree.leaves(batch.raw), [w.update for w in weighed]
+  # A group that is not finite makes the mean so; a cast to the queue may overflow in a group alone.
+  accept = norms.all_finite([*raw, *(w.stored for w in weighed)], axis_name)
+  accept = jnp.logical_and(accept, batch.size > 0.0)
+  changed = jnp.logical_and(accept, jnp.logical_or(rule.active, batch.shares is not None))
+
+  lengths = None
+  factor = jnp.ones([], jnp.float32)
+  if rule.tracked or update_norm is not None:
+    lengths = norms.lengths(raw, updates, rule.tracked, axis_name)
+    if update_norm is not None:
+      factor = norms.factor(update_norm, lengths)
+  scale = None if update_norm is None else factor
+  leaves = [_chosen(u, r, changed, scale) for u, r in zip(updates, raw, strict=True)]
+  # The names in boxes of Flax are those of the gradient, not of the slots.
+  result = jax.tree.unflatten(jax.tree.structure(batch.raw), leaves)
+  # Besides keeping the gradient of a failed step out, looking at the result orders the write after
+  # the last read of the slots; without that order XLA copies the queue, twice, every step.
+  return result, jnp.logical_and(accept, norms.all_finite(leaves, axis_name)), lengths, factor
+
+
+@jax.jit  # leaves of one shape are traced once
+def _chosen(update, raw, changed, factor):
+  if factor is not None:
+    update = update * factor.astype(update.dtype)
+  return jnp.where(changed, update.astype(raw.dtype), raw)
 
 
 def _window(past, losses, lengths):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from gq_optax import _inputs, _validate
 
+_TINY = float(jnp.finfo(jnp.float32).tiny)
+
 
 class ScarcityFn(Protocol):
   """A pure, coordinatewise function from a gradient and the queue's statistics to a weight."""
@@ -100,6 +102,23 @@ def delta_rho(
   z = z_score(g, mean, std)
   bound = jnp.maximum(_bound("rho", rho, z.dtype), 1.0)
   return jnp.clip(z, 1.0 / bound, bound)
+
+
+@jax.custom_jvp
+def bounded_ratio(distance: jax.Array, std: jax.Array, bound: jax.Array) -> jax.Array:
+  """`delta_rho` of a distance in the unit of `std`, which is 0 or of the order of 1."""
+  return jnp.clip(distance / jnp.maximum(std, _TINY), 1.0 / bound, bound)
+
+
+@bounded_ratio.defjvp
+def _bounded_ratio_jvp(primals, tangents):
+  """At a bound, and where nothing spreads, the derivative is 0 (but for that of the bound)."""
+  distance, std, bound = primals
+  weight = bounded_ratio(distance, std, bound)
+  between = jnp.logical_and(weight > 1.0 / bound, weight < bound)
+  inside = (tangents[0] - weight * tangents[1]) / jnp.where(between, std, 1.0)
+  at_bound = jnp.where(weight >= bound, tangents[2], -tangents[2] / jnp.square(bound))
+  return weight, jnp.where(between, inside, at_bound)
 
 
 def tail_probability(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
