@@ -71,11 +71,5 @@ def behind_an_axis(node: Any) -> Any:
 def _behind(sharding: Any) -> Any:
   if isinstance(sharding, NamedSharding):
     return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
-  return (
-    type(sharding)(None, *sharding)
-    if isinstance(sharding, PartitionSpec)
-    else (
-      None,
-      *sharding,
-    )
-  )
+  names = (None, *sharding)
+  return PartitionSpec(*names) if isinstance(sharding, PartitionSpec) else names
