@@ -34,8 +34,9 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.cost.update_cost
 
 # Tests of the library alone, which need neither benchmarks nor examples.
-CORE := acceptance bad_input chain checkpoints diagnostics embeddings errors flax golden groups \
-  invariances jax kmeans length noise per_example queue reuse rooms rules scarcity twin wrappers
+CORE := acceptance bad_input chain checkpoints diagnostics embeddings errors flax frozen golden groups \
+  inputs invariances jax kmeans last_batch length metadata noise per_example queue reuse rooms rules \
+  scarcity states transformations twin wrappers wrong_calls
 CORE_TESTS := conftest.py chains.py forms.py reference.py $(CORE:%=test_%.py)
 CORE_TOOLS := chex hypothesis orbax-checkpoint pytest scikit-learn
 

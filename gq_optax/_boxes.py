@@ -11,8 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 _LINEN = ("unbox", "replace_boxed", "add_axis")
 _NNX = ("get_metadata", "set_metadata", "add_axis")
-# What NNX calls the names of the axes: of a variable, and of what an optimizer makes for it.
-_NAMES = ("out_sharding", "optimizer_sharding")
+# What NNX calls the names of the axes: of a variable (the second name is that of older versions),
+# and of what an optimizer makes for it.
+_NAMES = ("out_sharding", "sharding_names", "optimizer_sharding")
 
 
 def is_linen(node: Any) -> bool:
@@ -71,11 +72,5 @@ def behind_an_axis(node: Any) -> Any:
 def _behind(sharding: Any) -> Any:
   if isinstance(sharding, NamedSharding):
     return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
-  return (
-    type(sharding)(None, *sharding)
-    if isinstance(sharding, PartitionSpec)
-    else (
-      None,
-      *sharding,
-    )
-  )
+  names = (None, *sharding)
+  return PartitionSpec(*names) if isinstance(sharding, PartitionSpec) else names

@@ -270,9 +270,13 @@ def test_an_axis_has_a_name(axis_name):
 
 
 def test_grouped_gradients_under_shard_map_are_each_device_s_own():
+  def often(w, x):  # every weight works 16 times for an example, which wants another loop
+    return jnp.sum(jnp.square(jnp.einsum("btd,d->bt", jnp.stack([x] * 16, axis=1), w)), axis=1)
+
   def groups(x, labels):
     return (
       gq.grouped_value_and_grad(loss_fn, 3)(W, x, labels),
+      gq.grouped_value_and_grad(often, 3)(W, x, labels),
       gq.clustered_value_and_grad(with_embeddings, 2)(W, x),
     )
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _inputs, _validate
+from gq_optax import _axes, _dtypes, _inputs, _validate
 from gq_optax._gradients import blocks as _blocks
 from gq_optax._gradients import checks, reuse
 from gq_optax._group_gradients import GroupGradients
@@ -150,7 +150,7 @@ def grouped_value_and_grad(
       sums = _without_empty(jax.tree.map(lambda g: g.astype(wide(g)), grads), blocks.counts)
       for k in range(num_groups if kept is None else 0):
         aux = put(aux, jax.tree.map(lambda p, k=k: p[k], part), index[k], valid[k])
-      carry = (sums, losses, aux)
+      carry = _axes.alike((sums, losses, aux), params, batch, labels)
       # What is left belongs to large groups: in large blocks it takes fewer gradients.
       for n in times:
         these, rest = _blocks.portion(rest, n * size, full=n > 1)
@@ -159,6 +159,7 @@ def grouped_value_and_grad(
     else:
       zeros = lambda p: jnp.zeros((num_groups, *p.shape), wide(p))
       carry = (jax.tree.map(zeros, params), jnp.zeros(num_groups, dtype), aux)
+      carry = _axes.alike(carry, params, batch, labels)
       if strategy == "unrolled":
         number = _blocks.most_blocks(batch_size, num_groups, size) if exact else num_groups
         for j in range(number):

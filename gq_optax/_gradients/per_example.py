@@ -76,10 +76,7 @@ def per_example_value_and_grad(
       losses, result, _ = each(params, batch)
     else:
       losses, result, _ = jax.lax.map(lambda x: one(params, x), batch, batch_size=microbatch_size)
-    if masked is None:
-      return losses, result
-    rows = lambda x: masked.reshape(-1, *(1,) * (x.ndim - 1))
-    return jax.tree.map(lambda x: jnp.where(rows(x), x, jnp.zeros_like(x)), (losses, result))
+    return _masked(masked, (losses, result))
 
   def groups(params, batch, labels, mask=None):
     params, batch = checks.arrays(params, batch)
@@ -120,8 +117,7 @@ def per_example_value_and_grad(
     if whole < size:
       carry, last = add(carry, tail)
       losses = jnp.concatenate([losses, last])
-    if mask is not None:
-      losses = jnp.where(mask, losses, jnp.zeros_like(losses))
+    losses = _masked(mask, losses)
     sums, counts, group_losses = carry
     share = 1.0 / jnp.maximum(counts, 1).astype(dtype)
 
@@ -181,6 +177,14 @@ def largest_microbatch_size(
         " found."
       )
     size //= 2
+
+
+def _masked(mask, tree):
+  """Zeros in the rows that are masked, whatever stands there."""
+  if mask is None:
+    return tree
+  rows = lambda x: mask.reshape(-1, *(1,) * (x.ndim - 1))
+  return jax.tree.map(lambda x: jnp.where(rows(x), x, jnp.zeros_like(x)), tree)
 
 
 def _one(loss_fn, nan_safe, params, example):
