@@ -428,7 +428,7 @@ def test_no_gradient_flows_through_the_weights():
 
 
 def sharded_runs(scarcity, single, batches, masks, losses):
-  """Weights of three steps on one device, under shard_map and under pmap, four devices each."""
+  """Weights of the steps on one device, and under jit, shard_map and pmap on four devices."""
   spec, devices = jax.sharding.PartitionSpec, jax.devices()[:4]
   auto = (jax.sharding.AxisType.Auto,)
   mesh = jax.make_mesh((4,), ("data",), axis_types=auto, devices=devices)
@@ -448,12 +448,15 @@ def sharded_runs(scarcity, single, batches, masks, losses):
   parallel = jax.pmap(lambda *a: step(scarcity, *a), axis_name="data", devices=devices)
   split = lambda v: v.reshape(4, -1, *v.shape[1:])
   part = jax.tree.map(lambda v: jnp.stack([v] * 4) if v.ndim == 0 else split(v), state)
-  whole = state
+  whole, replicated = state, state
+  divided = jax.jit(lambda *a: step(single, *a))
+  put = lambda v: jax.device_put(v, jax.sharding.NamedSharding(mesh, rows))
   for x, mask, loss in zip(batches, masks, losses, strict=True):
     expected, state = step(single, x, mask, loss, state)
+    by_jit, replicated = divided(put(x), put(mask), put(loss), replicated)
     found, whole = mapped(x, mask, loss, whole)
     pieces, part = parallel(split(x), split(mask), split(loss), part)
-    yield expected, found, pieces.reshape(-1)
+    yield expected, by_jit, found, pieces.reshape(-1)
   chex.assert_trees_all_close(whole.effective, state.effective, rtol=1e-4)
 
 
@@ -465,11 +468,10 @@ def test_four_devices_give_the_weights_of_one(metric):
   batches = jnp.stack([clouds(seed, (18, 4, 1, 1))[0] for seed in range(4)])
   masks = jnp.arange(B)[None] >= jnp.array([0, 3, 7, 0])[:, None]  # unequal on the devices
   losses = jnp.abs(batches[..., 0]) + 0.1
-  steps = list(sharded_runs(scarcity, single, batches, masks, losses))
-  for expected, found, pieces in steps:
-    np.testing.assert_allclose(found, expected, rtol=2e-4)
-    np.testing.assert_allclose(pieces, expected, rtol=2e-4)
-  assert float(jnp.ptp(steps[-1][0])) > 0.2
+  for expected, *others in sharded_runs(scarcity, single, batches, masks, losses):
+    for found in others:
+      np.testing.assert_allclose(found, expected, rtol=2e-4)
+  assert float(jnp.ptp(expected)) > 0.2
 
 
 # Explanation, figures, errors.
