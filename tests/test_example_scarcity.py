@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gq_optax as gq
+from gq_optax._rarity import density
 
 B, M, DIM = 24, 32, 4  # one shape for nearly all tests: they share a few compilations
 
@@ -27,7 +28,7 @@ def update(scarcity, x, state, losses=None):
 
 def held(scarce, bound):
   """The s of clip(s * scarce, 1 / bound, bound) of mean 1, by bisection."""
-  low, high = 1e-12, 1e12
+  low, high = 1e-20, 1e20
   for _ in range(200):
     middle = np.sqrt(low * high)
     mean = np.clip(middle * scarce, 1 / bound, bound).mean()
@@ -270,7 +271,10 @@ def test_the_same_embedding_for_all_weighs_all_the_same(metric):
   scarcity = gq.example_scarcity(M, metric=metric)
   state = scarcity.init(DIM)
   for size in (20, 24, 1):
-    weights, state = update(scarcity, np.full((size, DIM), 0.3), state)
+    # Of one direction; that the lengths differ leaves the rounding of a division in it.
+    lengths = np.linspace(1.0, 3.0, size) if metric == "cosine" else np.ones(size)
+    x = lengths[:, None] * np.array([[0.3, 0.7, -0.2, 0.45]])
+    weights, state = update(scarcity, x, state)
     np.testing.assert_allclose(weights, 1.0, rtol=1e-4)
 
 
@@ -301,6 +305,16 @@ def test_bounds_hold_after_all_exponents_and_the_mean_stays_one():
     weights, _ = update(scarcity, x, scarcity.init(DIM), np.where(np.arange(24) < 20, 1.0, 9.0))
     np.testing.assert_allclose(weights[20:], 2.0, rtol=1e-6)
     np.testing.assert_allclose(weights[:20], (24 - 8) / 20, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0, 12.0])
+def test_bounds_by_prefix_sums_equal_bisection(spread):
+  scarce = np.exp(spread * np.random.default_rng(0).normal(size=300)).astype(np.float32)
+  counted = jnp.arange(300) < 280
+  for bound in (1.0, 1.3, 50.0):
+    found = density.bounded(jnp.asarray(scarce), counted, jnp.float32(bound))[:280]
+    np.testing.assert_allclose(found, held(np.float64(scarce[:280]), bound), rtol=1e-4)
+    assert float(found.mean()) == pytest.approx(1.0, rel=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
