@@ -4,9 +4,9 @@
     python -m examples.rare_groups_linen
 
 Even or odd? Some digits are 20 times rarer than others, and no label says so. The loop groups every
-batch by the network's features, weighs the examples by how rare their group has been, and ends in two
-pictures: of the groups, out/rare_groups.png, and, without groups, of the rarest examples each
-with its nearest neighbours, out/rare_examples.png.
+batch by the network's features, weighs the examples by how rare their group has been, and ends in
+two pictures: of the groups, out/rare_groups.png, and of the rarest examples, each with its nearest
+neighbours, out/rare_examples.png.
 """
 
 import functools

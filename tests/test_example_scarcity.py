@@ -62,7 +62,7 @@ class Twin:
       ratio.append(np.clip(around / (found[-1] + 1) / mean, 0.02, 50) ** self.b)
     found = np.array(found)
     scarce = np.maximum(found + self.m, 0.5) ** -self.a * np.array(ratio)
-    trust = found**2 / (found**2 + (self.m / 2) ** 2 + 1e-300)
+    trust = found**4 / (found**4 + (self.m / 2) ** 4 + 1e-300)
     unit = trust.sum() / (trust * scarce).sum() if trust.any() else 1.0
     weights = held(1 + trust * (unit * scarce - 1), self.bound)
     new = batch
@@ -140,7 +140,7 @@ def test_a_batch_larger_than_the_queue_is_kept_at_even_stride():
 
 def test_an_isolated_example_is_no_rare_kind():
   scarcity = gq.example_scarcity(M)
-  x = np.eye(DIM)[[0] * 20 + [1] * 3 + [2]]
+  x = np.eye(DIM)[[0] * 17 + [1] * 6 + [2]]
   weights, _ = update(scarcity, x, scarcity.init(DIM))
   assert weights[-2] > 1.2 * weights[-1] > weights[0]
   lonely, _ = update(scarcity, np.eye(DIM), scarcity.init(DIM))
