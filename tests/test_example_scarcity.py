@@ -62,7 +62,7 @@ class Twin:
       ratio.append(np.clip(around / (found[-1] + 1) / mean, 0.02, 50) ** self.b)
     found = np.array(found)
     scarce = np.maximum(found + self.m, 0.5) ** -self.a * np.array(ratio)
-    trust = found**4 / (found**4 + (self.m / 2) ** 4 + 1e-300)
+    trust = found**2 / (found**2 + (self.m / 2) ** 2 + 1e-300)
     unit = trust.sum() / (trust * scarce).sum() if trust.any() else 1.0
     weights = held(1 + trust * (unit * scarce - 1), self.bound)
     new = batch

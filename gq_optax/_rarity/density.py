@@ -98,9 +98,8 @@ def weigh(
   if loss_ratio is not None:
     scarce = scarce * loss_ratio
   # An example without neighbours is no kind, and may be a mistake: it counts as the mean does.
-  # The fourth power leaves those with more than m / 2 neighbours nearly as they are.
   parts = jnp.where(found > 0.0, 0.5 * neighbours / jnp.where(found > 0.0, found, 1.0), jnp.inf)
-  trust = 1.0 / (1.0 + jnp.square(jnp.square(parts)))
+  trust = 1.0 / (1.0 + jnp.square(parts))
   trust = jnp.where(counted, trust, 0.0)
   total = jnp.sum(trust * scarce)
   unit = jnp.sum(trust) / jnp.where(total > 0.0, total, 1.0)

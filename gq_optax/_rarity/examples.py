@@ -72,7 +72,7 @@ def example_scarcity(
 
   .. math:: u_i \propto (s_i + m)^{-a}\, (\ell_i / \bar\ell)^b, \qquad
             w_i = \mathrm{clip}_{1/c}^{c}\, \lambda \big(1 + r_i (u_i - 1)\big), \qquad
-            r_i = \frac{s_i^4}{s_i^4 + (m / 2)^4}
+            r_i = \frac{s_i^2}{s_i^2 + (m / 2)^2}
 
   Here :math:`s_i` is the number of examples that resemble example i: in the queue, and in this
   batch without itself; on the first step in the batch alone. Then the batch enters the queue. d is
@@ -136,7 +136,7 @@ def example_scarcity(
     >>> embeddings = jnp.array([[1., 0.]] * 12 + [[0., 1.]] * 4)
     >>> weights, state = scarcity.update(embeddings, scarcity.init(2))
     >>> print([round(float(w), 2) for w in weights[-5:]])  # twelve of a kind, and four
-    [0.67, 2.0, 2.0, 2.0, 2.0]
+    [0.67, 1.99, 1.99, 1.99, 1.99]
 
   Reference: a queue of the recent past and how scarce the new is against it are those of Al Hasib,
   Grad Queue (arXiv 2404.16917), for examples in place of coordinates; a kernel density as in
