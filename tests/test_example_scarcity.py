@@ -1,82 +1,17 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Example scarcity: a NumPy twin, every row of the table of cases, kinds of known rarity."""
+"""Example scarcity: a NumPy twin, every row of the table of cases, JAX's transformations."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from example_clouds import DIM, B, M, Twin, clouds, held, update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gq_optax as gq
-
-B, M, DIM = 24, 32, 4  # one shape for nearly all tests: they share a few compilations
-
-
-def update(scarcity, x, state, losses=None):
-  """Padded to one shape by masked rows."""
-  missing = B - len(x)
-  mask = jnp.arange(B) < len(x)
-  x = jnp.pad(jnp.asarray(x, jnp.float32), ((0, missing), (0, 0)))
-  losses = None if losses is None else jnp.pad(jnp.asarray(losses, jnp.float32), (0, missing))
-  weights, state = scarcity.update(x, state, mask=mask, losses=losses)
-  np.testing.assert_array_equal(weights[B - missing :], 0.0)
-  return np.asarray(weights[: B - missing], np.float64), state
-
-
-def held(scarce, bound):
-  """The s of clip(s * scarce, 1 / bound, bound) of mean 1, by bisection."""
-  low, high = 1e-12, 1e12
-  for _ in range(200):
-    middle = np.sqrt(low * high)
-    mean = np.clip(middle * scarce, 1 / bound, bound).mean()
-    low, high = (middle, high) if mean < 1 else (low, middle)
-  return np.clip(low * scarce, 1 / bound, bound)
-
-
-class Twin:
-  """The formula in plain loops over a list of rows, in float64."""
-
-  def __init__(self, size=M, h=0.2, m=8.0, a=1.0, b=0.0, bound=50.0, metric="cosine"):
-    self.size, self.h, self.m, self.a, self.b = size, h, m, a, b
-    self.bound, self.metric, self.queue = bound, metric, []
-
-  def update(self, x, losses):
-    x = np.asarray(x, np.float64)
-    rows = [e / np.linalg.norm(e) if self.metric == "cosine" else e for e in x]
-    batch = list(zip(rows, losses, strict=True))
-    distance = lambda a, b: ((a - b) ** 2).sum()
-    pairs = [distance(e, o) for e in rows for o, _ in batch + self.queue]
-    squares = sum(d**2 for d in pairs)
-    reach = self.h * sum(d**3 for d in pairs) / squares if squares else 1.0
-    everyone = [loss for _, loss in batch + self.queue]
-    mean = np.mean(everyone)
-    found, ratio = [], []
-    for i, e in enumerate(rows):
-      others = batch[:i] + batch[i + 1 :] + self.queue
-      alike = [np.exp(-0.5 * (distance(e, o) / reach) ** 2) for o, _ in others]
-      found.append(sum(alike))
-      around = sum(k * loss for k, (_, loss) in zip(alike, others, strict=True)) + mean
-      ratio.append(np.clip(around / (found[-1] + 1) / mean, 0.02, 50) ** self.b)
-    found = np.array(found)
-    scarce = np.maximum(found + self.m, 0.5) ** -self.a * np.array(ratio)
-    trust = found**2 / (found**2 + (self.m / 2) ** 2 + 1e-300)
-    unit = trust.sum() / (trust * scarce).sum() if trust.any() else 1.0
-    weights = held(1 + trust * (unit * scarce - 1), self.bound)
-    new = batch
-    if len(batch) > self.size:
-      new = [batch[i * len(batch) // self.size] for i in range(self.size)]
-    self.queue = (new + self.queue)[: self.size]
-    return weights
-
-
-def clouds(seed, sizes, spread=0.1, dim=DIM):
-  """Directions around the axes, as many of each as given, shuffled; and which axis."""
-  rng = np.random.default_rng(seed)
-  kinds = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-  x = np.eye(dim)[kinds] + spread * rng.normal(size=(len(kinds), dim))
-  return x.astype(np.float32), kinds
+from gq_optax._rarity import density
 
 
 @pytest.mark.parametrize(
@@ -139,7 +74,7 @@ def test_a_batch_larger_than_the_queue_is_kept_at_even_stride():
 
 def test_an_isolated_example_is_no_rare_kind():
   scarcity = gq.example_scarcity(M)
-  x = np.eye(DIM)[[0] * 20 + [1] * 3 + [2]]
+  x = np.eye(DIM)[[0] * 17 + [1] * 6 + [2]]
   weights, _ = update(scarcity, x, scarcity.init(DIM))
   assert weights[-2] > 1.2 * weights[-1] > weights[0]
   lonely, _ = update(scarcity, np.eye(DIM), scarcity.init(DIM))
@@ -157,73 +92,6 @@ def test_smoothed_loss_tells_a_hard_kind_from_an_easy_one():
   np.testing.assert_allclose(plain, 1.0, rtol=1e-6)
   with pytest.raises(ValueError, match="losses must be the losses of the examples"):
     update(scarcity, x, scarcity.init(DIM))
-
-
-# Kinds of known rarity, with the defaults.
-
-
-def unit(rows):
-  return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def around(rng, centers, kinds, spread):
-  """Unit vectors whose mean squared distance within a kind is about the spread."""
-  dim = centers.shape[1]
-  return unit(centers[kinds] + rng.normal(size=(len(kinds), dim)) * np.sqrt(spread / 2 / dim))
-
-
-def play(draw, steps, size=1024, dim=128, **options):
-  """Kinds and weights of the batches of some steps, the first left out."""
-  scarcity = gq.example_scarcity(**options)
-  rng = np.random.default_rng(0)
-  state, centers, seen = scarcity.init(dim), unit(rng.normal(size=(10, dim))), []
-  for step in range(steps):
-    kinds, x = draw(rng, centers, size)
-    weights, state = scarcity.update(jnp.asarray(x, jnp.float32), state)
-    assert float(weights.mean()) == pytest.approx(1.0, rel=1e-5)
-    if step:
-      seen.append((kinds, np.asarray(weights)))
-  return (np.concatenate(part) for part in zip(*seen, strict=True))
-
-
-def test_isolated_points_beside_ten_kinds_hold_little_of_the_weight():
-  def draw(rng, centers, size, spread):
-    kinds = rng.integers(0, 10, size)
-    x = around(rng, centers, kinds, spread)
-    kinds[: int(0.03 * size)] = -1
-    x[kinds < 0] = unit(rng.normal(size=x[kinds < 0].shape))
-    return kinds, x
-
-  for spread in (0.01, 0.1, 0.4):
-    kinds, weights = play(lambda *a, s=spread: draw(*a, s), 2)
-    assert weights[kinds < 0].sum() < 0.1 * weights.sum(), spread
-
-
-def test_a_kind_of_one_in_a_hundred_is_found_whatever_the_spread():
-  def draw(rng, centers, size, spread):
-    kinds = rng.permutation(np.arange(size) < round(0.01 * size)).astype(int)
-    return kinds, around(rng, centers, kinds, spread)
-
-  for spread in (0.001, 0.01, 0.05, 0.2):
-    kinds, weights = play(lambda *a, s=spread: draw(*a, s), 3)
-    ideal = 0.5 / (kinds == 1).mean()
-    assert weights[kinds == 1].mean() == pytest.approx(ideal, rel=0.3), spread
-
-
-def test_a_long_tail_of_ten_kinds_is_levelled():
-  share = 100 ** (-np.arange(10) / 9)
-  share /= share.sum()
-
-  def draw(rng, centers, size):
-    kinds = rng.choice(10, size, p=share)
-    return kinds, around(rng, centers, kinds, 0.1)
-
-  kinds, weights = play(draw, 6)
-  mass = np.array([weights[kinds == k].mean() * share[k] for k in range(10)])
-  # All hold about as much, but for those near the smallest that can be found: 8 of 1024.
-  assert (mass[:8] > 0.07).all()
-  assert (mass[:8] < 0.13).all()
-  assert (mass[8:] > 0.03).all()
 
 
 def test_a_data_set_smaller_than_the_queue_counts_its_copies():
@@ -270,7 +138,10 @@ def test_the_same_embedding_for_all_weighs_all_the_same(metric):
   scarcity = gq.example_scarcity(M, metric=metric)
   state = scarcity.init(DIM)
   for size in (20, 24, 1):
-    weights, state = update(scarcity, np.full((size, DIM), 0.3), state)
+    # Of one direction; that the lengths differ leaves the rounding of a division in it.
+    lengths = np.linspace(1.0, 3.0, size) if metric == "cosine" else np.ones(size)
+    x = lengths[:, None] * np.array([[0.3, 0.7, -0.2, 0.45]])
+    weights, state = update(scarcity, x, state)
     np.testing.assert_allclose(weights, 1.0, rtol=1e-4)
 
 
@@ -301,6 +172,16 @@ def test_bounds_hold_after_all_exponents_and_the_mean_stays_one():
     weights, _ = update(scarcity, x, scarcity.init(DIM), np.where(np.arange(24) < 20, 1.0, 9.0))
     np.testing.assert_allclose(weights[20:], 2.0, rtol=1e-6)
     np.testing.assert_allclose(weights[:20], (24 - 8) / 20, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0, 12.0])
+def test_bounds_by_prefix_sums_equal_bisection(spread):
+  scarce = np.exp(spread * np.random.default_rng(0).normal(size=300)).astype(np.float32)
+  counted = jnp.arange(300) < 280
+  for bound in (1.0, 1.3, 50.0):
+    found = density.bounded(jnp.asarray(scarce), counted, jnp.float32(bound))[:280]
+    np.testing.assert_allclose(found, held(np.float64(scarce[:280]), bound), rtol=1e-4)
+    assert float(found.mean()) == pytest.approx(1.0, rel=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -425,90 +306,6 @@ def test_no_gradient_flows_through_the_weights():
 
   gradient, weights = jax.grad(loss, has_aux=True)(jnp.float32(2.0))
   assert gradient == pytest.approx(float(jnp.mean(weights)))
-
-
-def sharded_runs(scarcity, single, batches, masks, losses):
-  """Weights of three steps on one device, under shard_map and under pmap, four devices each."""
-  spec, devices = jax.sharding.PartitionSpec, jax.devices()[:4]
-  auto = (jax.sharding.AxisType.Auto,)
-  mesh = jax.make_mesh((4,), ("data",), axis_types=auto, devices=devices)
-  step = lambda s, x, mask, loss, state: s.update(x, state, mask=mask, losses=loss)
-  state = single.init(DIM)
-  scalars = ("reach", "effective", "count")
-  specs = state._replace(**{k: spec() if k in scalars else spec("data") for k in state._fields})
-  rows = spec("data")
-  mapped = jax.jit(
-    jax.shard_map(
-      lambda *a: step(scarcity, *a),
-      mesh=mesh,
-      in_specs=(rows, rows, rows, specs),
-      out_specs=(rows, specs),
-    )
-  )
-  parallel = jax.pmap(lambda *a: step(scarcity, *a), axis_name="data", devices=devices)
-  split = lambda v: v.reshape(4, -1, *v.shape[1:])
-  part = jax.tree.map(lambda v: jnp.stack([v] * 4) if v.ndim == 0 else split(v), state)
-  whole = state
-  for x, mask, loss in zip(batches, masks, losses, strict=True):
-    expected, state = step(single, x, mask, loss, state)
-    found, whole = mapped(x, mask, loss, whole)
-    pieces, part = parallel(split(x), split(mask), split(loss), part)
-    yield expected, found, pieces.reshape(-1)
-  chex.assert_trees_all_close(whole.effective, state.effective, rtol=1e-4)
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_four_devices_give_the_weights_of_one(metric):
-  options = {"neighbours": 1.0, "loss_exponent": 0.5, "metric": metric}
-  single = gq.example_scarcity(96, **options)
-  scarcity = gq.example_scarcity(96, axis_name="data", **options)
-  batches = jnp.stack([clouds(seed, (18, 4, 1, 1))[0] for seed in range(4)])
-  masks = jnp.arange(B)[None] >= jnp.array([0, 3, 7, 0])[:, None]  # unequal on the devices
-  losses = jnp.abs(batches[..., 0]) + 0.1
-  steps = list(sharded_runs(scarcity, single, batches, masks, losses))
-  for expected, found, pieces in steps:
-    np.testing.assert_allclose(found, expected, rtol=2e-4)
-    np.testing.assert_allclose(pieces, expected, rtol=2e-4)
-  assert float(jnp.ptp(steps[-1][0])) > 0.2
-
-
-# Explanation, figures, errors.
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_the_rarest_examples_and_what_is_nearest_to_them(metric):
-  x = np.eye(DIM, dtype=np.float32)[[0] * 18 + [1] * 4 + [2, 3]]
-  x[18:22, 0] = [0.0, 0.01, 0.03, 0.06]
-  x[23] = np.nan
-  scarcity = gq.example_scarcity(M, neighbours=4.0, metric=metric)
-  losses = jnp.where(jnp.arange(B) < 18, 0.5, 2.0)
-  _, state = scarcity.update(jnp.asarray(x), scarcity.init(DIM), losses=losses)
-  explain = jax.jit(gq.explain_examples, static_argnames=("num_examples", "num_nearest", "metric"))
-  rarest = explain(jnp.asarray(x), state, 30, 3, neighbours=4.0, metric=metric)
-  chex.assert_shape(rarest.nearest, (30, 3))
-  assert set(rarest.indices[:4].tolist()) == {18, 19, 20, 21}
-  assert rarest.indices[-7:].tolist() == [-1] * 7  # one of 24 was not finite
-  assert rarest.nearest[-1].tolist() == [-1] * 3
-  place = rarest.indices.tolist().index(18)
-  assert rarest.nearest[place].tolist() == [19, 20, 21]
-  away = x[19] - x[18] if metric == "euclidean" else 0.0
-  expected = (away**2).sum() if metric == "euclidean" else 1 - 1 / np.sqrt(1 + 0.01**2)
-  assert float(rarest.distances[place, 0]) == pytest.approx(expected, abs=1e-6)
-  assert float(rarest.densities[place]) == pytest.approx(4 / 23, rel=0.02)
-  assert float(rarest.losses[place]) == pytest.approx(2.0, rel=0.02)
-  assert (np.diff(rarest.weights[:23]) <= 1e-6).all()
-  assert float(rarest.weights[:23].mean()) == pytest.approx(1.0, rel=1e-5)
-
-
-def test_figures_of_example_scarcity():
-  scarcity = gq.example_scarcity(M, neighbours=1.0)
-  weights, state = update(scarcity, clouds(0, (15, 4, 1))[0], scarcity.init(DIM))
-  figures = gq.diagnostics({"scarcity": state})
-  chex.assert_shape(list(figures.values()), ())
-  kish = weights.sum() ** 2 / (weights**2).sum()
-  np.testing.assert_allclose(figures["effective_examples"], kish, rtol=1e-5)
-  assert (figures["queued_examples"], figures["weighed_steps"]) == (20, 1)
-  assert 0.5 < figures["reach"] < 0.7
 
 
 @pytest.mark.parametrize(

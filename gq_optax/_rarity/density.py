@@ -98,9 +98,8 @@ def weigh(
   if loss_ratio is not None:
     scarce = scarce * loss_ratio
   # An example without neighbours is no kind, and may be a mistake: it counts as the mean does.
-  square = jnp.square(found)
-  half = jnp.square(0.5 * neighbours)
-  trust = jnp.where(square > 0.0, square / jnp.where(square > 0.0, square + half, 1.0), 0.0)
+  parts = jnp.where(found > 0.0, 0.5 * neighbours / jnp.where(found > 0.0, found, 1.0), jnp.inf)
+  trust = 1.0 / (1.0 + jnp.square(parts))
   trust = jnp.where(counted, trust, 0.0)
   total = jnp.sum(trust * scarce)
   unit = jnp.sum(trust) / jnp.where(total > 0.0, total, 1.0)
@@ -110,8 +109,8 @@ def weigh(
 def bounded(weights: jax.Array, counted: jax.Array, bound: jax.Array) -> jax.Array:
   """`clip(s * weights, 1 / bound, bound)` with the s that makes the mean over the counted 1.
 
-  The mean is piecewise linear in s, with corners where an example meets a bound: one sort puts
-  them in order, and prefix sums say between which two of them the mean is 1.
+  The mean is piecewise linear in s, with corners where an example meets a bound. Sorting puts them
+  in order, and prefix sums of the sorted weights say between which two of them the mean is 1.
 
   Args:
     weights: float32 `[n]`, positive.
@@ -119,24 +118,35 @@ def bounded(weights: jax.Array, counted: jax.Array, bound: jax.Array) -> jax.Arr
     bound: float32 `[]`, at least 1.
   """
   low, high = 1.0 / bound, bound
-  number = jnp.sum(counted, dtype=jnp.float32)
+  number = jnp.sum(counted, dtype=jnp.int32)
   weights = jnp.where(counted, jnp.maximum(weights, 1e-20), 1.0)
-  one = counted.astype(jnp.float32)
-  slopes = jnp.concatenate([one * weights, -one * weights])
-  rises = jnp.concatenate([-low * one, high * one])
+  # Smallest first: no sum of a few small weights is the difference of two large ones.
+  rising = jnp.sort(jnp.where(counted, weights, jnp.inf))
+  sums = jnp.cumsum(jnp.where(jnp.isfinite(rising), rising, 0.0))
+  sums = jnp.concatenate([jnp.zeros_like(sums[:1]), sums])
+
+  one = counted.astype(jnp.int32)
   corners = jnp.concatenate([low / weights, high / weights])
-  corners, slopes, rises = jax.lax.sort((corners, slopes, rises), num_keys=1)
-  totals = corners * jnp.cumsum(slopes) + (low * number + jnp.cumsum(rises))
-  after = jnp.sum(totals < number)
+  corners = jnp.where(jnp.concatenate([counted, counted]), corners, jnp.inf)
+  leaves_low = jnp.concatenate([one, jnp.zeros_like(one)])
+  meets_high = jnp.concatenate([jnp.zeros_like(one), one])
+  corners, leaves_low, meets_high = jax.lax.sort((corners, leaves_low, meets_high), num_keys=1)
+  freed, held = jnp.cumsum(leaves_low), jnp.cumsum(meets_high)
+  between = sums[number - held] - sums[number - freed]
+  at_bounds = low * (number - freed).astype(jnp.float32) + high * held.astype(jnp.float32)
+  totals = jnp.where(jnp.isfinite(corners), corners * between + at_bounds, jnp.inf)
+  after = jnp.sum(totals < number.astype(jnp.float32))
   around = jnp.clip(jnp.stack([after - 1, after]), 0, corners.shape[0] - 1)
-  between = jnp.prod(jnp.sqrt(corners[around]))
-  # Which examples lie at which bound is known now; s itself is exact only without prefix sums.
-  below = jnp.logical_and(counted, weights * between < low)
-  above = jnp.logical_and(counted, weights * between > high)
+  middle = jnp.prod(jnp.sqrt(corners[around]))
+
+  # Which examples lie at which bound is known now, and s follows without prefix sums.
+  below = jnp.logical_and(counted, weights * middle < low)
+  above = jnp.logical_and(counted, weights * middle > high)
   free = jnp.logical_and(counted, jnp.logical_not(jnp.logical_or(below, above)))
-  held = low * jnp.sum(below, dtype=jnp.float32) + high * jnp.sum(above, dtype=jnp.float32)
+  left = number.astype(jnp.float32) - low * jnp.sum(below, dtype=jnp.float32)
+  left = left - high * jnp.sum(above, dtype=jnp.float32)
   rest = jnp.sum(jnp.where(free, weights, 0.0))
-  scale = jnp.where(rest > 0.0, (number - held) / jnp.where(rest > 0.0, rest, 1.0), between)
+  scale = jnp.where(rest > 0.0, left / jnp.where(rest > 0.0, rest, 1.0), middle)
   return jnp.clip(scale * weights, low, high)
 
 
