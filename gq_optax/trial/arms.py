@@ -56,6 +56,7 @@ LAST_LAYER = Groups("last layer", num_groups=20, pooling=0.5)
 ARMS = {
   "SGDM": Arm(),
   "Adam": Arm(optimizer="adam"),
+  "AdamW": Arm(optimizer="adamw"),
   "focal loss": Arm(loss="focal"),
   "class weights": Arm(weights="class"),
   "logit adjustment": Arm(loss="logit adjustment"),
@@ -97,6 +98,15 @@ ARMS = {
 }
 
 
+# What a trial compares by default. The recommended weights stand here and nowhere else.
+RECOMMENDED = ("group scarcity, features, pooled", "group scarcity, outputs")
+AT_RANDOM = ", dealt at random"
+ORACLE = "true kinds (oracle)"
+for _name in RECOMMENDED:  # the same weights, of other examples of the batch
+  ARMS[_name + AT_RANDOM] = dataclasses.replace(ARMS[_name], weights="shuffled groups")
+PLAIN = ("SGDM", "AdamW", "Muon")
+DEFAULT = (*PLAIN, "class weights", *RECOMMENDED, *(name + AT_RANDOM for name in RECOMMENDED))
+
 PAPER_BATCH = 64  # examples of a cluster, as in the paper's figures
 
 
@@ -105,12 +115,27 @@ def num_clusters(arm: Arm, batch_size: int) -> int:
   return 1 if arm.clusters == "none" else max(1, batch_size // PAPER_BATCH)
 
 
+def is_plain(arm: Arm) -> bool:
+  """Whether there is nothing but an optimizer."""
+  return arm == Arm(optimizer=arm.optimizer)
+
+
 def find(name: str) -> Arm:
-  """An arm by its name, or with other options of its groups: "NAME; num_groups=40; pooling=0"."""
+  """An arm by its name.
+
+  Options of its groups may follow, as in "NAME; num_groups=40; pooling=0", and another optimizer,
+  that of a plain arm, as in "NAME on Muon".
+  """
+  name, _, optimizer = name.partition(" on ")
   base, *changes = (part.strip() for part in name.split(";"))
   if base not in ARMS:
     raise ValueError(f"the arm must be one of {'; '.join(ARMS)}; but {base!r} was found.")
   arm = ARMS[base]
+  if optimizer:
+    plain = [known for known, other in ARMS.items() if is_plain(other)]
+    if optimizer not in plain:
+      raise ValueError(f"an arm must be on one of {', '.join(plain)}, but {optimizer!r} was found.")
+    arm = dataclasses.replace(arm, optimizer=ARMS[optimizer].optimizer)
   known = {field.name: field.type for field in dataclasses.fields(Groups)}
   for change in changes:
     option, _, value = change.partition("=")

@@ -105,7 +105,7 @@ def _find(name: str) -> Callable[..., Any]:
   return found
 
 
-def _mode(call: Callable[..., Any]) -> Callable[[bool], dict[str, bool]]:
+def _mode(call: Callable[..., Any]) -> Callable[[bool], dict[str, Any]]:
   """From "does it train?" to the arguments that tell a module so."""
   flags = [name for name in inspect.signature(call).parameters if name in FLAGS]
   return lambda train: {name: FLAGS[name] == train for name in flags}
@@ -148,13 +148,15 @@ def _nnx(name: str, function: Callable[..., Any], num_classes: int) -> Network:
 
   def init(key, x):
     del x  # an NNX module knows its shapes
-    return Variables(*nnx.split(make_one(key), nnx.Param, ...)[1:])
+    parts: Any = nnx.split(make_one(key), nnx.Param, ...)
+    return Variables(*parts[1:])
 
   def call(variables, x, training):
     module = nnx.merge(graph, variables.params, variables.state, copy=True)
     module.train() if training else module.eval()
     outputs = _outputs(module(x, **mode(training)), len(x), num_classes)
-    return outputs, nnx.split(module, nnx.Param, ...)[2]
+    parts: Any = nnx.split(module, nnx.Param, ...)
+    return outputs, parts[2]
 
   # Its random streams are part of its state, and go on from step to step.
   return Network(

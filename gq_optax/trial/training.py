@@ -300,10 +300,10 @@ def step_by_step(arm, sizes, task, seed, rate) -> Outcome:
   for s, r in zip(seed, rate, strict=True):
     earlier = Earlier(jnp.ones(len(task.x)), None)
     if trains_twice(arm):
-      first, _ = _steps(first_arm(arm), first_sizes(sizes), task, s, r, earlier)
+      first, _ = steps(first_arm(arm), first_sizes(sizes), task, s, r, earlier)
       predicted = jnp.argmax(in_parts(task.x, first, sizes), axis=1)
       earlier = look_back(arm, first, predicted, task)
-    variables, curve = _steps(arm, sizes, task, s, r, earlier)
+    variables, curve = steps(arm, sizes, task, s, r, earlier)
     look = lambda split, variables=variables: np.asarray(_judge(variables, split, sizes))
     scores = in_parts(task.test[0], variables, sizes) if sizes.scores else look(task.test)
     results.append(Outcome(look(task.validation), np.asarray(scores), np.array(curve)))
@@ -316,7 +316,7 @@ def in_parts(x: jax.Array, variables: Any, sizes: Sizes) -> jax.Array:
   return jnp.concatenate([_logits(part, variables, sizes) for part in parts])
 
 
-def _steps(arm, sizes, task, seed, rate, earlier) -> tuple[Any, list[float]]:
+def steps(arm, sizes, task, seed, rate, earlier) -> tuple[Any, list[float]]:
   """One training as a Python loop: the last variables, and the curve on validation."""
   run = _start(arm, sizes, task, seed, rate)
   carry, marks, curve = run.carry, set(evaluated(sizes, len(run.batches))), []
