@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gq_optax.trial import arms, reading, uncertainty
-from gq_optax.trial.splits import Material
+from gq_optax.trial.splits import FOLDS, Material
 
 Results = list[dict[str, Any]]
 
@@ -40,8 +40,8 @@ def why_not(material: Material, figure: str, num_seeds: int) -> tuple[str, str]:
   cure = "more of them are needed"
   if not material.repeated:
     cure += ", or leave x_test and y_test out, and all examples are tested in turn"
-  elif num_seeds < 5:
-    cure += ", or five seeds, which test all in turn"
+  elif num_seeds < FOLDS and FOLDS / (FOLDS - 1) * material.counts["training"][rarest] >= need:
+    cure += f", or {FOLDS} seeds, which test all in turn"
   tell = lambda k: f"{material.kind_names[k]} has {few[k]} test example{'s' * (few[k] != 1)}"
   short = [k for k in np.argsort(few, kind="stable") if few[k] < need]
   at_least = f"a verdict takes at least {need}: {cure}"

@@ -165,7 +165,7 @@ def sections(summary: Summary) -> list[Section]:
       f"{what[0].upper()}{what[1:]} on the test examples, in percent, over {seeds} seeds; in"
       " brackets the difference to the baseline with its interval. The interval covers the seeds"
       " and the test examples (a bootstrap over both, the same draws for both arms), and is wide"
-      f" enough that any of the {judged} verdicts of the table is wrong in 5 % of trials at most.",
+      f" enough that of {judged} verdicts in the table not one is wrong in 95 % of trials.",
       [quality(summary, "figure")],
     ),
     (f"Recall of the rarest: {sentences.rarest_name(summary)}", "", [quality(summary, "rarest")]),

@@ -168,5 +168,5 @@ def difference(
   both, seeds, examples = (float(np.nanvar(part, dtype=np.float64)) for part in drawn)
   spread = seeds**2 / (num_seeds - 1) + examples**2 / (n - 1)
   freedom = (seeds + examples) ** 2 / spread if spread > 0.0 else math.inf
-  half = scipy.stats.t.ppf(1.0 - ERROR / (2 * comparisons), freedom) * math.sqrt(both)
+  half = float(scipy.stats.t.ppf(1.0 - ERROR / (2 * comparisons), freedom)) * math.sqrt(both)
   return Difference(float(mean), float(mean) - half, float(mean) + half)
