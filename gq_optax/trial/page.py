@@ -22,6 +22,7 @@ Summary = dict[str, Any]
 Section = tuple[str, str, list[Rows]]
 MOST = 30  # rows of a table of kinds
 CLASSES = 12  # of a confusion matrix
+LONG = 16  # letters of a cell that wants some width on a narrow screen
 
 
 def percent(value: float | None) -> str:
@@ -246,15 +247,18 @@ ol { padding-left: 1.3rem; font-size: 1.05rem } li { margin: .4rem 0 }
 table { border-collapse: collapse; min-width: 100% }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #eee; text-align: left; min-width: 3.5rem;
   vertical-align: top; font-variant-numeric: tabular-nums; overflow-wrap: normal }
-th { background: #f6f6f6 } td:first-child { min-width: 9rem }
-img { display: block; max-width: none } .wide { width: 60rem } .rare { width: 26rem }
+th { background: #f6f6f6 } td:first-child { min-width: 7.5rem }
+.long { min-width: 8.5rem }
+img { display: block; max-width: none } .report { width: 60rem } .rare { width: 26rem }
 """
 
 
 def page(summary: Summary, images: dict[str, bytes]) -> str:
   """The report as one HTML page that needs no other file."""
-  text = html.escape
-  row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{text(c)}</{tag}>" for c in cells) + "</tr>"
+  text = lambda s: html.escape(s).replace("B = ", "B&nbsp;=&nbsp;")
+  cell = lambda c, tag: f'<{tag} class="long">' if len(c) > LONG else f"<{tag}>"
+  row = lambda cells, tag: f"<tr>{''.join(cell(c, tag) + text(c) for c in cells)}</tr>"
+  pictures = {name: _image(name, png) for name, png in images.items()}
   parts = ["<h1>A/B trial</h1><ol>", *(f"<li>{text(s)}</li>" for s in sentences.top(summary))]
   parts.append(f"</ol><p>{text(report.headline(summary))}</p>")
   for heading, sentence, found in sections(summary):
@@ -262,16 +266,19 @@ def page(summary: Summary, images: dict[str, bytes]) -> str:
     for rows in found:
       body = "".join(row(r, "td") for r in rows[1:])
       parts.append(f'<div class="scroll"><table>{row(rows[0], "th")}{body}</table></div>')
-  parts.append("<h2>Pictures</h2>")
-  for name, png in images.items():
-    image, width = base64.b64encode(png).decode(), "rare" if name == "rare" else "wide"
-    source = f'<img class="{width}" alt="{name}" src="data:image/png;base64,{image}">'
-    parts.append(f'<div class="scroll">{source}</div>')
+    if heading.startswith("Rare examples"):
+      parts.append(pictures.get("rare", ""))
+  parts.append(f"<h2>Batch sizes, learning rates, course of training</h2>{pictures['report']}")
   return (
     '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1"><title>A/B trial</title>'
     f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
   )
+
+
+def _image(name: str, png: bytes) -> str:
+  source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+  return f'<div class="scroll"><img class="{name}" alt="{name}" src="{source}"></div>'
 
 
 def write(summary: Summary, folder: Path, images: np.ndarray | None = None) -> None:

@@ -78,7 +78,9 @@ def advice(summary: Summary) -> str:
   baseline = summary["baseline"]
   top = best([r for r in summary["results"] if not is_control(r["arm"])])
   cost = summary["cost"].get(str(top["batch_size"]), {}).get(top["arm"])
-  price = f", a step costs {cost['ratio']:.2f} of that of {baseline}" if cost else ""
+  price = ""
+  if cost and top["arm"] != baseline:
+    price = f", a step costs {cost['ratio']:.2f} of that of {baseline}"
   tell = lambda value: "not tested" if value is None else f"{100 * value:.1f} in the test"
   says = (
     f"Of all arms and batch sizes {top['arm']} at B = {top['batch_size']} does best on validation:"
