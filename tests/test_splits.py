@@ -67,7 +67,7 @@ def test_the_users_test_set_is_left_alone():
   given = splits.of_own(own((40, 12, 2), **test, **chosen), "flat", seeds=3)
   assert given.counts["training"] == [40, 12, 2]
   assert given.counts["validation"] == [2, 2, 0]
-  assert "Class 2 is not in the validation split, so it has no say in" in " ".join(given.notes)
+  assert "Class 2 is not in the validation split, so it has no say in" in " ".join(given.warnings)
 
 
 def test_a_class_that_a_split_lacks_is_told():
@@ -75,7 +75,7 @@ def test_a_class_that_a_split_lacks_is_told():
   assert found.counts["validation"] == [8, 0, 0]
   assert found.counts["test"][1:] == [2, 0]
   assert found.counts["training"][1:] == [1, 1]
-  notes = " ".join(found.notes)
+  notes = " ".join(found.warnings)
   assert "Class 1 is not in the validation split" in notes
   assert "Class 2 is not in the test split, so nothing can be said of it" in notes
   lacking = {"x_test": np.ones((30, 1), np.float32), "y_test": np.arange(30) % 2}

@@ -333,6 +333,8 @@ def test_three_sentences_by_hand():
   figure, rarest, _ = sentences.top(summary)
   assert figure == "No verdict on the mean recall of the classes: too few."
   assert rarest.endswith("(9 to train on, 12 tested): one.")
+  summary["results"][2]["arm"] = "GQ, K=B/64"
+  assert page.quality(summary, "rarest")[3][1].endswith("no verdict), here K = 1")
   rows = page.quality(summary, "rarest")
   assert rows[2] == ["class weights", "50.0 (+10.0 [+2.0, +18.0], no verdict)"]
 

@@ -96,6 +96,8 @@ def run(trial: Trial) -> dict[str, Any]:
   else:
     layout = networks.layout(trial.model)
     material = splits.of_own(own, layout, trial.seeds, trial.standardise)
+  for warning in material.warnings:
+    print(f"warning: {warning}", file=sys.stderr)
   networks.check(trial.model, material.pool.num_classes, material.task_of(0).x.shape[1:])
   if trial.arm_names == arms.DEFAULT and material.oracle:
     trial = dataclasses.replace(trial, arm_names=(*trial.arm_names, arms.ORACLE))
@@ -171,6 +173,7 @@ def summarise(bench: Bench, results: comparison.Results, baseline: str) -> dict[
     "no_verdict": {"figure": whole, "rarest": rarest},
     "repeated": material.repeated,
     "notes": material.notes,
+    "warnings": material.warnings,
     "rarity": None if rare is None else comparison.told(rare, material),
     "environment": bench.environment,
     "results": results,

@@ -227,7 +227,8 @@ def pictures(summary: Summary, images: np.ndarray) -> matplotlib.figure.Figure:
 
 def markdown(summary: Summary, images: dict[str, bytes]) -> str:
   """The report as Markdown; its pictures lie beside it."""
-  parts = ["# A/B trial", "\n".join(f"* {s}" for s in sentences.top(summary))]
+  top = [*sentences.top(summary), *(f"**{warning}**" for warning in summary["warnings"])]
+  parts = ["# A/B trial", "\n".join(f"* {s}" for s in top)]
   parts.append(report.headline(summary))
   for heading, text, found in sections(summary):
     parts += [
@@ -260,6 +261,7 @@ def page(summary: Summary, images: dict[str, bytes]) -> str:
   row = lambda cells, tag: f"<tr>{''.join(cell(c, tag) + text(c) for c in cells)}</tr>"
   pictures = {name: _image(name, png) for name, png in images.items()}
   parts = ["<h1>A/B trial</h1><ol>", *(f"<li>{text(s)}</li>" for s in sentences.top(summary))]
+  parts += [f"<li><b>{text(warning)}</b></li>" for warning in summary["warnings"]]
   parts.append(f"</ol><p>{text(report.headline(summary))}</p>")
   for heading, sentence, found in sections(summary):
     parts.append(f"<h2>{text(heading)}</h2>" + (f"<p>{text(sentence)}</p>" if sentence else ""))

@@ -48,6 +48,7 @@ class Material:
     has_kinds: whether kinds beside the classes are known.
     oracle: whether they are known in training.
     notes: what a reader has to know of the splits.
+    warnings: which kinds a split lacks.
     everything: all examples as the network of seed 0 gets them, the rows that it is trained on, and
       the rows of `pool`; the user's training examples come first.
     pictures: all examples as they came, if they are images; else None.
@@ -64,6 +65,7 @@ class Material:
   has_kinds: bool
   oracle: bool
   notes: list[str]
+  warnings: list[str]
   everything: Callable[[], tuple[np.ndarray, np.ndarray, np.ndarray]]
   pictures: np.ndarray | None = None
 
@@ -176,7 +178,8 @@ def of_own(own: Own, layout: str, seeds: int, standardise: bool = True) -> Mater
     test is None,
     own.kinds_test is not None or oracle,
     oracle,
-    notes + absent(counts, names),
+    notes,
+    absent(counts, names),
     lambda: (scale(x[rows(0).train], x)[1], rows(0).train, pooled),
     raw if raw.ndim == 3 or (raw.ndim == 4 and raw.shape[3] in (1, 3)) else None,
   )
@@ -231,8 +234,8 @@ def of_recipe(task: training.Task, num_classes: int, hidden: bool) -> Material:
     False,
     hidden,
     hidden,
-    ["Learning rates are chosen on a half of the published test set, and the other is reported."]
-    + absent(counts, names),
+    ["Learning rates are chosen on a half of the published test set, and the other is reported."],
+    absent(counts, names),
     lambda: (
       np.concatenate([task.x, task.test[0]]),
       np.arange(len(task.x)),
