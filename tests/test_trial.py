@@ -193,6 +193,9 @@ def test_the_report_says_what_was_tested_and_how_sure_it_is(trained):
   )
   assert 'name="viewport" content="width=device-width' in html
   assert matplotlib.image.imread(trial.out / "report.png").ndim == 3
+  with np.load(trial.npz) as file:
+    for row, label in (n for r in summary["rarity"] for n in (r["example"], *r["neighbours"])):
+      assert file["y_train"][row] == label
   page.main(trial.out / "summary.json")
   assert (trial.out / "report.md").read_text() == text
 

@@ -174,7 +174,7 @@ def summarise(bench: Bench, results: comparison.Results, baseline: str) -> dict[
     "repeated": material.repeated,
     "notes": material.notes,
     "warnings": material.warnings,
-    "rarity": None if rare is None else comparison.told(rare, material),
+    "rarity": None if rare is None else rarity.told(rare),
     "environment": bench.environment,
     "results": results,
     "cost": runs.step_costs(bench, list(dict.fromkeys(r["arm"] for r in results))),

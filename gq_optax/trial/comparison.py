@@ -105,19 +105,3 @@ def best_size(results: Results, arm: str) -> int:
   """The batch size at which an arm does best on validation."""
   own = [r for r in results if r["arm"] == arm]
   return max(own, key=lambda r: np.mean(r["validation"]))["batch_size"]
-
-
-def told(rare: dict[str, np.ndarray], material: Material) -> list[dict[str, Any]]:
-  """The rarest training examples and their neighbours, each `[row, class]`, ready for JSON."""
-  task = material.task_of(0)
-  rows = material.everything()[1]
-  labels = dict(zip(rows.tolist(), np.asarray(task.labels).tolist(), strict=True))
-  name = lambda row: [int(row), labels[int(row)]]
-  return [
-    {
-      "example": name(row),
-      "neighbours": [name(r) for r in near],
-      "cosine": [round(float(c), 3) for c in cosine],
-    }
-    for row, near, cosine in zip(rare["rarest"], rare["nearest"], rare["cosine"], strict=True)
-  ]

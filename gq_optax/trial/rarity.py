@@ -6,6 +6,8 @@ is rare where few training examples lie near it. That orders the test examples b
 recall can be told tenth by tenth, and names the rarest training examples with their neighbours.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,8 +64,9 @@ def look(bench: runs.Bench, name: str, batch_size: int, rate: float) -> dict[str
 
   Returns:
     "of_pool": the rarity of every example of the pool `[N]`; "rarest": rows of the rarest training
-    examples, the rarest first; "nearest" and "cosine": of each the nearest others. Read from the
-    trial's folder if they are there for the same run.
+    examples, the rarest first; "nearest" and "cosine": of each the nearest others; "label_rarest"
+    and "label_nearest": their classes. Read from the trial's folder if they are there for the same
+    run.
   """
   path = bench.trial.out / "rarity.npz"
   identity = f"{name}, B={batch_size}, rate={rate:.6g}, seeds={bench.trial.seeds}"
@@ -80,12 +83,18 @@ def look(bench: runs.Bench, name: str, batch_size: int, rate: float) -> dict[str
   own[chosen] = np.arange(len(chosen))
   rarity, nearest, cosine = rarity_of(features, features[chosen], own)
   rarest = train[np.argsort(-rarity[train], kind="stable")[:NAMED]]
+  task = bench.material.task_of(0)
+  labels = np.zeros(len(x), int)
+  labels[train] = np.asarray(task.labels)
+  near = chosen[nearest[rarest]]
   found = {
     "identity": np.array(identity),
     "of_pool": rarity[pool],
     "rarest": rarest,
-    "nearest": chosen[nearest[rarest]],
+    "nearest": near,
     "cosine": cosine[rarest],
+    "label_rarest": labels[rarest],
+    "label_nearest": labels[near],
   }
   runs.write(path, lambda p: np.savez(p, **found))
   return found
@@ -100,3 +109,18 @@ def trained_features(
   apply = jax.jit(training.make_network(sizes, x.shape[1:]).apply)
   parts = np.array_split(x, range(_ROWS, len(x), _ROWS))
   return np.concatenate([np.asarray(apply(variables, jnp.asarray(p))[1]) for p in parts])
+
+
+def told(rare: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+  """The rarest training examples and their neighbours, each `[row, class]`, ready for JSON."""
+  return [
+    {
+      "example": [int(row), int(label)],
+      "neighbours": [[int(r), int(c)] for r, c in zip(near, classes, strict=True)],
+      "cosine": [round(float(c), 3) for c in cosine],
+    }
+    for row, label, near, classes, cosine in zip(
+      *(rare[k] for k in ("rarest", "label_rarest", "nearest", "label_nearest", "cosine")),
+      strict=True,
+    )
+  ]
