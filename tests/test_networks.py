@@ -109,8 +109,6 @@ def test_batchnorm_and_dropout_are_trained_and_used_as_they_should(name):
   assert (features != 0.0).all()
   assert (jnp.argmax(used, axis=1) == task.labels).mean() > 0.9
   assert not network.plain
-  with pytest.raises(ValueError, match=r"no BatchNorm and no dropout for arms with K=B/64"):
-    training.clustered(arms.find("GQ, K=B/64"), sizes, network, None, None, None)
 
 
 def test_two_classes_may_share_a_logit():

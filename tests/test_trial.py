@@ -257,6 +257,10 @@ def test_the_users_own_model_and_kinds(tmp_path, own_module):
     ({"data": "minst", "npz": None}, "minst"),
     ({"batch_sizes": (256,)}, "batch_sizes must be 1 to the 106 training examples, but 256"),
     ({"model": "own_models:wide"}, r"model must return a logit for each of 3 classes"),
+    (
+      {"model": "own_models:linen", "arm_names": ("SGDM", "GQ, K=B/64")},
+      "arm_names must leave out GQ, K=B/64 for a model with BatchNorm or dropout",
+    ),
     ({"model": "cnn"}, "model must not be a convolutional one for examples of shape"),
     ({"noise": "other"}, "noise must be symmetric or asymmetric, but 'other'"),
     ({"imbalance": 3.0}, "noise, imbalance and hidden must be left out with npz"),

@@ -62,6 +62,18 @@ def check(trial: Trial) -> None:
   identity.check_folder(trial.out)
 
 
+def check_model(trial: Trial, material: splits.Material) -> None:
+  """Says what is wrong with a model before anything is trained."""
+  num_classes = material.pool.num_classes
+  networks.check(trial.model, num_classes, material.task_of(0).x.shape[1:])
+  clustered = [name for name in trial.arm_names if arms.find(name).clusters != "none"]
+  if clustered and not networks.make(trial.model, num_classes).plain:
+    raise ValueError(
+      f"arm_names must leave out {'; '.join(clustered)} for a model with BatchNorm or dropout: the"
+      " gradient of a cluster is not defined with them."
+    )
+
+
 def load(trial: Trial) -> tuple[training.Task, int]:
   """The arrays of a trial on a public set, and its number of classes."""
   recipe = recipes.Recipe(
@@ -98,7 +110,7 @@ def run(trial: Trial) -> dict[str, Any]:
     material = splits.of_own(own, layout, trial.seeds, trial.standardise)
   for warning in material.warnings:
     print(f"warning: {warning}", file=sys.stderr)
-  networks.check(trial.model, material.pool.num_classes, material.task_of(0).x.shape[1:])
+  check_model(trial, material)
   if trial.arm_names == arms.DEFAULT and material.oracle:
     trial = dataclasses.replace(trial, arm_names=(*trial.arm_names, arms.ORACLE))
   with progress.Progress(

@@ -87,7 +87,7 @@ def advice(summary: Summary) -> str:
     f" {tell(top['figure'])}{price}"
   )
   if top["arm"] == baseline:
-    return f"{says}. So there is no reason here to weigh examples."
+    return f"{says}." + (" So nothing here is gained by weights." if contenders(summary) else "")
   if "against" not in top:
     return f"{says}. It is plain, so an optimizer does more here than weights do."
   plain = find(summary, baseline, top["batch_size"])

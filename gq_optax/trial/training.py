@@ -157,11 +157,6 @@ def clustered(
   context: arms.Context,
 ) -> gq.GroupGradients:
   """The gradients of the paper's clusters, or of random groups of the same number."""
-  if not network.plain:
-    raise ValueError(
-      "model must have no BatchNorm and no dropout for arms with K=B/64: a cluster's own gradient"
-      " is not defined with them. Leave these arms out of arm_names."
-    )
   number = arms.num_clusters(arm, sizes.batch_size)
   batch = (x, context.labels)
 
