@@ -89,7 +89,7 @@ def test_a_class_that_a_split_lacks_is_told():
 def test_kinds_have_names_and_one_in_two_classes_counts_twice():
   kinds = np.array(["b", "a", "b", "a", "c", "c"])
   found, names, classes = splits.number_kinds(np.array([0, 0, 1, 0, 1, 1]), kinds)
-  assert names == ["kind a", "kind b of class 0", "kind b of class 1", "kind c"]
+  assert names == ["a", "b of class 0", "b of class 1", "c"]
   assert found.tolist() == [1, 0, 2, 0, 3, 3]
   assert classes.tolist() == [0, 0, 1, 1]
   assert splits.number_kinds(np.zeros(3, int), np.array(["10", "9", "10"]))[1] == [
@@ -102,7 +102,7 @@ def test_kinds_have_names_and_one_in_two_classes_counts_twice():
   assert both.num_kinds == len(both.classes_of) == len(both.kind_names) == 4
   assert both.oracle
   alone = splits.of_own(own((30, 15), **test, kinds_test=np.array(list("abab"))), "flat", 2)
-  assert alone.kind_names == ["kind a", "kind b"]
+  assert alone.kind_names == ["a", "b"]
   assert (alone.num_kinds, alone.oracle, alone.has_kinds) == (2, False, True)
   assert list(alone.counts) == ["test"]
 

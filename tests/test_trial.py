@@ -231,13 +231,13 @@ def test_the_users_own_model_and_kinds(tmp_path, own_module):
     batch_sizes=(24,),
   )
   summary = command.run(trial)
-  assert summary["kind_names"] == ["kind scratch", "kind stain", "kind dent"]
+  assert summary["kind_names"] == ["scratch", "stain", "dent"]
   assert summary["counts"]["test"] == [30, 30, 30]
   assert summary["counts"]["training"] == [48, 24, 48]
   first = summary["results"][0]
   assert (first["rate"], first["rate_inside_grid"]) == (0.3, None)
   assert first["figure"] > 0.8
-  assert "The worst kind: that of SGDM is kind " in (trial.out / "report.md").read_text()
+  assert "The worst kind of SGDM: " in (trial.out / "report.md").read_text()
   assert summary["rarity"] is None
   own = sys.modules[own_module]
   source = (tmp_path / "own_models.py").read_text()
@@ -329,8 +329,8 @@ REASONS = {"figure": "", "rarest": ""}
 
 def test_three_sentences_by_hand():
   figure, rarest, advice = sentences.top(hand_made())
-  said = "class weights at B = 64 by +10.0 [+2.0, +18.0] points."
-  assert figure == f"In the mean recall of the classes, held against SGDM, better is {said}"
+  said = "class weights at B = 64 is better (+10.0 [+2.0, +18.0] points)."
+  assert figure == f"In the mean recall of the classes, held against SGDM: {said}"
   assert "recall of class 1, the rarest (9 to train on, 12 tested)" in rarest
   assert advice.endswith("SGDM has 70.0 in the test at that batch size. Take it.")
   figure, _, advice = sentences.top(hand_made(low=-0.02, verdict="no difference shown"))

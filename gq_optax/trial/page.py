@@ -102,8 +102,8 @@ def worst_kinds(summary: Summary, told: list[dict[str, Any]]) -> str:
     recalls = result["reading"]["recall_of_kinds"]
     k = min((k for k, v in enumerate(recalls) if v is not None), key=lambda k: recalls[k])
     name, tested = summary["kind_names"][k], summary["counts"]["test"][k]
-    found.append(f"that of {result['arm']} is {name}, {percent(recalls[k])} of {tested} tested")
-  return "The worst kind: " + "; ".join(found) + "."
+    found.append(f"{result['arm']}: {name}, recall {percent(recalls[k])} ({tested} tested)")
+  return "The worst kind of " + "; ".join(found) + "."
 
 
 def confusion(result: dict[str, Any]) -> Rows:

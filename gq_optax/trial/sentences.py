@@ -9,6 +9,7 @@ from gq_optax.trial import arms
 from gq_optax.trial.report import FIGURES, find
 
 Summary = dict[str, Any]
+MOST = 3  # verdicts in a sentence
 
 
 def is_control(name: str) -> bool:
@@ -55,22 +56,22 @@ def verdicts(summary: Summary, what: str, name: str) -> str:
     return f"No verdict on the {name}: {summary['no_verdict'][what]}."
   if not rivals:
     return f"No verdict on the {name}: there are plain arms only."
-  found = {
-    word: [
-      f"{r['arm']} at B = {r['batch_size']} by {span(r['against'][what])} points"
-      for r in rivals
-      if r["against"][what]["verdict"] == word
-    ]
+  shown = [
+    f"{r['arm']} at B = {r['batch_size']} is {r['against'][what]['verdict']}"
+    f" ({span(r['against'][what])} points)"
     for word in ("better", "worse")
-  }
-  said = [f"{word} is {'; '.join(who)}" for word, who in found.items() if who]
-  if not said:
-    closest = max(rivals, key=lambda r: r["against"][what]["mean"])
-    return (
-      f"In the {name} no arm is shown to differ from {baseline}; closest is {closest['arm']} at"
-      f" B = {closest['batch_size']}, {span(closest['against'][what])} points."
-    )
-  return f"In the {name}, held against {baseline}, {'; '.join(said)}."
+    for r in rivals
+    if r["against"][what]["verdict"] == word
+  ]
+  if len(shown) > MOST:
+    shown = [*shown[:MOST], f"{len(shown) - MOST} more are in the table"]
+  if shown:
+    return f"In the {name}, held against {baseline}: {'; '.join(shown)}."
+  closest = max(rivals, key=lambda r: r["against"][what]["mean"])
+  return (
+    f"In the {name} no arm is shown to differ from {baseline}; the highest, {closest['arm']} at"
+    f" B = {closest['batch_size']}, differs by {span(closest['against'][what])} points."
+  )
 
 
 def advice(summary: Summary) -> str:

@@ -193,7 +193,8 @@ def number_kinds(labels: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, lis
   pairs, found = np.unique(np.stack([labels, number], axis=1), axis=0, return_inverse=True)
   word = dict(zip(number.tolist(), kinds.tolist(), strict=True))
   several = {k for k in pairs[:, 1] if (pairs[:, 1] == k).sum() > 1}
-  names = [f"kind {word[k]}" + (f" of class {c}" if k in several else "") for c, k in pairs]
+  name = lambda k: f"kind {word[k]}" if word[k].isdigit() else word[k]
+  names = [name(k) + (f" of class {c}" if k in several else "") for c, k in pairs]
   return found.reshape(-1), names, pairs[:, 0]
 
 
