@@ -234,6 +234,7 @@ def test_the_users_own_model_and_kinds(tmp_path, own_module):
   assert summary["kind_names"] == ["scratch", "stain", "dent"]
   assert summary["counts"]["test"] == [30, 30, 30]
   assert summary["counts"]["training"] == [48, 24, 48]
+  assert summary["class_counts"]["training"] == [72, 48]
   first = summary["results"][0]
   assert (first["rate"], first["rate_inside_grid"]) == (0.3, None)
   assert first["figure"] > 0.8

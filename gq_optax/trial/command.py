@@ -179,6 +179,7 @@ def summarise(bench: Bench, results: comparison.Results, baseline: str) -> dict[
     "kind_names": material.kind_names,
     "has_kinds": material.has_kinds,
     "counts": material.counts,
+    "class_counts": comparison.class_counts(material),
     "rarest_kind": comparison.rarest_kind(material.counts),
     "rarest_class": comparison.rarest_class(material),
     "baseline": baseline,

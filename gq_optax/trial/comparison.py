@@ -24,10 +24,17 @@ def rarest_kind(counts: dict[str, list[int]]) -> int:
   return int(np.lexsort(columns[::-1])[0])
 
 
-def rarest_class(material: Material) -> int:
-  """The class with the fewest training examples; with the fewest to test if these are unknown."""
+def class_counts(material: Material) -> dict[str, list[int]]:
+  """For training and validation of seed 0, and for all that is tested, examples of each class."""
   task = material.task_of(0)
-  return int(np.argmin(np.bincount(np.asarray(task.labels), minlength=material.pool.num_classes)))
+  parts = {"training": task.labels, "validation": task.validation[1], "test": material.pool.labels}
+  number = lambda y: np.bincount(np.asarray(y), minlength=material.pool.num_classes).tolist()
+  return {part: number(y) for part, y in parts.items()}
+
+
+def rarest_class(material: Material) -> int:
+  """The class with the fewest training examples."""
+  return int(np.argmin(class_counts(material)["training"]))
 
 
 def why_not(material: Material, figure: str, num_seeds: int) -> tuple[str, str]:

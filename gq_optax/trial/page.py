@@ -65,12 +65,11 @@ def shown(summary: Summary) -> tuple[int, list[dict[str, Any]]]:
   return b, found
 
 
-def counts(summary: Summary) -> Rows:
-  """Examples of every kind in every split, the rarest first."""
-  parts = list(summary["counts"])
-  order = np.argsort(summary["counts"][parts[0]], kind="stable")[:MOST]
-  cells = lambda k: [str(summary["counts"][part][k]) for part in parts]
-  return [["", *parts], *([summary["kind_names"][k], *cells(k)] for k in order)]
+def counts(number: dict[str, list[int]], names: list[str]) -> Rows:
+  """Examples of every class or kind in every split, the rarest first."""
+  order = np.argsort(next(iter(number.values())), kind="stable")[:MOST]
+  cells = lambda k: [str(own[k]) for own in number.values()]
+  return [["", *number], *([names[k], *cells(k)] for k in order)]
 
 
 def by_class(summary: Summary, told: list[dict[str, Any]]) -> Rows:
@@ -160,6 +159,10 @@ def sections(summary: Summary) -> list[Section]:
     rates = f"{len(edge)} lie on the edge of their grid (*): their arms may do better."
   if any(r["rate_inside_grid"] is None for r in summary["results"]):
     rates = "A rate that is fixed was not tuned, so a difference may be the rate's alone."
+  classes = [f"class {c}" for c in range(summary["classes"])]
+  tested = [counts(summary["class_counts"], classes)]
+  if summary["has_kinds"]:
+    tested.append(counts(summary["counts"], summary["kind_names"]))
   found: list[Section] = [
     (
       "Quality",
@@ -170,7 +173,7 @@ def sections(summary: Summary) -> list[Section]:
       [quality(summary, "figure")],
     ),
     (f"Recall of the rarest: {sentences.rarest_name(summary)}", "", [quality(summary, "rarest")]),
-    ("What was tested", " ".join(summary["notes"]), [counts(summary)]),
+    ("What was tested", " ".join(summary["notes"]), tested),
     (f"Classes at B = {at}", "", [by_class(summary, told)]),
   ]
   if summary["has_kinds"]:
