@@ -53,17 +53,33 @@ def judge_kinds(logits: jax.Array, labels: jax.Array, kinds: jax.Array) -> dict[
 
 def picture_groups(images: jax.Array, groups: gq.GroupExplanation, path: pathlib.Path) -> None:
   """A row of images for each group, the rarest first, with what an example of it weighs."""
-  number = groups.indices.shape[1]
   rows = [k for k in groups.rarest_first.tolist() if groups.sizes[k]]
+  titles = [f"share {groups.shares[k]:.1%}, weight {groups.weights[k]:.2f}" for k in rows]
+  picture_rows(images, [groups.indices[k].tolist() for k in rows], titles, path)
+
+
+def picture_examples(images: jax.Array, rarest: gq.ExampleExplanation, path: pathlib.Path) -> None:
+  """A row of images for each of the rarest examples: itself, then what is nearest to it."""
+  pairs = zip(rarest.indices.tolist(), rarest.nearest.tolist(), strict=True)
+  rows = [[own, *others] for own, others in pairs if own >= 0]
+  figures = zip(rarest.densities, rarest.weights, strict=True)
+  titles = [f"density {d:.1%}, weight {w:.2f}" for d, w in figures][: len(rows)]
+  picture_rows(images, rows, titles, path)
+
+
+def picture_rows(
+  images: jax.Array, rows: list[list[int]], titles: list[str], path: pathlib.Path
+) -> None:
+  """Rows of images by their numbers, nothing where the number is -1, under a title each."""
+  number = len(rows[0])
   figure = matplotlib.figure.Figure(figsize=(0.7 * number + 2, 0.75 * len(rows)))
   grid = figure.subplots(len(rows), number, squeeze=False)
-  for axes, k in zip(grid, rows, strict=True):
-    for ax, index in zip(axes, groups.indices[k].tolist(), strict=True):
+  for axes, row, title in zip(grid, rows, titles, strict=True):
+    for ax, index in zip(axes, row, strict=True):
       ax.set_axis_off()
       if index >= 0:
         ax.imshow(np.asarray(images[index]).reshape(8, 8), cmap="gray_r")
-    share, weight = float(groups.shares[k]), float(groups.weights[k])
-    axes[0].set_title(f"share {share:.1%}, weight {weight:.2f}", fontsize=7, loc="left")
+    axes[0].set_title(title, fontsize=7, loc="left")
   figure.subplots_adjust(left=0.02, right=0.98, top=0.95, bottom=0.02, hspace=0.6)
   path.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path, dpi=150)

@@ -3,7 +3,8 @@
 
     python -m examples.nnx_loop
 
-`nnx.Optimizer.update` hands `value=` and `embeddings=` on to the optimizer: nothing to extend.
+`nnx.Optimizer.update` hands `value=` and `embeddings=` on to the optimizer: nothing to extend. A
+network with dropout needs a key for each example: see `examples.random_keys`.
 """
 
 import jax

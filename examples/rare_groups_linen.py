@@ -4,8 +4,9 @@
     python -m examples.rare_groups_linen
 
 Even or odd? Some digits are 20 times rarer than others, and no label says so. The loop groups every
-batch by the network's features, weighs the examples by how rare their group has been, and ends in a
-picture of what it held rare: out/rare_groups.png.
+batch by the network's features, weighs the examples by how rare their group has been, and ends in
+two pictures: out/rare_groups.png of the groups, and out/rare_examples.png of the rarest examples
+with their nearest neighbours, which takes no groups.
 """
 
 import functools
@@ -62,6 +63,7 @@ def main(
   num_groups: int = 20,
   seed: int = 0,
   picture: pathlib.Path = pathlib.Path("out/rare_groups.png"),
+  rarest: pathlib.Path = pathlib.Path("out/rare_examples.png"),
 ) -> dict[str, float]:
   """Trains and returns the final figures.
 
@@ -71,6 +73,7 @@ def main(
     num_groups: groups of examples; 1 weighs all the same.
     seed: of data, parameters, batches and groups.
     picture: where the picture of the groups goes.
+    rarest: where the picture of the rarest examples goes.
   """
   x_train, x_test, y_train, y_test, _, kinds = digits.hidden_kinds(seed)
   model = MLP()
@@ -90,6 +93,9 @@ def main(
   print(f"loss {loss:.3f}", *(f"{name} {figures[name]:.3f}" for name in names), sep="  ")
   _, features = state.apply_fn({"params": state.params}, x_train)
   digits.picture_groups(x_train, gq.explain_groups(features, state.groups), picture)
+  look = gq.example_scarcity(queue_size=len(x_train) // 2)  # every other image
+  _, recent = look.update(features, look.init(64))
+  digits.picture_examples(x_train, gq.explain_examples(features, recent), rarest)
   logits, _ = state.apply_fn({"params": state.params}, x_test)
   return figures | {"loss": float(loss)} | digits.judge_kinds(logits, y_test, kinds)
 

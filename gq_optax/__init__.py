@@ -2,7 +2,6 @@
 """Grad Queue (arXiv 2404.16917) for JAX and Optax: rare training signals made to count."""
 
 from gq_optax._coordinates.alias import gq_adam, gq_sgd
-from gq_optax._coordinates.resize import resize_queue
 from gq_optax._coordinates.transform import GradQueueState, grad_queue
 from gq_optax._coordinates.weights import (
   ScarcityFn,
@@ -24,14 +23,24 @@ from gq_optax._gradients.noise import (
 from gq_optax._gradients.per_example import largest_microbatch_size, per_example_value_and_grad
 from gq_optax._group_gradients import GroupGradients
 from gq_optax._rarity.embeddings import output_gradients, sketch
-from gq_optax._rarity.explain import GroupExplanation, explain_groups
+from gq_optax._rarity.examples import ExampleScarcity, ExampleScarcityState, example_scarcity
+from gq_optax._rarity.explain import (
+  ExampleExplanation,
+  GroupExplanation,
+  explain_examples,
+  explain_groups,
+)
 from gq_optax._rarity.groups import GroupScarcity, GroupScarcityState, group_scarcity
 from gq_optax._rarity.kmeans import KMeansResult, kmeans
+from gq_optax._resize import resize_queue
 from gq_optax._sharding import partition_specs
 
 __version__ = "0.1.0"
 
 __all__ = [
+  "ExampleExplanation",
+  "ExampleScarcity",
+  "ExampleScarcityState",
   "GradQueueState",
   "GroupExplanation",
   "GroupGradients",
@@ -43,6 +52,8 @@ __all__ = [
   "clustered_value_and_grad",
   "delta_rho",
   "diagnostics",
+  "example_scarcity",
+  "explain_examples",
   "explain_groups",
   "gq_adam",
   "gq_sgd",

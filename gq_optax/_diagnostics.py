@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Read-only figures out of any state that holds a `grad_queue` or a `group_scarcity`."""
+"""Read-only figures out of any state that holds a `grad_queue` or a scarcity of examples."""
 
 import math
 from collections.abc import Callable
@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gq_optax import _inputs
 from gq_optax._coordinates.transform import GradQueueState
 from gq_optax._rarity import groups
+from gq_optax._rarity.examples import ExampleScarcityState
 from gq_optax._rarity.groups import GroupScarcityState
 
 
@@ -44,18 +46,29 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
   grouped_steps         steps counted so far
   ====================  ===========================================================================
 
+  and of an `example_scarcity`
+
+  ====================  ===========================================================================
+  name                  meaning
+  ====================  ===========================================================================
+  effective_examples    of the last step (Kish), as above
+  queued_examples       rows of the queue that hold an example
+  reach                 the distance at which two examples began to differ
+  weighed_steps         steps counted so far
+  ====================  ===========================================================================
+
   Works outside and inside `jit`. Nothing here feeds back into training.
 
   Args:
     opt_state: the state of any optimizer, however nested, with one `grad_queue(track=True)` or
-      several, the state of a `group_scarcity`, or any pytree of such; with several of a kind, the
-      names are prefixed by `0/`, `1/`, ... in the order of the tree.
+      several, the state of a `group_scarcity` or of an `example_scarcity`, or any pytree of such;
+      with several of a kind, the names are prefixed by `0/`, `1/`, ... in the order of the tree.
 
   Returns:
     A dict of scalars `[]`.
 
   Raises:
-    ValueError: if `opt_state` holds neither of them, or a `grad_queue` without `track=True`.
+    ValueError: if `opt_state` holds none of them, or a `grad_queue` without `track=True`.
 
   Example:
     >>> import jax.numpy as jnp
@@ -69,12 +82,14 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
   readers: dict[type, Callable[[Any], dict[str, jax.Array]]] = {
     GradQueueState: _read_queue,
     GroupScarcityState: _read_groups,
+    ExampleScarcityState: _read_examples,
   }
   is_ours = lambda node: isinstance(node, tuple(readers))
   nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=is_ours) if is_ours(node)]
   if not nodes:
     raise ValueError(
-      "opt_state must hold the state of a grad_queue or a group_scarcity, but none was found."
+      "opt_state must hold the state of a grad_queue, a group_scarcity or an example_scarcity, but"
+      " none was found."
     )
   figures = {}
   for kind, read in readers.items():
@@ -108,10 +123,19 @@ def _read_groups(state: GroupScarcityState) -> dict[str, jax.Array]:
   }
 
 
+def _read_examples(state: ExampleScarcityState) -> dict[str, jax.Array]:
+  return {
+    "effective_examples": jnp.asarray(state.effective),
+    "queued_examples": jnp.sum(state.filled),
+    "reach": jnp.asarray(state.reach),
+    "weighed_steps": jnp.asarray(state.count),
+  }
+
+
 def _read_queue(state: GradQueueState) -> dict[str, jax.Array]:
   if state.figures is None:
     raise ValueError(
-      "diagnostics needs grad_queue(track=True), but a state without figures was found."
+      "opt_state: diagnostics needs grad_queue(track=True), but a state without figures was found."
     )
   figures = {name: jnp.asarray(value) for name, value in state.figures._asdict().items()}
   counts, inertia = figures.pop("group_counts"), figures.pop("inertia")
@@ -138,5 +162,8 @@ def state_bytes(tx: optax.GradientTransformation, params: Any) -> int:
     >>> gq.state_bytes(gq.grad_queue(queue_length=3), jnp.zeros(1000))  # 3 x 4000 and two counters
     12008
   """
+  if not callable(getattr(tx, "init", None)):
+    raise ValueError(f"tx must be a gradient transformation, but {type(tx).__name__} was found.")
+  params = _inputs.batch("params", params)
   leaves = jax.tree.leaves(jax.eval_shape(tx.init, params))
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)

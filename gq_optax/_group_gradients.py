@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes
+from gq_optax import _dtypes, _inputs
 
 
 class GroupGradients(NamedTuple):
@@ -25,6 +25,16 @@ class GroupGradients(NamedTuple):
   grads: optax.Updates
   counts: jax.Array
   losses: jax.Array | None = None
+
+
+def arrays(name: str, groups: GroupGradients) -> GroupGradients:
+  """Group gradients of JAX arrays, or refused under the name of the argument."""
+  losses, of = groups.losses, "of the GroupGradients"
+  return GroupGradients(
+    grads=_inputs.gradients(name, groups.grads),
+    counts=_inputs.real(f"{name}: counts {of}", groups.counts),
+    losses=None if losses is None else _inputs.real(f"{name}: losses {of}", losses),
+  )
 
 
 def sizes(counts: jax.Array) -> jax.Array:

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
+from gq_optax import _boxes
 from gq_optax._coordinates.transform import GradQueueState
+from gq_optax._rarity.examples import ExampleScarcityState
 from gq_optax._rarity.groups import GroupScarcityState
 
 
@@ -18,15 +20,18 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
   ===================================  =====================================================
   the queue's slots `[L, *p]`          that of the parameter `[*p]` behind a replicated axis
   as large as its parameter            that of the parameter: momentum, `mu`, `nu`, ...
-  all else                             replicated: counters, losses, figures, groups
+  all else                             replicated: counters, losses, figures, groups, examples
   ===================================  =====================================================
 
-  A leaf belongs to the parameter whose path its own path ends with. Statistics of the queue are
+  A leaf belongs to the parameter whose path its own path ends with; boxes of Flax around arrays are
+  seen through. In the result a spec stands in the place of a box of Linen, and inside a variable of
+  NNX, as `nn.get_partition_spec` and `nnx.get_partition_spec` have it. Statistics of the queue are
   taken slot by slot and coordinate by coordinate, so that no device needs to hear of another.
 
   Args:
     opt_state_shapes: a state, or its shapes, `jax.eval_shape(tx.init, params)`; of any optimizer
-      that `grad_queue` is part of. A `GroupScarcityState` may be anywhere in it, or be all of it.
+      that `grad_queue` is part of. A `GroupScarcityState` or an `ExampleScarcityState` may be
+      anywhere in it, or be all of it.
     param_specs: pytree like the parameters, with a `jax.sharding.PartitionSpec` for each.
 
   Returns:
@@ -49,7 +54,7 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
     [(None, 'data'), (), ('data',)]
   """
   specs: dict[tuple[Any, ...], PartitionSpec] = {}
-  for path, spec in jax.tree_util.tree_leaves_with_path(param_specs, is_leaf=_is_spec):
+  for path, spec in _boxes.leaves_with_path(param_specs, is_leaf=_is_spec):
     if not _is_spec(spec):
       raise ValueError(
         f"param_specs must hold a PartitionSpec at {_name(path)}, but {type(spec).__name__} was"
@@ -60,13 +65,13 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
   ours = [node for _, node in nodes if _is_ours(node)]
   if not ours:
     raise ValueError(
-      "opt_state_shapes must hold the state of grad_queue or of group_scarcity, but neither was"
-      " found."
+      "opt_state_shapes must hold the state of grad_queue, of group_scarcity or of"
+      " example_scarcity, but none was found. Of an nnx.Optimizer pass optimizer.opt_state."
     )
   shapes: dict[tuple[Any, ...], tuple[int, ...]] = {}
   for state in ours:
     if isinstance(state, GradQueueState):
-      for path, leaf in jax.tree_util.tree_leaves_with_path(state.queue.slots):
+      for path, leaf in _boxes.leaves_with_path(state.queue.slots):
         shapes[path] = leaf.shape[1:]
 
   def own(path):
@@ -82,22 +87,34 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
     return specs[path]
 
   def place(path, node):
-    if isinstance(node, GroupScarcityState):
+    if isinstance(node, GroupScarcityState | ExampleScarcityState):
       return jax.tree.map(lambda _: PartitionSpec(), node)
     if isinstance(node, GradQueueState):
-      behind = lambda path, _: PartitionSpec(None, *own(path))
-      slots = jax.tree_util.tree_map_with_path(behind, node.queue.slots)
-      rest = jax.tree.map(lambda _: PartitionSpec(), node)
+      behind = lambda path, slots: _spec_of(slots, PartitionSpec(None, *own(path)))
+      slots = jax.tree_util.tree_map_with_path(behind, node.queue.slots, is_leaf=_boxes.is_box)
+      everywhere = lambda leaf: _spec_of(leaf, PartitionSpec())
+      rest = jax.tree.map(
+        everywhere, node._replace(queue=node.queue._replace(slots=None)), is_leaf=_boxes.is_box
+      )
       return rest._replace(queue=rest.queue._replace(slots=slots))
+    return _spec_of(node, mirrored(path, _boxes.value(node)))
+
+  def mirrored(path, leaf):
     for start in range(len(path) + 1):  # the longest end that is a parameter's path
       end = path[start:]
       if end in specs:
         # Where the queue has not seen the parameter (it was masked) its number of axes must do.
-        same = shapes[end] == node.shape if end in shapes else len(specs[end]) <= len(node.shape)
+        same = shapes[end] == leaf.shape if end in shapes else len(specs[end]) <= len(leaf.shape)
         return specs[end] if same else PartitionSpec()
     return PartitionSpec()
 
-  return jax.tree_util.tree_map_with_path(place, opt_state_shapes, is_leaf=_is_ours)
+  stop = lambda node: _is_ours(node) or _boxes.is_box(node)
+  return jax.tree_util.tree_map_with_path(place, opt_state_shapes, is_leaf=stop)
+
+
+def _spec_of(node: Any, spec: PartitionSpec) -> Any:
+  """The spec as Flax has it: in the place of a box of Linen, inside a variable of NNX."""
+  return _boxes.fill(node, spec) if _boxes.is_variable(node) else spec
 
 
 def _is_spec(node: Any) -> bool:
@@ -105,7 +122,7 @@ def _is_spec(node: Any) -> bool:
 
 
 def _is_ours(node: Any) -> bool:
-  return isinstance(node, GradQueueState | GroupScarcityState)
+  return isinstance(node, GradQueueState | GroupScarcityState | ExampleScarcityState)
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -9,6 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gq_optax import _inputs
+from gq_optax._inputs import floating as floating
+from gq_optax._inputs import integer as integer
+
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -44,34 +48,26 @@ def real(name: str, value: Any, low: float, high: float = math.inf, *, open_low=
     raise ValueError(f"{name} must be in {interval}, but {value} was found.")
 
 
+def flag(name: str, value: Any) -> None:
+  """True or False."""
+  if not isinstance(value, bool | np.bool_):
+    raise ValueError(f"{name} must be True or False, but {value!r} was found.")
+
+
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
   """One of the given strings."""
-  if value not in choices:
+  if not isinstance(value, str) or value not in choices:
     raise ValueError(f"{name} must be one of {choices}, but {value!r} was found.")
 
 
 def shape(name: str, value: Any, rule: str, expected: tuple[int | None, ...]) -> None:
   """An array of the expected shape, where None stands for any size."""
-  found = jnp.shape(value)
+  found = jnp.shape(_inputs.array(name, value))
   fits = len(found) == len(expected) and all(
     e is None or e == f for e, f in zip(expected, found, strict=True)
   )
   if not fits:
     raise ValueError(f"{name} must be {rule}, but shape {found} was found.")
-
-
-def floating(name: str, value: Any) -> None:
-  """An array of real floating dtype."""
-  dtype = jnp.result_type(value)
-  if not jnp.issubdtype(dtype, jnp.floating):
-    raise ValueError(f"{name} must have a real floating dtype, but {dtype} was found.")
-
-
-def integer(name: str, value: Any) -> None:
-  """An array of integer dtype."""
-  dtype = jnp.result_type(value)
-  if not jnp.issubdtype(dtype, jnp.integer):
-    raise ValueError(f"{name} must have an integer dtype, but {dtype} was found.")
 
 
 def storage_dtype(name: str, value: Any) -> None:
@@ -86,20 +82,33 @@ def storage_dtype(name: str, value: Any) -> None:
     raise ValueError(f"{name} must hold 0 and negative numbers, but {dtype} was found.")
 
 
+def instance(name: str, value: Any, kind: type) -> None:
+  """An instance of one of our classes."""
+  if not isinstance(value, kind):
+    raise ValueError(
+      f"{name} must be a {kind.__name__}, as init returns it, but {type(value).__name__} was found."
+    )
+
+
 def function(name: str, value: Any) -> None:
   """A callable."""
   if not callable(value):
     raise ValueError(f"{name} must be a function, but {value!r} was found.")
 
 
+# Words of a raw key, and the implementation that makes it where it is not the default one.
+_RAW_KEYS = {2: "threefry2x32", 4: "rbg"}
+
+
 def key(name: str, value: Any) -> None:
   """An int (also a traced one), a typed PRNG key, or a raw uint32 key. Makes no array."""
-  if isinstance(value, jax.Array):
+  if isinstance(value, jax.Array | np.ndarray | np.generic):
     typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     scalar = value.shape == () and (typed or jnp.issubdtype(value.dtype, jnp.integer))
-    if scalar or (value.shape == (2,) and value.dtype == jnp.uint32):
+    raw = value.ndim == 1 and value.shape[0] in _RAW_KEYS and value.dtype == jnp.uint32
+    if scalar or raw:
       return
-  elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+  elif isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
     return
   raise ValueError(f"{name} must be an int or one PRNG key, but {value!r} was found.")
 
@@ -107,8 +116,11 @@ def key(name: str, value: Any) -> None:
 def prng_key(name: str, value: Any) -> jax.Array:
   """A typed PRNG key out of anything that `key` accepts."""
   key(name, value)
-  if isinstance(value, jax.Array) and value.shape == (2,):
-    return jax.random.wrap_key_data(value)
+  if getattr(value, "ndim", 0) == 1:
+    default = jax.random.key(0)
+    same = jax.random.key_data(default).shape == value.shape
+    kind = jax.random.key_impl(default) if same else _RAW_KEYS[value.shape[0]]
+    return jax.random.wrap_key_data(jnp.asarray(value), impl=kind)
   if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
     return value
   return jax.random.key(value)

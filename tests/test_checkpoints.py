@@ -213,7 +213,6 @@ def test_a_resized_state_within_a_chain_and_the_losses():
     (make_tx(5), {"w": jnp.zeros(3)}, r"shape \(3,\) for the parameter at .*\['w'\].*\(2,\)"),
     (make_tx(5), {"v": jnp.zeros(2)}, "but only one of them has"),
     (gq.gq_adam(0.1), {"w": jnp.zeros(2)}, "but only one of them has"),
-    (gq.gq_sgd(0.1, track=True), {"w": jnp.zeros(2)}, "must have the target's options at"),
     (make_tx(), {"w": jnp.zeros(2, jnp.bfloat16)}, "must have bfloat16 of shape"),
   ],
 )
@@ -241,3 +240,21 @@ def test_orbax_refuses_another_length_by_itself(tmp_path):
   run = subprocess.run(command, capture_output=True, text=True, check=False)
   assert run.returncode == 1
   assert "ValueError: Requested shape: (5, 2) is not compatible" in run.stderr
+
+
+def test_a_queue_of_examples(tmp_path):
+  scarcity = gq.example_scarcity(24, loss_exponent=0.5, queue_dtype=jnp.bfloat16)
+  x, _ = make_batches(4)
+
+  @jax.jit
+  def step(run, x):
+    weights, state = scarcity.update(x, run[1], losses=jnp.square(x[:, 0]))
+    return weights, state
+
+  run = (jnp.ones(16), scarcity.init(8))
+  for batch in x[:2]:
+    run = step(run, batch)
+  target = jax.eval_shape(lambda: (jnp.ones(16), scarcity.init(8)))
+  restored = save_and_restore(tmp_path / "examples", run, target)
+  run = go_on_from_both(step, run, restored, (x[2:],))
+  assert int(run[1].count) == 4

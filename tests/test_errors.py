@@ -196,10 +196,11 @@ def test_wrong_trees_and_shapes_name_the_rule_and_what_was_found(updates, messag
   ("options", "kwargs", "message"),
   [
     (
-      {"num_clusters": 7},
-      {},
-      r"num_clusters must be at most the batch size \(6\), but 7 was found",
+      {"num_clusters": 2},
+      {"mask": jnp.ones(5, bool)},
+      r"mask must be \[B\] with B = 6, but shape \(5,\) was found",
     ),
+    ({"num_clusters": 2}, {"mask": jnp.ones(6)}, "mask must be bool, but float32 was found"),
     (
       {"num_clusters": 2},
       {"embeddings": jnp.ones((5, 2))},

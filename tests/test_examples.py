@@ -10,15 +10,18 @@ import matplotlib.image
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from flax.training.train_state import TrainState
 
 import gq_optax as gq
 from examples import (
   batchnorm_cnn,
+  batchnorm_nnx,
   digits,
   linen_loop,
   monitoring,
   nnx_loop,
+  random_keys,
   rare_groups_linen,
   rare_groups_nnx,
   sensor_series,
@@ -59,17 +62,17 @@ def test_example(name, caplog, capsys):
 
 @pytest.mark.slow
 def test_rare_groups_with_linen(caplog, tmp_path):
-  picture = tmp_path / "groups.png"
+  picture, rarest = tmp_path / "groups.png", tmp_path / "examples.png"
   with jax.log_compiles():
-    figures = rare_groups_linen.main(epochs=20, picture=picture)
+    figures = rare_groups_linen.main(epochs=20, picture=picture, rarest=rarest)
   assert sum(r.startswith("Compiling jit(train_step)") for r in caplog.messages) == 1
   assert figures["loss"] < 0.3
   assert figures["groups_seen"] > 5
   assert 20 < figures["effective_examples"] < 128
   assert figures["rarest_tenth"] > 0.15
   assert figures["mean_of_kinds"] > 0.7
-  image = matplotlib.image.imread(picture)
-  assert image[..., :3].std() > 0.05  # something is drawn
+  for path in (picture, rarest):
+    assert matplotlib.image.imread(path)[..., :3].std() > 0.05  # something is drawn
 
 
 def test_rare_groups_with_nnx(caplog):
@@ -105,6 +108,30 @@ def test_group_gradients_through_the_train_state_of_flax():
   state = jax.jit(lambda state, groups: state.apply_gradients(grads=groups))(state, groups)
   np.testing.assert_allclose(state.params["w"], -2.0)  # minus the mean: (3 * 1 + 1 * 5) / 4
   assert gq.diagnostics(state.opt_state)["queued"] == 1
+
+
+def test_every_example_has_a_dropout_mask_of_its_own():
+  assert random_keys.main(batch_size=6) == {"linen": 6, "nnx": 6}
+
+
+def test_a_network_that_holds_its_random_numbers_drops_the_same_for_all():
+  """Why the example is as it is: in the pattern of a loop without dropout nothing warns."""
+  rngs = nnx.Rngs(0)
+  model = nnx.Sequential(nnx.Linear(8, 8, rngs=rngs), nnx.Dropout(0.5, rngs=rngs))
+  loss = lambda model, x: jnp.sum(model(x))
+  grads = nnx.vmap(nnx.grad(loss), in_axes=(None, 0))(model, jnp.ones((6, 8)))
+  kernels = grads["layers"][0]["kernel"][...].reshape(6, -1)
+  assert len(jnp.unique(kernels, axis=0)) == 1
+
+
+def test_batchnorm_in_nnx_and_a_restored_state(tmp_path, caplog):
+  with jax.log_compiles():
+    figures = batchnorm_nnx.main(epochs=6, path=tmp_path)
+  # Once, and once for arrays that Orbax has bound to their device.
+  assert sum(r.startswith("Compiling jit(train_step)") for r in caplog.messages) == 2
+  assert figures["queued"] == 18  # those before the checkpoint among them
+  assert figures["loss"] < figures["middle"]
+  assert figures["accuracy"] > 0.5
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def update(scarcity, x, state):
   """Padded to one shape by masked rows, so that the tests share a few compilations."""
   missing = 24 - len(x)
   mask = jnp.arange(24) < len(x)
-  weights, state = scarcity.update(jnp.pad(x, ((0, missing), (0, 0))), state, mask)
+  weights, state = scarcity.update(jnp.pad(x, ((0, missing), (0, 0))), state, mask=mask)
   np.testing.assert_array_equal(weights[len(x) :], 0.0)
   return weights[: len(x)], state
 
@@ -127,7 +127,7 @@ def test_any_input_gives_finite_weights_of_mean_one_within_the_bounds(data):
   state = scarcity.init(3)
   for rows_of in (x, x[::-1], x):
     x_now = jnp.asarray(rows_of.reshape(rows, 3))
-    weights, state = scarcity.update(x_now, state, jnp.asarray(mask))
+    weights, state = scarcity.update(x_now, state, mask=jnp.asarray(mask))
     chex.assert_tree_all_finite((weights, state))
     weights = np.asarray(weights)
     assert (weights[~mask] == 0.0).all()
@@ -144,8 +144,8 @@ def test_what_cannot_be_grouped_is_neither_counted_nor_weighted():
   np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2, 1, 1, 1], rtol=1e-6)
   assert sorted(state.counts[0].tolist()) == [1, 3]
   mask = jnp.arange(7) < 3
-  padded = jnp.pad(x, ((0, 17), (0, 0))), scarcity.init(4), jnp.pad(mask, (0, 17))
-  weights, state = scarcity.update(*padded)
+  padded, mask = jnp.pad(x, ((0, 17), (0, 0))), jnp.pad(mask, (0, 17))
+  weights, state = scarcity.update(padded, scarcity.init(4), mask=mask)
   np.testing.assert_allclose(weights[:7], [1, 1, 1, 0, 0, 0, 0], rtol=1e-6)
   assert state.counts.sum() == 3
 
@@ -154,7 +154,7 @@ def test_nothing_to_group_leaves_the_state_as_it_was():
   scarcity = gq.group_scarcity(2, 3)
   _, state = update(scarcity, batch(0, 0, 1), scarcity.init(4))
   for x, mask in ((jnp.full((24, 4), jnp.nan), None), (jnp.ones((24, 4)), jnp.zeros(24, bool))):
-    weights, after = scarcity.update(x, state, mask)
+    weights, after = scarcity.update(x, state, mask=mask)
     chex.assert_trees_all_equal(after, state)
     np.testing.assert_array_equal(weights, 1.0 if mask is None else 0.0)
 
@@ -281,9 +281,9 @@ def test_shapes_that_do_not_fit():
   with pytest.raises(ValueError, match="embeddings must have a real floating dtype"):
     scarcity.update(jnp.ones((3, 4), jnp.int32), state)
   with pytest.raises(ValueError, match=r"mask must be \[B\] with B = 3"):
-    scarcity.update(jnp.ones((3, 4)), state, jnp.ones(2, bool))
+    scarcity.update(jnp.ones((3, 4)), state, mask=jnp.ones(2, bool))
   with pytest.raises(ValueError, match="mask must be bool, but float32"):
-    scarcity.update(jnp.ones((3, 4)), state, jnp.ones(3))
+    scarcity.update(jnp.ones((3, 4)), state, mask=jnp.ones(3))
   with pytest.raises(ValueError, match="the template of init must be"):
     scarcity.init(jnp.ones(4))
 
@@ -371,3 +371,24 @@ def test_figures_of_group_scarcity():
   both = gq.diagnostics((tx.init(jnp.zeros(2)), state))
   assert both["queued"] == 0
   assert both["groups_seen"] == 3
+
+
+def test_one_number_has_no_direction():
+  """Every positive number has the same: a rare target would weigh less than a common one."""
+  y = jnp.concatenate([0.1 * jax.random.normal(jax.random.key(0), (60,)), jnp.array([5.0, 5.1])])
+  residuals = gq.output_gradients(optax.l2_loss, jnp.zeros_like(y), y)[:, None]
+  cosine, euclidean = gq.group_scarcity(10), gq.group_scarcity(10, metric="euclidean")
+  message = r"embeddings of metric='cosine' must have 2 numbers.*1 was found.*metric='euclidean'"
+  state = euclidean.init(1)
+  for call in (
+    lambda: cosine.init(1),
+    lambda: cosine.init(residuals),
+    lambda: cosine.update(residuals, state),
+    lambda: jax.eval_shape(cosine.update, residuals, state),
+    lambda: gq.explain_groups(residuals, state),
+  ):
+    with pytest.raises(ValueError, match=message):
+      call()
+  weights, state = euclidean.update(residuals, state)
+  assert float(weights[-2:].min()) > 3.0 > float(weights[:60].mean())
+  gq.explain_groups(residuals, state, metric="euclidean")

@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(gq_optax.__file__).parent
 ROOMS = ("_coordinates", "_rarity", "_gradients")
 # What a room may import of another: K-means and embeddings, and nothing else.
 SHARED = {"_rarity.kmeans", "_rarity.embeddings"}
+TOOLS = {"_axes", "_boxes", "_dtypes", "_inputs", "_validate", "_group_gradients"}
 TOP = {p.stem for p in PACKAGE.glob("_*.py")} - {"__init__"}
 
 
@@ -44,7 +45,7 @@ def test_a_room_uses_no_other_but_kmeans_and_embeddings(room):
   for path in files:
     for name in imports(path):
       own_or_shared = name.startswith(f"{room}.") or name in SHARED
-      assert own_or_shared or name in {"_dtypes", "_validate", "_group_gradients"}, (path, name)
+      assert own_or_shared or name in TOOLS, (path, name)
 
 
 def test_a_room_says_what_it_is_for_and_names_its_files():

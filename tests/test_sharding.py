@@ -97,13 +97,15 @@ def test_masked_parameters_and_single_arrays():
   assert specs[0].queue.count == P()
   assert specs[1][0].trace == P("data")
   groups = gq.group_scarcity(4).init(8)
-  assert set(jax.tree.leaves(gq.partition_specs(groups, SPECS), is_leaf=is_spec)) == {P()}
+  examples = gq.example_scarcity(16).init(8)
+  for state in (groups, examples):
+    assert set(jax.tree.leaves(gq.partition_specs(state, SPECS), is_leaf=is_spec)) == {P()}
 
 
 @pytest.mark.parametrize(
   ("tx", "specs", "message"),
   [
-    (optax.sgd(0.1, 0.9), SPECS, "must hold the state of grad_queue or of group_scarcity"),
+    (optax.sgd(0.1, 0.9), SPECS, "must hold the state of grad_queue, of group_scarcity"),
     (gq.grad_queue(), {"hidden": P("data")}, r"none was found for \['out'\]\['bias'\]"),
     (
       gq.grad_queue(),

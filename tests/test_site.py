@@ -34,6 +34,7 @@ def test_docstrings_can_be_read(site):
   rows = re.findall(r"<td>(.*?)</td>", page)
   assert "all embeddings the same" in rows
   assert "one group: every weight is 1" in rows
+  assert "batch larger than the queue" in rows
 
 
 def test_formulas_are_drawn_and_links_out_of_the_site_are_gone(site):

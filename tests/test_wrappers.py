@@ -49,6 +49,19 @@ def test_multi_steps_hands_value_to_an_adaptive_queue():
   assert optax.tree.get(state, "losses").count == 2
 
 
+def test_multi_steps_records_the_value_of_the_last_micro_batch_unless_it_is_their_mean():
+  losses, gradient = [9.0, 1.0, 7.0, 2.0, 5.0, 3.0], draw(0)
+  tx = optax.MultiSteps(gq.grad_queue(queue_length=(1, 4)), 2)
+  update = jax.jit(tx.update)
+  state, averaged, mean = tx.init(PARAMS), tx.init(PARAMS), jnp.float32(0.0)
+  for loss in losses:
+    mean += (loss - mean) / (averaged.mini_step + 1)
+    _, state = update(gradient, state, PARAMS, value=jnp.float32(loss))
+    _, averaged = update(gradient, averaged, PARAMS, value=mean)
+  np.testing.assert_allclose(state.inner_opt_state.losses.values[:3], [3.0, 2.0, 1.0])
+  np.testing.assert_allclose(averaged.inner_opt_state.losses.values[:3], [4.0, 4.5, 5.0])
+
+
 @pytest.mark.parametrize("form", BATCHED)
 def test_multi_steps_behind_the_batched_forms(form):
   gradients = [form(seed) for seed in range(8)]

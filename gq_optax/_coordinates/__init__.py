@@ -9,5 +9,5 @@ Read in this order:
 - `queue`: the last L raw gradients, their mean and deviation; `adaptive_length`: how many of them.
 - `weights`: from gradient, mean and deviation to a weight; `leaf`: all of that for one parameter.
 - `norms` and `figures`: what the whole update may measure, and what `diagnostics` reads.
-- `resize`: a state made for other options.
+- `compatible`: was a state made with these options?
 """

@@ -1,9 +1,12 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Ready-made optimizers: Grad Queue in front of SGD and of Adam."""
 
+import math
+
 import jax
 import optax
 
+from gq_optax import _axes, _validate
 from gq_optax._coordinates.transform import grad_queue
 from gq_optax._coordinates.weights import ScarcityFn
 
@@ -22,6 +25,7 @@ def gq_sgd(  # noqa: D417  # grad_queue describes its options
   queue_dtype: jax.typing.DTypeLike | None = None,
   track: bool = False,
   key: jax.Array | int = 0,
+  axis_name: _axes.AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""SGD with momentum on gradients weighted by scarcity: the paper's GQ-SGDM.
 
@@ -52,6 +56,8 @@ def gq_sgd(  # noqa: D417  # grad_queue describes its options
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), section 3 and Algorithm 1.
   """
+  _check(learning_rate, momentum=0.0 if momentum is None else momentum)
+  _validate.flag("nesterov", nesterov)
   optimizer = optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov)
   return _behind_queue(
     optimizer,
@@ -64,6 +70,7 @@ def gq_sgd(  # noqa: D417  # grad_queue describes its options
     queue_dtype,
     track,
     key,
+    axis_name,
   )
 
 
@@ -82,6 +89,7 @@ def gq_adam(  # noqa: D417  # grad_queue describes its options
   queue_dtype: jax.typing.DTypeLike | None = None,
   track: bool = False,
   key: jax.Array | int = 0,
+  axis_name: _axes.AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Adam on gradients weighted by scarcity: the paper's GQ-ADAM.
 
@@ -114,6 +122,7 @@ def gq_adam(  # noqa: D417  # grad_queue describes its options
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), section 3 and Algorithm 1.
   """
+  _check(learning_rate, b1=b1, b2=b2, eps=eps)
   optimizer = optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
   return _behind_queue(
     optimizer,
@@ -126,7 +135,16 @@ def gq_adam(  # noqa: D417  # grad_queue describes its options
     queue_dtype,
     track,
     key,
+    axis_name,
   )
+
+
+def _check(learning_rate, **decays):
+  """Raises ValueError for what the optimizer behind the queue would refuse later, or never."""
+  if not callable(learning_rate):
+    _validate.real("learning_rate", learning_rate, -math.inf)
+  for name, value in decays.items():
+    _validate.real(name, value, 0.0)
 
 
 def _behind_queue(
@@ -140,6 +158,7 @@ def _behind_queue(
   queue_dtype,
   track,
   key,
+  axis_name,
 ):
   """`optimizer` behind a `grad_queue` of these options."""
   front = grad_queue(
@@ -152,5 +171,6 @@ def _behind_queue(
     queue_dtype=queue_dtype,
     track=track,
     key=key,
+    axis_name=axis_name,
   )
   return optax.chain(front, optimizer)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gq_optax import _axes
 from gq_optax._coordinates import norms
 from gq_optax._coordinates.forms import Batch
 
@@ -60,9 +61,10 @@ def measure(
   weights: list[list[jax.Array]],
   length: jax.Array,
   accept: jax.Array,
+  axis_name: _axes.AxisName | None = None,
 ) -> Figures:
   """The figures of this step; of a step that is not accepted only its number is kept."""
-  size = max(sum(leaf[0].size for leaf in weights), 1)
+  size = _axes.total(jnp.float32(max(sum(leaf[0].size for leaf in weights), 1)), axis_name)
   largest = jnp.finfo(jnp.float32).max
 
   def mean(function):
@@ -70,13 +72,14 @@ def measure(
     for leaf in weights:
       for share, weight in zip(batch.shares, leaf, strict=True):
         total += share * jnp.sum(function(weight), dtype=jnp.float32)
-    return total / size
+    return _axes.total(total, axis_name) / size
 
-  raw_scale, raw_norm = norms.safe_norm(batch.raw)
-  scale, norm = norms.safe_norm(update)
+  raw_scale, raw_norm = norms.safe_norm(batch.raw, axis_name)
+  scale, norm = norms.safe_norm(update, axis_name)
   comparable = jnp.logical_and(raw_norm > 0.0, norm > 0.0)
   safe_raw = jnp.where(comparable, raw_norm, 1.0)
   product = optax.tree.vdot(_scaled(batch.raw, raw_scale), _scaled(update, scale))
+  product = _axes.total(product, axis_name)
   cosine = product / (safe_raw * jnp.where(comparable, norm, 1.0))
   # Groups may cancel to next to nothing: then the ratio is beyond what float32 holds.
   ratio = jnp.minimum(norm / safe_raw * (scale / raw_scale), largest)

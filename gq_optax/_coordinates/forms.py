@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _group_gradients, _validate
+from gq_optax import _boxes, _group_gradients, _inputs, _validate
 from gq_optax._group_gradients import GroupGradients
 
 
@@ -31,10 +31,13 @@ class Batch(NamedTuple):
   inertia: jax.Array
 
 
-def single(gradient: optax.Updates, counts: jax.Array, inertia: jax.Array) -> Batch:
-  """A mean gradient `[*p]`: one group."""
+def single(
+  gradient: optax.Updates, counts: jax.Array, inertia: jax.Array, size: jax.Array | None = None
+) -> Batch:
+  """A mean gradient `[*p]`: one group; `size`, where it is known, of how many examples."""
   one = jnp.ones([], jnp.float32)
-  return Batch(gradient, [[g] for g in jax.tree.leaves(gradient)], one[None], counts, one, inertia)
+  terms = [[g] for g in jax.tree.leaves(gradient)]
+  return Batch(gradient, terms, one[None], counts, one if size is None else size, inertia)
 
 
 def grouped(
@@ -61,9 +64,21 @@ def grouped(
   )
 
 
+def arrays(updates: Any) -> Any:
+  """An update of any form, of JAX arrays."""
+  if not isinstance(updates, GroupGradients):
+    return _inputs.gradients("updates", updates)
+  return _group_gradients.arrays("updates", updates)
+
+
 def gradients(updates: Any) -> optax.Updates:
   """The gradient tree of an update of any form."""
   return updates.grads if isinstance(updates, GroupGradients) else updates
+
+
+def name(path: tuple[Any, ...]) -> str:
+  """A path as it stands in messages."""
+  return jax.tree_util.keystr(path) or "the root"
 
 
 def form(updates: Any, slots: optax.Updates) -> str:
@@ -75,24 +90,20 @@ def form(updates: Any, slots: optax.Updates) -> str:
   """
   is_group = isinstance(updates, GroupGradients)
   tree = gradients(updates)
-  expected, found = jax.tree.structure(slots), jax.tree.structure(tree)
+  expected, found = (jax.tree.structure(_boxes.bare(t)) for t in (slots, tree))
   if not expected == found:  # type: ignore[operator]  # missing in the stubs of jaxlib
     raise ValueError(
       f"updates must have the tree structure of the parameters, {expected}, but {found} was found."
     )
   leaves = [
-    (jax.tree_util.keystr(path) or "the root", g, s.shape[1:])
-    for (path, g), s in zip(
-      jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(slots), strict=True
-    )
+    (name(path), g, s.shape[1:])
+    for (path, g), s in zip(_boxes.leaves_with_path(tree), jax.tree.leaves(slots), strict=True)
   ]
-  for name, g, _ in leaves:
-    _validate.floating(f"the update at {name}", g)
   if not is_group and all(jnp.shape(g) == p for _, g, p in leaves):
     return "mean"
 
   size = updates.counts.shape[0] if is_group and jnp.ndim(updates.counts) == 1 else None
-  for name, g, p in leaves:
+  for where, g, p in leaves:
     size = jnp.shape(g)[0] if size is None and jnp.ndim(g) else size
     if size == 0 or jnp.shape(g) != (size, *p):
       rule = (
@@ -101,7 +112,7 @@ def form(updates: Any, slots: optax.Updates) -> str:
         else "a mean gradient [*p], per-example gradients [B, *p], or GroupGradients"
       )
       raise ValueError(
-        f"updates must be {rule}, alike for all leaves and not empty, but at {name} shape"
+        f"updates must be {rule}, alike for all leaves and not empty, but at {where} shape"
         f" {jnp.shape(g)} was found for a parameter of shape {p}."
       )
   if is_group:
@@ -117,9 +128,10 @@ def _refuse_masked(tree: optax.Updates) -> None:
   is_masked = lambda node: isinstance(node, optax.MaskedNode)
   if any(is_masked(node) for node in jax.tree.leaves(tree, is_leaf=is_masked)):
     raise ValueError(
-      "grad_queue inside optax.masked or optax.partition takes mean gradients [*p] only: the other"
-      " parameters would be left with a batch axis. Put grad_queue in front instead:"
-      " optax.chain(grad_queue(...), optax.partition(...))."
+      "updates of grad_queue inside optax.masked or optax.partition must be mean gradients [*p]:"
+      " the others would be left with a batch axis. For several optimizers put the queue in"
+      " front: optax.chain(grad_queue(...), optax.partition(...)). Frozen parameters must not reach"
+      " it at all: take the gradients of the trained ones alone."
     )
 
 
@@ -127,7 +139,7 @@ def loss(value: Any, updates: Any) -> jax.Array:
   """The batch loss for the adaptive length, from `value=` or from the groups' losses."""
   if value is not None:
     _validate.shape("value", value, "a scalar", ())
-    return jnp.asarray(value).astype(jnp.float32)
+    return _inputs.real("value", value).astype(jnp.float32)
   if isinstance(updates, GroupGradients) and updates.losses is not None:
     return _group_gradients.batch_loss(updates)
   raise ValueError(

@@ -19,7 +19,7 @@ def weigh(
   terms: list[list[jax.Array]],
   compared: list[list[jax.Array]],
   shares: jax.Array,
-) -> tuple[optax.Updates, list[list[jax.Array]]]:
+) -> tuple[list[jax.Array], list[list[jax.Array]]]:
   r"""The weighted update of every leaf, :math:`\sum_k a_k\, w(c_k; \mu, \sigma) \odot c_k`.
 
   Args:
@@ -32,7 +32,7 @@ def weigh(
     shares: float32 `[K]`, the weight of each group in the update.
 
   Returns:
-    The update, and for every leaf the K weights `[*p]`.
+    For every leaf the update `[*p]`, and for every leaf the K weights `[*p]`.
   """
 
   def one(terms, compared, slots):
@@ -45,9 +45,9 @@ def weigh(
     parts = [w * g.astype(w.dtype) for w, g in zip(weights, terms, strict=True)]
     return (parts[0] if len(parts) == 1 else _group_gradients.combine(parts, shares)), weights
 
-  leaves, treedef = jax.tree.flatten(past.slots)
-  results = [one(*leaf) for leaf in zip(terms, compared, leaves, strict=True)]
-  return jax.tree.unflatten(treedef, [r[0] for r in results]), [r[1] for r in results]
+  slots = jax.tree.leaves(past.slots)
+  results = [one(*leaf) for leaf in zip(terms, compared, slots, strict=True)]
+  return [r[0] for r in results], [r[1] for r in results]
 
 
 def _checked(weigh: ScarcityFn, g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:

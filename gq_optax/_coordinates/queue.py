@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes
+from gq_optax import _boxes, _dtypes
+from gq_optax._coordinates import norms
 
 
 class Queue(NamedTuple):
   """The last L raw gradients.
 
   Attributes:
-    slots: pytree with a leaf `[L, *p]` for every parameter `[*p]`, in the storage dtype.
+    slots: pytree with a leaf `[L, *p]` for every parameter `[*p]`, in the storage dtype; boxes of
+      Flax around it have a None for the axis of L.
     index: int32 `[]`, the slot that the next push writes, always in `[0, L)`.
     count: int32 `[]`, how many gradients were pushed so far; saturates instead of wrapping.
   """
@@ -32,7 +34,9 @@ def init(params: optax.Updates, length: int, dtype: jax.typing.DTypeLike | None)
     zeros = jnp.zeros_like(leaf, dtype=dtype)
     return jnp.broadcast_to(zeros, (length, *zeros.shape))
 
-  return Queue(jax.tree.map(empty, params), jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
+  stack = lambda node: _boxes.behind_an_axis(jax.tree.map(empty, node))
+  slots = jax.tree.map(stack, params, is_leaf=_boxes.is_box)
+  return Queue(slots, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
 
 
 def push(queue: Queue, gradient: optax.Updates, accept: jax.Array) -> Queue:
@@ -40,11 +44,13 @@ def push(queue: Queue, gradient: optax.Updates, accept: jax.Array) -> Queue:
   length = _length(queue)
   # An index past the end drops the write: nothing is read back and the donated buffer stays.
   target = jnp.where(accept, queue.index, length)
-  slots = jax.tree.map(
-    lambda s, g: s.at[target].set(g.astype(s.dtype), mode="drop"), queue.slots, gradient
-  )
+  slots, structure = jax.tree.flatten(queue.slots)
+  gradients = jax.tree.leaves(gradient)
+  written = [
+    s.at[target].set(g.astype(s.dtype), mode="drop") for s, g in zip(slots, gradients, strict=True)
+  ]
   return Queue(
-    slots=slots,
+    slots=jax.tree.unflatten(structure, written),
     index=jnp.where(accept, (queue.index + 1) % length, queue.index),
     count=jnp.where(accept, optax.safe_increment(queue.count), queue.count),
   )
@@ -88,7 +94,7 @@ def mean_and_std(
   share: jax.Array | float = 1.0 / length
   if in_window is not None:
     deviations = [jnp.where(i, d, 0.0) for i, d in zip(in_window, deviations, strict=True)]
-    share = 1.0 / jnp.sum(jnp.stack(in_window), dtype=dtype)
+    share = 1.0 / jnp.maximum(jnp.sum(jnp.stack(in_window), dtype=dtype), 1.0)
 
   largest = jnp.abs(deviations[0])
   for deviation in deviations[1:]:
@@ -102,7 +108,7 @@ def mean_and_std(
   squares = [jnp.square(d - mean) for d in scaled]
   if in_window is not None:
     squares = [jnp.where(i, s, 0.0) for i, s in zip(in_window, squares, strict=True)]
-  std = jnp.sqrt(sum(squares) * share)
+  std = norms.root(jnp.asarray(sum(squares) * share))
   return (reference + mean * unscale) * 4.0, std * unscale * 4.0
 
 

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _validate
+from gq_optax import _axes, _inputs, _validate
 from gq_optax._coordinates import (
   adaptive_length,
   clusters,
+  compatible,
   figures,
   forms,
   leaf,
@@ -51,6 +52,7 @@ def grad_queue(
   queue_dtype: jax.typing.DTypeLike | None = None,
   track: bool = False,
   key: jax.Array | int = 0,
+  axis_name: _axes.AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Weighs gradients by how scarce they are against the last L gradients.
 
@@ -63,7 +65,8 @@ def grad_queue(
 
   - a mean gradient `[*p]`;
   - per-example gradients `[B, *p]` (every leaf with one leading axis more than its parameter),
-    grouped here by K-means on `embeddings=[B, d]` or on `embed(gradients)`;
+    grouped here by K-means on `embeddings=[B, d]` or on `embed(gradients)`; what `mask=[B]` (bool)
+    leaves out, such as padding, is in no group and no mean;
   - a `GroupGradients` of means `[K, *p]`, counts `[K]` and losses `[K]` or None.
 
   ================================  ==============================================================
@@ -77,14 +80,17 @@ def grad_queue(
   the weighted update overflows     the update passes on, the gradient is not queued
   overflow of `queue_dtype`         counts as not finite
   empty group                       contributes nothing, whatever stands in it
+  fewer examples than clusters      the surplus groups are empty
   every group empty                 the update is 0, the state stays as it was
   `value` not finite                the loss is not recorded, the gradient is
   bfloat16, float16                 statistics in float32, the update in the gradient's dtype
   ================================  ==============================================================
 
   Does not compose with `optax.masked` and `optax.partition` for the two batched forms (an error
-  says so: they would leave other leaves batched); wrap the optimizer behind it. `optax.MultiSteps`
-  and `optax.apply_if_finite` go around the mean form and behind the batched forms.
+  says so: they would leave other leaves batched); wrap the optimizer behind it. Frozen parameters
+  must not reach it: take the gradients of the trained ones alone (docs/recipes.md).
+  `optax.MultiSteps` and `optax.apply_if_finite` go around the mean form and behind the batched
+  forms.
 
   Args:
     queue_length: L, the gradients kept. A pair `(shortest, longest)` follows the trend of the loss:
@@ -104,13 +110,15 @@ def grad_queue(
       gradient, the gradient is rounded to it before it is compared.
     track: carry the figures that `gq.diagnostics` reads.
     key: int or PRNG key for K-means and sketch.
+    axis_name: axis or axes of `jax.shard_map` or `jax.pmap` that the parameters are cut over:
+      whether all is finite, norms and figures are then of the whole gradient, not of a part.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`. Unknown extra args are ignored.
 
   Raises:
-    ValueError: if an argument is out of its range, a parameter is not real floating, or an update
-      is none of the three forms.
+    ValueError: if an argument is out of its range, a parameter is not real floating, an update is
+      none of the three forms, or a state was made with other options (see `resize_queue`).
 
   Example:
     >>> import jax.numpy as jnp
@@ -126,27 +134,34 @@ def grad_queue(
   lengths = _queue_lengths(queue_length)
   adaptive = isinstance(queue_length, tuple)
   num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
-  _check_options(rho, scarcity, group_exponent, embed, update_norm, queue_dtype, key)
+  _check_options(
+    rho, scarcity, group_exponent, embed, update_norm, queue_dtype, track, key, axis_name
+  )
   weight_of = functools.partial(delta_rho, rho=rho) if scarcity is None else scarcity
 
   def init_fn(params):
-    for path, p in jax.tree_util.tree_leaves_with_path(params):
-      _validate.floating(f"the parameter at {jax.tree_util.keystr(path) or 'the root'}", p)
+    params = _inputs.parameters("params", params)
     return GradQueueState(
       queue=queue.init(params, max(lengths), queue_dtype),
       losses=adaptive_length.init(max(lengths)) if adaptive else None,
       figures=figures.init(num_clusters) if track else None,
     )
 
-  def update_fn(updates, state, params=None, *, value=None, embeddings=None, **extra_args):
-    del params, extra_args
+  def update_fn(
+    updates, state, params=None, *, value=None, embeddings=None, mask=None, **extra_args
+  ):
+    del extra_args
+    _validate.instance("state", state, GradQueueState)
+    state, updates = _inputs.state("state", state), forms.arrays(updates)
+    embeddings = None if embeddings is None else _inputs.floating("embeddings", embeddings)
+    compatible.check(state, queue_length, num_clusters, track, queue_dtype, params, updates)
     past = state.queue
     cluster = functools.partial(
       clusters.cluster, count=past.count, embeddings=embeddings, embed=embed, key=key
     )
-    batch = _read(updates, past, embeddings, num_clusters, group_exponent, cluster, track)
+    batch = _read(updates, past, embeddings, mask, num_clusters, group_exponent, cluster, track)
     compared = leaf.as_stored(batch.terms, past.slots)
-    accept = _acceptable(batch, compared)
+    accept = _acceptable(batch, compared, axis_name)
 
     losses = state.losses
     if adaptive:
@@ -157,27 +172,31 @@ def grad_queue(
       active = jnp.logical_and(active, jnp.asarray(rho) > 1.0)
 
     in_window = queue.window(past, length) if adaptive else None
-    weighted, weights = leaf.weigh(
+    leaves, weights = leaf.weigh(
       past, in_window, weight_of, active, batch.terms, compared, batch.shares
     )
-    weighted = norms.rescale(update_norm, weighted, batch.raw)
+    # The names in boxes of Flax are those of the gradient, not of the slots.
+    weighted = jax.tree.unflatten(jax.tree.structure(batch.raw), leaves)
+    weighted = norms.rescale(update_norm, weighted, batch.raw, axis_name)
     changed = jnp.logical_and(accept, jnp.logical_or(active, len(batch.shares) > 1))
     result = jax.tree.map(
       lambda w, raw: jnp.where(changed, w.astype(raw.dtype), raw), weighted, batch.raw
     )
     # Besides keeping the gradient of a failed step out, waiting for the result orders the write
     # after the last read of the slots; without that order XLA copies the queue, twice, every step.
-    accept = jnp.logical_and(accept, norms.all_finite(result))
+    accept = jnp.logical_and(accept, norms.all_finite(result, axis_name))
 
     measured = state.figures
     if track:
-      measured = figures.measure(measured, batch, result, weights, length, accept)
+      measured = figures.measure(measured, batch, result, weights, length, accept, axis_name)
     return result, GradQueueState(queue.push(past, batch.raw, accept), losses, measured)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _check_options(rho, scarcity, group_exponent, embed, update_norm, queue_dtype, key):
+def _check_options(
+  rho, scarcity, group_exponent, embed, update_norm, queue_dtype, track, key, axis_name
+):
   """Raises ValueError for an option that is out of its range."""
   _validate.real("rho", rho, 1.0)
   _validate.real("group_exponent", group_exponent, 0.0, 1.0)
@@ -191,13 +210,22 @@ def _check_options(rho, scarcity, group_exponent, embed, update_norm, queue_dtyp
     _validate.function("scarcity", scarcity)
   if embed is not None:
     _validate.function("embed", embed)
+  _validate.flag("track", track)
   _validate.key("key", key)
+  _axes.check("axis_name", axis_name)
 
 
-def _read(updates, past, embeddings, num_clusters, group_exponent, cluster, track):
+def _read(updates, past, embeddings, mask, num_clusters, group_exponent, cluster, track):
   """Any of the three forms of an update as a `Batch`."""
   form = forms.form(updates, past.slots)
   inertia = jnp.zeros([], jnp.float32)
+  if mask is not None:
+    if form != "per_example":
+      raise ValueError(
+        "mask can only leave out per-example gradients [B, *p], but a mean gradient or"
+        " GroupGradients was found."
+      )
+    mask = _inputs.mask("mask", mask, jax.tree.leaves(updates)[0].shape[0])
   if form == "mean":
     if embeddings is not None and num_clusters > 1:
       raise ValueError(
@@ -205,11 +233,11 @@ def _read(updates, past, embeddings, num_clusters, group_exponent, cluster, trac
       )
     return forms.single(updates, jnp.zeros(num_clusters, jnp.float32), inertia)
   if form == "per_example" and num_clusters == 1:
-    counts = jnp.full(1, jax.tree.leaves(updates)[0].shape[0], jnp.float32)
-    return forms.single(clusters.mean(updates), counts, inertia)
+    gradient, size = clusters.mean(updates, mask)
+    return forms.single(gradient, size[None], inertia, size)
   if form == "per_example":
-    found = cluster(updates, num_clusters)
-    groups, raw = clusters.group_means(updates, found.labels, num_clusters)
+    found = cluster(updates, num_clusters, mask=mask)
+    groups, raw = clusters.group_means(updates, found.labels, num_clusters, mask)
     return forms.grouped(groups, group_exponent, raw, found.inertia)
   if track and updates.counts.shape[0] != num_clusters:
     raise ValueError(
@@ -219,11 +247,11 @@ def _read(updates, past, embeddings, num_clusters, group_exponent, cluster, trac
   return forms.grouped(updates, group_exponent, None, inertia)
 
 
-def _acceptable(batch, compared):
+def _acceptable(batch, compared, axis_name):
   """Is every number finite, as it stands and as it would be stored, and any example there?"""
   # A group that is not finite makes the mean so; a cast may overflow in a group alone.
   cast = [c for c, t in zip(compared, batch.terms, strict=True) if c is not t]
-  return jnp.logical_and(norms.all_finite((batch.raw, cast)), batch.size > 0.0)
+  return jnp.logical_and(norms.all_finite((batch.raw, cast), axis_name), batch.size > 0.0)
 
 
 def _window(past, losses, lengths):

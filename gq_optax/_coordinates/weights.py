@@ -6,12 +6,22 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from gq_optax import _inputs, _validate
+
 
 class ScarcityFn(Protocol):
   """A pure, coordinatewise function from a gradient and the queue's statistics to a weight."""
 
   def __call__(self, g: jax.Array, mean: jax.Array, std: jax.Array, /) -> jax.Array:
     """Returns the weight `[*p]` of every coordinate of `g`; all three arguments are `[*p]`."""
+
+
+def _arrays(g: jax.Array, mean: jax.Array, std: jax.Array) -> tuple[jax.Array, ...]:
+  """The three as JAX arrays of one shape."""
+  g, mean, std = (_inputs.floating(name, x) for name, x in (("g", g), ("mean", mean), ("std", std)))
+  for name, x in (("mean", mean), ("std", std)):
+    _validate.shape(name, x, f"of the shape of g, {g.shape}", g.shape)
+  return g, mean, std
 
 
 def z_score(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -37,10 +47,28 @@ def z_score(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), equation 1.
   """
+  g, mean, std = _arrays(g, mean, std)
   distance = jnp.abs(g - mean)
-  # Selecting the divisor keeps 0 / 0 out, and uses the square root behind `std` once: twice would
-  # cost XLA a pass over memory.
-  return distance / jnp.where(distance == 0.0, 1.0, std)
+  return _ratio(distance, std)
+
+
+@jax.custom_jvp
+def _ratio(distance: jax.Array, std: jax.Array) -> jax.Array:
+  # The divisor is never 0, and the square root behind `std` is used in front of the quotient alone:
+  # behind it as well would cost XLA a pass over memory.
+  spread = std > 0.0
+  beyond = jnp.where(distance > 0.0, jnp.inf, 0.0).astype(distance.dtype)
+  return jnp.where(spread, distance, beyond) / jnp.where(spread, std, 1.0)
+
+
+@_ratio.defjvp
+def _ratio_jvp(primals, tangents):
+  """The derivative is 0 where nothing spreads: infinity stays infinity."""
+  distance, std = primals
+  spread = std > 0.0
+  z = jnp.where(spread, distance, 0.0) / jnp.where(spread, std, 1.0)
+  slope = tangents[0] - z * tangents[1]
+  return _ratio(distance, std), jnp.where(spread, slope / jnp.where(spread, std, 1.0), 0.0)
 
 
 def delta_rho(
@@ -69,8 +97,9 @@ def delta_rho(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), equation 2.
   """
-  bound = jnp.maximum(jnp.asarray(rho, g.dtype), 1.0)
-  return jnp.clip(z_score(g, mean, std), 1.0 / bound, bound)
+  z = z_score(g, mean, std)
+  bound = jnp.maximum(_bound("rho", rho, z.dtype), 1.0)
+  return jnp.clip(z, 1.0 / bound, bound)
 
 
 def tail_probability(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -128,7 +157,7 @@ def surprisal(
   # Beyond 1e4 standard deviations -log P exceeds 5e7; the bound keeps z * z finite.
   z = jnp.minimum(z_score(g, mean, std), 1e4)
   log_p = jnp.log(2.0).astype(z.dtype) + jax.scipy.stats.norm.logsf(z)
-  return jnp.clip(-log_p, 0.0, jnp.asarray(max_weight, z.dtype))
+  return jnp.clip(-log_p, 0.0, _bound("max_weight", max_weight, z.dtype))
 
 
 def identity(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -150,5 +179,11 @@ def identity(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     >>> print(gq.identity(jnp.array([5., 7.]), jnp.zeros(2), jnp.ones(2)))
     [1. 1.]
   """
-  del mean, std
+  g, _, _ = _arrays(g, mean, std)
   return jnp.ones_like(g)
+
+
+def _bound(name, value, dtype):
+  bound = _inputs.real(name, value)
+  _validate.shape(name, bound, "a scalar", ())
+  return bound.astype(dtype)

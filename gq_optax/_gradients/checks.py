@@ -8,8 +8,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _validate
+from gq_optax import _axes, _dtypes, _inputs
 from gq_optax._gradients import blocks
+
+
+def arrays(params: optax.Params, batch: Any) -> tuple[optax.Params, Any]:
+  """Parameters and batch as JAX arrays, or refused by path.
+
+  Under `shard_map` the parameters are made this device's own: of parameters that all devices share,
+  JAX would add up the gradients of all devices.
+  """
+  batch = _inputs.batch("batch", batch)
+  if not jax.tree.leaves(params):
+    raise ValueError(f"params must hold at least one array, but {params!r} was found.")
+  return _axes.alike(_inputs.parameters("params", params), batch), batch
 
 
 def batch_size(batch: Any) -> int:
@@ -31,8 +43,7 @@ def check(
   Returns:
     The dtype that its losses are summed in, float32 or wider, and the shapes of `aux` or None.
   """
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    _validate.floating(f"the parameter at {jax.tree_util.keystr(path) or 'the root'}", leaf)
+  _inputs.parameters("params", params)
   size = batch_size(batch)
   result = jax.eval_shape(loss_fn, params, batch)
   rule = f"loss_fn must return one floating loss per example, shape ({size},)"

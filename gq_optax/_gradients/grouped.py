@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _validate
+from gq_optax import _dtypes, _inputs, _validate
 from gq_optax._gradients import blocks as _blocks
 from gq_optax._gradients import checks, reuse
 from gq_optax._group_gradients import GroupGradients
-from gq_optax._rarity.kmeans import KMeansResult, kmeans
+from gq_optax._rarity.kmeans import KMeansResult, kmeans_padded
 
 
 def grouped_value_and_grad(
@@ -82,16 +82,20 @@ def grouped_value_and_grad(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), Algorithm 1, the gradients of the clusters.
   """
+  _validate.function("loss_fn", loss_fn)
   num_groups = _validate.static_int("num_groups", num_groups, 1)
+  _validate.flag("has_aux", has_aux)
+  _validate.flag("exact", exact)
   if design is not None:
     _validate.one_of("design", design, ("loop", "unrolled", "batched"))
   if block_size is not None:
     block_size = _validate.static_int("block_size", block_size, 1)
 
   def value_and_grad(params, batch, labels):
+    params, batch = checks.arrays(params, batch)
     batch_size = checks.batch_size(batch)
     _validate.shape("labels", labels, f"[B] with B = {batch_size}", (batch_size,))
-    _validate.integer("labels", labels)
+    labels = _inputs.integer("labels", labels)
     dtype, aux_shape = checks.check(loss_fn, params, batch, has_aux)
     work = checks.work(loss_fn, params, batch)
     size = block_size or _blocks.default_size(work, batch_size, num_groups)
@@ -236,21 +240,25 @@ def clustered_value_and_grad(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), Algorithm 1.
   """
+  _validate.function("loss_fn", loss_fn)
+  _validate.one_of("metric", metric, ("euclidean", "cosine"))
+  num_iters = _validate.static_int("num_iters", num_iters, 0)
   losses_alone = lambda params, batch: loss_fn(params, batch)[0]
   grouped = grouped_value_and_grad(
     losses_alone, num_groups, exact=exact, block_size=block_size, design=design
   )
 
   def value_and_grad(params, batch, key=None, mask=None):
+    params, batch = checks.arrays(params, batch)
     batch_size = checks.batch_size(batch)
     checks.check(loss_fn, params, batch, has_aux=True)
     _, embeddings = loss_fn(jax.lax.stop_gradient(params), batch)
     _validate.shape("embeddings", embeddings, f"[B, d] with B = {batch_size}", (batch_size, None))
     weight = None
     if mask is not None:
-      _validate.shape("mask", mask, f"[B] with B = {batch_size}", (batch_size,))
+      mask = _inputs.mask("mask", mask, batch_size)
       weight = mask.astype(jnp.float32)
-    clusters = kmeans(
+    clusters = kmeans_padded(
       embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
     )
     labels = clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)

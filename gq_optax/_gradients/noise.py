@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from gq_optax import _group_gradients, _validate
+from gq_optax import _group_gradients, _inputs, _validate
 from gq_optax._group_gradients import GroupGradients
 
 
@@ -96,14 +97,22 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
     raise ValueError(
       f"group_gradients must be GroupGradients, but {type(group_gradients).__name__} was found."
     )
+  group_gradients = _group_gradients.arrays("group_gradients", group_gradients)
   counts = _group_gradients.sizes(group_gradients.counts)
   _validate.shape("counts of the GroupGradients", counts, "[K]", (None,))
   groups = counts.shape[0]
   if groups < 2:
-    raise ValueError(f"noise_scale needs at least 2 groups, but {groups} was found.")
+    raise ValueError(
+      f"group_gradients: noise_scale needs at least 2 groups, but {groups} was found."
+    )
   population = _group_gradients.shares(counts, 0)
   squared_norm, between = jnp.zeros([], jnp.float32), jnp.zeros([], jnp.float32)
   for leaf in jax.tree.leaves(group_gradients.grads):
+    if leaf.shape[:1] != (groups,):
+      raise ValueError(
+        f"group_gradients must have grads [K, *p] with K = {groups}, but shape {leaf.shape} was"
+        " found."
+      )
     terms = [term.astype(jnp.float32) for term in _group_gradients.terms(leaf, counts)]
     mean = _group_gradients.combine(terms, population)
     squared_norm += jnp.sum(jnp.square(mean))
@@ -149,7 +158,10 @@ def suggest_num_clusters(batch_size: int, noise_scale: float | jax.Array) -> int
       "suggest_num_clusters fixes an array shape and needs a concrete noise_scale, but a traced one"
       " was found. Call it outside jit."
     )
-  scale = float(noise_scale)
+  try:
+    scale = float(np.asarray(noise_scale).astype(np.float64, casting="same_kind"))
+  except (TypeError, ValueError):
+    raise ValueError(f"noise_scale must be a number, but {noise_scale!r} was found.") from None
   if math.isnan(scale):
     return 1
   # Without noise (0) every example is a group of its own.
@@ -177,7 +189,13 @@ def gradient_diversity(per_example: optax.Updates) -> jax.Array:
 
   Reference: Yin et al., Gradient diversity (arXiv 1706.05699), definition 1.
   """
+  per_example = _inputs.gradients("per_example", per_example)
   leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(per_example)]
+  if not leaves or any(leaf.shape[:1] != leaves[0].shape[:1] or leaf.ndim == 0 for leaf in leaves):
+    raise ValueError(
+      "per_example must have leaves [B, *p] with the same B, but shapes"
+      f" {[leaf.shape for leaf in leaves]} were found."
+    )
   each = optax.tree.norm(leaves, squared=True)
   total = optax.tree.norm([jnp.sum(leaf, axis=0) for leaf in leaves], squared=True)
   return each / total

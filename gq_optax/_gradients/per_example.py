@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _validate
+from gq_optax import _axes, _dtypes, _inputs, _validate
 from gq_optax._gradients import checks
 from gq_optax._group_gradients import GroupGradients
 
@@ -39,9 +39,10 @@ def per_example_value_and_grad(
       group.
 
   Returns:
-    A function `(params, batch) -> (losses [B], gradients [B, *p])`; with `num_groups`
-    `(params, batch, labels) -> (losses [B], GroupGradients)`, in which a label outside `[0, K)`
-    belongs to no group.
+    A function `(params, batch, mask=None) -> (losses [B], gradients [B, *p])`; with `num_groups`
+    `(params, batch, labels, mask=None) -> (losses [B], GroupGradients)`, in which a label outside
+    `[0, K)` belongs to no group. `mask` is bool `[B]`, False for padding: its losses and gradients
+    are 0, and it belongs to no group.
 
   Raises:
     ValueError: if an option is out of its range; and the function, when it is traced, if `loss_fn`
@@ -56,6 +57,8 @@ def per_example_value_and_grad(
     >>> print(gradients.tolist())
     [[1.0, 0.0], [0.0, 1.0], [0.0, 9.0]]
   """
+  _validate.function("loss_fn", loss_fn)
+  _validate.flag("nan_safe", nan_safe)
   if microbatch_size is not None:
     microbatch_size = _validate.static_int("microbatch_size", microbatch_size, 1)
   if num_groups is not None:
@@ -64,20 +67,29 @@ def per_example_value_and_grad(
   one = functools.partial(_one, loss_fn, nan_safe)
   each = jax.vmap(one, (None, 0))
 
-  def gradients(params, batch):
+  def gradients(params, batch, mask=None):
+    params, batch = checks.arrays(params, batch)
     checks.check(loss_fn, params, batch, has_aux=False)
     size = checks.batch_size(batch)
+    masked = None if mask is None else _inputs.mask("mask", mask, size)
     if microbatch_size is None or microbatch_size >= size:
       losses, result, _ = each(params, batch)
     else:
       losses, result, _ = jax.lax.map(lambda x: one(params, x), batch, batch_size=microbatch_size)
-    return losses, result
+    if masked is None:
+      return losses, result
+    rows = lambda x: masked.reshape(-1, *(1,) * (x.ndim - 1))
+    return jax.tree.map(lambda x: jnp.where(rows(x), x, jnp.zeros_like(x)), (losses, result))
 
-  def groups(params, batch, labels):
+  def groups(params, batch, labels, mask=None):
+    params, batch = checks.arrays(params, batch)
     size = checks.batch_size(batch)
     dtype, _ = checks.check(loss_fn, params, batch, has_aux=False)
     _validate.shape("labels", labels, f"[B] with B = {size}", (size,))
-    _validate.integer("labels", labels)
+    labels = _inputs.integer("labels", labels)
+    if mask is not None:
+      mask = _inputs.mask("mask", mask, size)
+      labels = jnp.where(mask, labels, jnp.asarray(num_groups, labels.dtype))
     step = min(microbatch_size or size, size)
 
     def add(carry, part):
@@ -103,11 +115,13 @@ def per_example_value_and_grad(
       jax.tree.map(lambda x, s=s: x[s], (batch, labels)) for s in (slice(whole), slice(whole, None))
     )
     parts = jax.tree.map(lambda x: x.reshape(-1, step, *x.shape[1:]), head)
-    carry, losses = jax.lax.scan(add, carry, parts)
+    carry, losses = jax.lax.scan(add, _axes.alike(carry, params, batch, labels), parts)
     losses = losses.reshape(-1)
     if whole < size:
       carry, last = add(carry, tail)
       losses = jnp.concatenate([losses, last])
+    if mask is not None:
+      losses = jnp.where(mask, losses, jnp.zeros_like(losses))
     sums, counts, group_losses = carry
     share = 1.0 / jnp.maximum(counts, 1).astype(dtype)
 
@@ -148,6 +162,9 @@ def largest_microbatch_size(
     >>> gq.largest_microbatch_size(loss_fn, jnp.ones(1000), jnp.ones((64, 1000)), max_bytes=10**5)
     16
   """
+  _validate.function("loss_fn", loss_fn)
+  max_bytes = _validate.static_int("max_bytes", max_bytes, 0)
+  params, batch = _inputs.parameters("params", params), _inputs.batch("batch", batch)
   size = 2 ** (checks.batch_size(batch).bit_length() - 1)
   compute = jax.jit(per_example_value_and_grad(loss_fn))
   while True:

@@ -4,9 +4,12 @@
 Read in this order:
 
 - `embeddings`: what describes an example: the gradient of its outputs, or a sketch of its gradient.
+- `examples`: `example_scarcity`, weights by how few of the recent examples resemble this one.
+- `recent`, `density`: its queue; a kernel against it, and weights of mean 1 within bounds.
 - `groups`: `group_scarcity`, groups kept from step to step and weights by how rare a group is.
 - `kmeans`: the same groups for one batch alone, as the paper has them.
 - `lloyd`: what both are made of, seeding and one iteration.
+- `rows`: embeddings at the entrance, as `[B, d]`.
 - `explain`: the examples that stand for each group, for a person to see.
 
 The other rooms may use K-means and embeddings from here, and nothing else.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _validate
+from gq_optax import _inputs, _validate
 from gq_optax._rarity import lloyd
 
 
@@ -49,8 +49,8 @@ def output_gradients(
 
   Reference: what `group_scarcity` finds rare classes by; docs/group-scarcity.md.
   """
-  _validate.floating("outputs", outputs)
-  outputs = jax.lax.stop_gradient(jnp.asarray(outputs))
+  _validate.function("loss_fn", loss_fn)
+  outputs = jax.lax.stop_gradient(_inputs.floating("outputs", outputs))
 
   def total(outputs):
     losses = loss_fn(outputs, targets)
@@ -102,11 +102,12 @@ def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> j
   parts = []
   for path, leaf in leaves:
     name = jax.tree_util.keystr(path)
-    _validate.floating(f"per_example_tree{name}", leaf)
-    if leaf.ndim == 0 or leaf.shape[0] != leaves[0][1].shape[0]:
+    leaf = _inputs.floating(f"per_example_tree{name}", leaf)
+    first = jnp.shape(leaves[0][1])
+    if leaf.ndim == 0 or leaf.shape[:1] != first[:1]:
       raise ValueError(
         "every leaf of per_example_tree must have the same leading axis B, but shapes"
-        f" {leaves[0][1].shape} and {leaf.shape} (at {name or 'the root'}) were found."
+        f" {first} and {leaf.shape} (at {name or 'the root'}) were found."
       )
     # The key follows the leaf's name, so that the projection of a leaf does not hang on the others.
     parts.append(_sketch_leaf(leaf, dim, jax.random.fold_in(key, zlib.crc32(name.encode()) >> 1)))

@@ -1,13 +1,14 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""What the groups of `group_scarcity` hold: the examples nearest to each, for a person to see."""
+"""What is held rare, for a person to see: what stands for a group, and the rarest examples."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _validate
-from gq_optax._rarity import groups, lloyd
+from gq_optax import _inputs, _validate
+from gq_optax._rarity import density, examples, groups, lloyd, recent
+from gq_optax._rarity.rows import as_rows
 
 
 class GroupExplanation(NamedTuple):
@@ -72,7 +73,9 @@ def explain_groups(
   """
   num_examples = _validate.static_int("num_examples", num_examples, 1)
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
-  x = groups.as_rows(embeddings, state)
+  _validate.instance("state", state, groups.GroupScarcityState)
+  state = _inputs.state("state", state)
+  x = as_rows(embeddings, state.centroids.shape[1], metric)
   x, groupable = groups.groupable(x, metric)
   frame = lloyd.frame(x, groupable.astype(jnp.float32), metric)
   x, centroids = (lloyd.enter(frame, rows, metric) for rows in (x, state.centroids))
@@ -95,3 +98,115 @@ def explain_groups(
     weights=state.weights,
     rarest_first=jnp.argsort(jnp.where(seen, -state.weights, jnp.inf)).astype(jnp.int32),
   )
+
+
+class ExampleExplanation(NamedTuple):
+  """What `explain_examples` returns; row i is the example that is i-th rarest.
+
+  Attributes:
+    indices: int32 `[m]`, rows of the embeddings, the rarest first; -1 where there are fewer than m.
+    nearest: int32 `[m, k]`, rows of the embeddings, the nearest to it first, itself left out; -1
+      where there are fewer than k.
+    distances: float32 `[m, k]`, squared (under the cosine metric 1 - cosine); inf where there is
+      no example.
+    densities: float32 `[m]`, which part of the queue resembles it.
+    losses: float32 `[m]`, the mean loss of what resembles it in the queue.
+    weights: float32 `[m]`, what it weighs with an exponent of 1, if all have a mean of 1.
+  """
+
+  indices: jax.Array
+  nearest: jax.Array
+  distances: jax.Array
+  densities: jax.Array
+  losses: jax.Array
+  weights: jax.Array
+
+
+def explain_examples(
+  embeddings: jax.Array,
+  state: examples.ExampleScarcityState,
+  num_examples: int = 8,
+  num_nearest: int = 4,
+  *,
+  neighbours: jax.typing.ArrayLike = 8.0,
+  metric: str = "cosine",
+) -> ExampleExplanation:
+  r"""Names the rarest examples and what is nearest to each, so that a person can judge them.
+
+  .. math:: \operatorname{argsort}_i \; -w_i
+
+  with the weights of `example_scarcity` against its queue alone. What is isolated does not come
+  first: it weighs about 1. An example that is in the queue itself resembles itself.
+
+  Takes any number of embeddings, those of a whole data set too; the state is only read.
+
+  Args:
+    embeddings: `[n, ...]`, made as those that `update` gets.
+    state: the state of an `example_scarcity`.
+    num_examples: m, how many examples.
+    num_nearest: k, how many others with each.
+    neighbours: that of the `example_scarcity`.
+    metric: that of the `example_scarcity`.
+
+  Returns:
+    An `ExampleExplanation`.
+
+  Raises:
+    ValueError: if the embeddings do not fit the state, or an option is out of its range.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> scarcity = gq.example_scarcity(queue_size=16, neighbours=1.0)
+    >>> embeddings = jnp.array([[1., 0.]] * 13 + [[0., 1.]] * 3)
+    >>> _, state = scarcity.update(embeddings, scarcity.init(2))
+    >>> rarest = gq.explain_examples(embeddings, state, 1, 2, neighbours=1.0)
+    >>> print(rarest.indices, rarest.nearest, round(float(rarest.densities[0]), 2))
+    [13] [[14 15]] 0.19
+
+  Reference: docs/example-scarcity.md.
+  """
+  num_examples = _validate.static_int("num_examples", num_examples, 1)
+  num_nearest = _validate.static_int("num_nearest", num_nearest, 1)
+  _validate.real("neighbours", neighbours, 0.0)
+  _validate.one_of("metric", metric, ("cosine", "euclidean"))
+  _validate.instance("state", state, examples.ExampleScarcityState)
+  state = _inputs.state("state", state)
+  embeddings = _inputs.floating("embeddings", embeddings)
+  rounding = float(jnp.finfo(embeddings.dtype).eps)
+  x = as_rows(embeddings, state.queue.shape[1], metric)
+  everyone = jnp.ones(x.shape[0], bool)
+  x, live, _, _ = recent.queueable(x, everyone, None, state, rounding, metric)
+  x, queue, frame = recent.framed(x, live, state, metric)
+  reach = jnp.square(state.reach / frame.scale)
+  reach = jnp.where(reach > 0.0, reach, 1.0)
+  found = density.neighbours(x, queue, state.filled, reach, state.losses)
+  few = jnp.maximum(jnp.asarray(neighbours, jnp.float32), 0.0)
+  weights = density.weigh(found[:, 0], live, few, jnp.ones([], jnp.float32))
+
+  first, rarest = _top(jnp.where(live, weights, -jnp.inf), num_examples)
+  others = jnp.logical_and(live[None], rarest[:, None] != jnp.arange(len(live))[None])
+  away = jnp.where(others, density.distances(x[rarest], x), jnp.inf)
+  away = jnp.where((rarest >= 0)[:, None], away, jnp.inf)
+  closeness, nearest = _top(-away, num_nearest)
+  unit = 0.5 if metric == "cosine" else frame.scale * frame.scale
+  found = jnp.where((rarest >= 0)[:, None], found[rarest], 0.0)
+  number = jnp.maximum(jnp.sum(state.filled, dtype=jnp.float32), 1.0)
+  return ExampleExplanation(
+    indices=rarest,
+    nearest=nearest,
+    distances=-closeness * unit,
+    densities=found[:, 0] / number,
+    losses=found[:, 1] / jnp.where(found[:, 0] > 0.0, found[:, 0], 1.0),
+    weights=jnp.where(rarest >= 0, first, 0.0),
+  )
+
+
+def _top(values, number):
+  """The largest values `[..., number]` and where they are; -inf and -1 where there are fewer."""
+  found = min(number, values.shape[-1])
+  top, where = jax.lax.top_k(values, found)
+  missing = [(0, 0)] * (values.ndim - 1) + [(0, number - found)]
+  top = jnp.pad(top, missing, constant_values=-jnp.inf)
+  where = jnp.pad(where, missing, constant_values=-1)
+  return top, jnp.where(jnp.isfinite(top), where, -1).astype(jnp.int32)

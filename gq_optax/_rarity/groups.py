@@ -2,7 +2,6 @@
 """Group scarcity: persistent groups of examples, each weighted by how rare its group is."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _validate
+from gq_optax import _axes, _inputs, _validate
 from gq_optax._rarity import lloyd
+from gq_optax._rarity.rows import WAY_OUT, as_rows, embedding_dim
 
 
 class GroupScarcityState(NamedTuple):
@@ -40,7 +40,7 @@ class GroupScarcity(NamedTuple):
   Attributes:
     init: `(embedding_dim_or_template) -> GroupScarcityState`, where a template is an array or a
       `jax.ShapeDtypeStruct` `[B, ...]` of what `update` will get.
-    update: `(embeddings [B, ...], state, mask=None) -> (weights [B], state)`.
+    update: `(embeddings [B, ...], state, *, mask=None) -> (weights [B], state)`.
   """
 
   init: Callable[[Any], GroupScarcityState]
@@ -61,6 +61,7 @@ def group_scarcity(
   max_weight: jax.typing.ArrayLike = 50.0,
   pooling: float = 0.0,
   key: jax.Array | int = 0,
+  axis_name: _axes.AxisName | None = None,
 ) -> GroupScarcity:
   r"""Weighs every example by how rare its kind has been over the last L steps.
 
@@ -103,13 +104,17 @@ def group_scarcity(
       :math:`\sum_j s_{kj} f_j` with a similarity that falls from 1 to 0, and K in the formula is
       the effective number of kinds, :math:`\sum_k f_k / \sum_j s_{kj} f_j`. May be traced.
     key: int or PRNG key of the seeding in the first batch.
+    axis_name: axis or axes of `jax.shard_map`, `jax.pmap` or `jax.vmap` that a batch is cut over.
+      Every device then gathers all embeddings, finds the same groups, and keeps the weights of its
+      own examples; the state is the same on all devices.
 
   Returns:
     A `GroupScarcity` of `init` and `update`; the weights are float32 `[B]` of mean 1 over the
     unmasked.
 
   Raises:
-    ValueError: if an argument is out of its range, or a shape does not fit.
+    ValueError: if an argument is out of its range, a shape does not fit, a state was made with
+      other options (see `resize_queue`), or embeddings of one number are compared by direction.
 
   Example:
     >>> import jax.numpy as jnp
@@ -132,9 +137,10 @@ def group_scarcity(
   _validate.real("pooling", pooling, 0.0)
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
   _validate.key("key", key)
+  _axes.check("axis_name", axis_name)
 
   def init(embedding_dim_or_template):
-    dim = _embedding_dim(embedding_dim_or_template)
+    dim = embedding_dim(embedding_dim_or_template, metric)
     return GroupScarcityState(
       centroids=jnp.zeros((num_groups, dim), jnp.float32),
       counts=jnp.zeros((queue_length, num_groups), jnp.int32),
@@ -144,13 +150,20 @@ def group_scarcity(
       ages=jnp.zeros(num_groups, jnp.int32),
     )
 
-  def update(embeddings, state, mask=None):
-    x = as_rows(embeddings, state)
-    unmasked = jnp.ones(x.shape[0], bool) if mask is None else _checked_mask(mask, x.shape[0])
+  def update(embeddings, state, *, mask=None):
+    _check_state(state, num_groups, queue_length)
+    state = _inputs.state("state", state)
+    x = as_rows(embeddings, state.centroids.shape[1], metric)
+    unmasked = _inputs.mask("mask", mask, x.shape[0])
+    rows = x.shape[0]
+    x, unmasked = (_axes.gather(part, axis_name) for part in (x, _axes.alike(unmasked, x)))
     prng = _validate.prng_key("key", key)
     # No pooling is another program, not a traced number: it needs no distances.
     reach = None if isinstance(pooling, float | int) and pooling == 0 else pooling
-    return _update(x, unmasked, state, prng, exponent, max_weight, reach, metric, num_iters)
+    weights, state = _update(
+      x, unmasked, state, prng, exponent, max_weight, reach, metric, num_iters
+    )
+    return _axes.own(weights, axis_name, rows), state
 
   return GroupScarcity(init, update)
 
@@ -172,6 +185,7 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   start = jnp.where(first, seeds, lloyd.enter(frame, state.centroids, metric))
   iterate = lambda _, c: lloyd.iterate(x, pull, c, metric, dead)[0]
   iterations = num_iters + jnp.where(first, _FIRST_ITERS, 0)
+  start = _axes.alike(start, x, pull, dead, iterations)
   centroids = jax.lax.fori_loop(0, iterations, iterate, start)
   labels = lloyd.nearest(x, centroids, metric)
 
@@ -193,30 +207,20 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), counted, state)
 
 
-def _embedding_dim(template: Any) -> int:
-  """The d of an int, or of what `update` will get, `[B, ...]`."""
-  if hasattr(template, "shape"):
-    if len(template.shape) < 2:
-      raise ValueError(
-        "the template of init must be [B, ...], or the length of an embedding as an int, but shape"
-        f" {tuple(template.shape)} was found."
-      )
-    return max(math.prod(template.shape[1:]), 1)
-  return _validate.static_int("embedding_dim_or_template", template, 1)
-
-
-def as_rows(embeddings: Any, state: GroupScarcityState) -> jax.Array:
-  """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
-  dim = state.centroids.shape[1]
-  found = jnp.shape(embeddings)
-  if len(found) < 2 or found[0] == 0 or math.prod(found[1:]) != dim:
+def _check_state(state: Any, num_groups: int, queue_length: int) -> None:
+  """Raises ValueError with the name of an option that is not the state's."""
+  _validate.instance("state", state, GroupScarcityState)
+  rule = "state must have been made with the options of this group_scarcity,"
+  if state.centroids.ndim != 2 or state.centroids.shape[0] != num_groups:
     raise ValueError(
-      f"embeddings must be [B, ...] with {dim} numbers for each example, as the state was made for,"
-      f" but shape {found} was found."
+      f"{rule} num_groups={num_groups}, but centroids of shape {state.centroids.shape} was found."
+      f" {WAY_OUT}"
     )
-  _validate.floating("embeddings", embeddings)
-  x = jax.lax.stop_gradient(jnp.asarray(embeddings))
-  return x.reshape(found[0], dim).astype(jnp.float32)
+  if state.counts.shape != (queue_length, num_groups):
+    raise ValueError(
+      f"{rule} queue_length={queue_length}, but counts of shape {state.counts.shape} was found."
+      f" {WAY_OUT}"
+    )
 
 
 def groupable(x: jax.Array, metric: str) -> tuple[jax.Array, jax.Array]:
@@ -224,13 +228,6 @@ def groupable(x: jax.Array, metric: str) -> tuple[jax.Array, jax.Array]:
   finite = jnp.all(jnp.isfinite(x), axis=1)
   x = jnp.where(finite[:, None], x, 0.0)
   return x, jnp.logical_and(finite, lloyd.has_direction(x, metric))
-
-
-def _checked_mask(mask: Any, batch_size: int) -> jax.Array:
-  _validate.shape("mask", mask, f"[B] with B = {batch_size}", (batch_size,))
-  if jnp.result_type(mask) != jnp.bool_:
-    raise ValueError(f"mask must be bool, but {jnp.result_type(mask)} was found.")
-  return jnp.asarray(mask)
 
 
 def shares(counts: jax.Array) -> jax.Array:

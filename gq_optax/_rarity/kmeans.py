@@ -2,12 +2,12 @@
 """K-means with a fixed number of steps: one compilation, a known cost, never a NaN."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _validate
+from gq_optax import _axes, _inputs, _validate
 from gq_optax._rarity import lloyd
 
 
@@ -75,7 +75,7 @@ def kmeans(
   Reference: Lloyd (1982); Arthur and Vassilvitskii, k-means++ (2007). The grouping of Al Hasib,
   Grad Queue (arXiv 2404.16917), Algorithm 1.
   """
-  x = jnp.asarray(x)
+  x = _inputs.real("x", x)
   _validate.shape("x", x, "[n, d]", (None, None))
   rows, dim = x.shape
   num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
@@ -89,12 +89,25 @@ def kmeans(
     weight = jnp.ones(rows, jnp.float32)
   else:
     _validate.shape("sample_weight", sample_weight, f"[n] = [{rows}]", (rows,))
-    weight = jnp.asarray(sample_weight).astype(jnp.float32)
+    weight = _inputs.real("sample_weight", sample_weight).astype(jnp.float32)
   if init is not None:
     _validate.shape("init", init, f"[K, d] = [{num_clusters}, {dim}]", (num_clusters, dim))
-    init = jnp.asarray(init).astype(jnp.float32)
+    init = _inputs.real("init", init).astype(jnp.float32)
   prng = _validate.prng_key("key", 0 if key is None else key)
   return _kmeans(x.astype(jnp.float32), weight, prng, init, num_clusters, metric, num_iters)
+
+
+def kmeans_padded(
+  x: jax.Array, num_clusters: int, *, sample_weight: jax.Array | None = None, **options: Any
+) -> KMeansResult:
+  """As `kmeans`, but of fewer rows than groups too, as in the last batch: the surplus is empty."""
+  rows = len(x)
+  missing = max(num_clusters - rows, 0)
+  weight = jnp.ones(rows, jnp.float32) if sample_weight is None else sample_weight
+  if missing:
+    x, weight = jnp.pad(x, ((0, missing), (0, 0))), jnp.pad(weight, (0, missing))
+  result = kmeans(x, num_clusters, sample_weight=weight, **options)
+  return result._replace(labels=result.labels[:rows])
 
 
 @functools.partial(jax.jit, static_argnames=("num_clusters", "metric", "num_iters"))
@@ -119,7 +132,8 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
     return lloyd.iterate(x, pull, centroids, metric)
 
   nobody = jnp.full(x.shape[0], -1, jnp.int32)
-  centroids, before = jax.lax.fori_loop(0, num_iters, iterate, (start, nobody))
+  first = _axes.alike((start, nobody), x, pull)
+  centroids, before = jax.lax.fori_loop(0, num_iters, iterate, first)
   labels = lloyd.nearest(x, centroids, metric)
   # On the unit sphere half the squared distance is 1 - cosine; a zero vector is 1 away from all.
   if metric == "cosine":

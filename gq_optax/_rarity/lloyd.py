@@ -7,6 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gq_optax import _axes
+
 _TINY = float(jnp.finfo(jnp.float32).tiny)
 # Rows are scaled to at most 1. A squared distance of less is the rounding of a mean of equal rows.
 _SAME = 1e-12
@@ -84,7 +86,8 @@ def iterate(
 
 def unit_rows(x):
   """Rows of length one; zero rows stay zero."""
-  x = x / jnp.maximum(jnp.max(jnp.abs(x), axis=1, keepdims=True), _TINY)
+  largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
+  x = x / jnp.where(largest > 0.0, largest, 1.0)
   norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True))
   return jnp.where(norm > 0.0, x / jnp.where(norm > 0.0, norm, 1.0), 0.0)
 
@@ -125,7 +128,8 @@ def reseed(x, labels, weight, centroids, dead=None):
     moved = moved.at[target].set(group.astype(labels.dtype), mode="drop")
     return moved, free.at[row].set(False)
 
-  return jax.lax.fori_loop(0, order[-1], move, (labels, weight > 0.0))[0]
+  start = _axes.alike((labels, weight > 0.0), x, centroids, order)
+  return jax.lax.fori_loop(0, order[-1], move, start)[0]
 
 
 def members(labels, num_clusters):
@@ -191,4 +195,5 @@ def seed(key, x, weight, num_clusters, wanted=True):
     return centroids.at[i].set(best), nearest
 
   stop = jnp.where(wanted, num_clusters, 1)
-  return jax.lax.fori_loop(1, stop, add, (centroids, nearest))[0]
+  start = _axes.alike((centroids, nearest), x, weight, noise, stop)
+  return jax.lax.fori_loop(1, stop, add, start)[0]

@@ -1,0 +1,106 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""What comes in, made into JAX arrays at the entrance, or refused by name and path.
+
+NumPy arrays, lists of numbers and Python numbers are as good as JAX arrays; behind the entrance
+there are only those.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gq_optax import _boxes
+
+
+def array(name: str, value: Any) -> jax.Array:
+  """A JAX array of an array, of a number, or of lists of numbers."""
+  if isinstance(value, jax.Array):
+    return value
+  try:
+    # By way of NumPy a number has a dtype of its own, as arrays have, and not a weak one.
+    return jnp.asarray(np.asarray(value) if isinstance(value, bool | int | float) else value)
+  except (TypeError, ValueError, OverflowError):
+    raise ValueError(
+      f"{name} must be an array or numbers, but {type(value).__name__} was found."
+    ) from None
+
+
+def floating(name: str, value: Any) -> jax.Array:
+  """A JAX array of real floating dtype; a `jax.ShapeDtypeStruct` passes as it is."""
+  result: Any = value if isinstance(value, jax.ShapeDtypeStruct) else array(name, value)
+  if not jnp.issubdtype(result.dtype, jnp.floating):
+    raise ValueError(f"{name} must have a real floating dtype, but {result.dtype} was found.")
+  return result
+
+
+def real(name: str, value: Any) -> jax.Array:
+  """A JAX array of real numbers: floating, integer or bool."""
+  result = array(name, value)
+  if not any(jnp.issubdtype(result.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+    raise ValueError(f"{name} must be real, but {result.dtype} was found.")
+  return result
+
+
+def integer(name: str, value: Any) -> jax.Array:
+  """A JAX array of integer dtype."""
+  result = array(name, value)
+  if not jnp.issubdtype(result.dtype, jnp.integer):
+    raise ValueError(f"{name} must have an integer dtype, but {result.dtype} was found.")
+  return result
+
+
+def mask(name: str, value: Any, size: int) -> jax.Array:
+  """Which of `size` examples are there, bool `[B]`; all where it is None."""
+  if value is None:
+    return jnp.ones(size, bool)
+  result = array(name, value)
+  if result.shape != (size,):
+    raise ValueError(f"{name} must be [B] with B = {size}, but shape {result.shape} was found.")
+  if result.dtype != jnp.bool_:
+    raise ValueError(f"{name} must be bool, but {result.dtype} was found.")
+  return result
+
+
+def parameters(name: str, tree: Any) -> Any:
+  """A pytree of real floating leaves; `jax.ShapeDtypeStruct`s pass as they are."""
+
+  def leaf(path, value):
+    try:
+      return floating(f"{name}: the parameter at {_path(path)}", value)
+    except ValueError as error:
+      hint = "Filter the model: a transformation takes its trained arrays alone."
+      raise ValueError(f"{error} {hint}") from None
+
+  return _map(leaf, tree)
+
+
+def gradients(name: str, tree: Any) -> Any:
+  """A pytree of real floating leaves, for the parameters."""
+  return _map(lambda path, value: floating(f"{name}: the update at {_path(path)}", value), tree)
+
+
+def batch(name: str, tree: Any) -> Any:
+  """A pytree of arrays of any dtype, random keys among them; or of `jax.ShapeDtypeStruct`s."""
+
+  def leaf(path, value):
+    is_shape = isinstance(value, jax.ShapeDtypeStruct)
+    return value if is_shape else array(f"{name} at {_path(path)}", value)
+
+  return _map(leaf, tree)
+
+
+def state(name: str, tree: Any) -> Any:
+  """A state whose leaves may be NumPy's, as after some ways of loading it."""
+  return _map(lambda path, value: array(f"{name} at {_path(path)}", value), tree)
+
+
+def _map(leaf, tree):
+  """`tree_map_with_path`, but boxes of Flax leave no trace in the paths."""
+  inside = lambda path, node: jax.tree.map(lambda value: leaf(path, value), node)
+  return jax.tree_util.tree_map_with_path(inside, tree, is_leaf=_boxes.is_box)
+
+
+def _path(path):
+  return jax.tree_util.keystr(path) or "the root"

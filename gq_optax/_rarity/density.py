@@ -1,0 +1,158 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""How many examples resemble this one: kernel sums, and the weights that come of them."""
+
+import jax
+import jax.numpy as jnp
+
+# Of the largest squared length: what lies closer than this may be rounding, and counts as equal.
+_SAME = 1e-4
+# Rows of the batch whose distances set the scale; all pairs would cost as much as the kernel.
+_SAMPLE = 64
+
+
+def distances(x: jax.Array, rows: jax.Array) -> jax.Array:
+  """Squared distances of every row of x `[n, d]` to every one of the rows, `[n, r]`."""
+  product = jnp.einsum("nd,rd->nr", x, rows, precision=jax.lax.Precision.HIGHEST)
+  own, others = (jnp.sum(jnp.square(part), axis=1) for part in (x, rows))
+  return jnp.maximum(own[:, None] + others[None] - 2.0 * product, 0.0)
+
+
+def sample(x: jax.Array) -> jax.Array:
+  """Rows at even stride, over the whole of a batch that may be sorted."""
+  return x[:: max(1, x.shape[0] // _SAMPLE)]
+
+
+def moments(
+  x: jax.Array, rows: jax.Array, live_x: jax.Array, live_rows: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  r"""Sums over pairs of live rows of :math:`d^2` and :math:`d^3`, for `reach`."""
+  live = jnp.logical_and(live_x[:, None], live_rows[None])
+  d = jnp.where(live, distances(x, rows), 0.0)
+  square = jnp.square(d)
+  return jnp.sum(square), jnp.sum(square * d)
+
+
+def reach(squares: jax.Array, cubes: jax.Array, bandwidth: jax.Array, length: jax.Array):
+  r"""The distance :math:`h \sum d^3 / \sum d^2` at which two examples begin to differ.
+
+  The quotient is the mean distance of a pair that is drawn with a chance of :math:`d^2`. The plain
+  mean over pairs would shrink to the width of one kind where nearly all examples are of that kind.
+
+  Args:
+    squares: of `moments`.
+    cubes: of `moments`.
+    bandwidth: h.
+    length: the largest squared length of a row.
+  """
+  wide = jnp.where(squares > 0.0, cubes / jnp.where(squares > 0.0, squares, 1.0), 0.0)
+  reach = bandwidth * wide
+  floor = _SAME * length
+  return jnp.where(reach > floor, reach, jnp.where(floor > 0.0, floor, 1.0))
+
+
+def similarity(x: jax.Array, rows: jax.Array, reach: jax.Array) -> jax.Array:
+  """How alike rows are, `[n, r]`: 1 where equal, .61 at the reach, .01 at three times it."""
+  return jnp.exp(-0.5 * jnp.square(distances(x, rows) / reach))
+
+
+def neighbours(
+  x: jax.Array,
+  rows: jax.Array,
+  live: jax.Array,
+  reach: jax.Array,
+  losses: jax.Array | None = None,
+) -> jax.Array:
+  """The live rows that resemble each row of x, `[n, 1]`, and the sum of their losses, `[n, 2]`.
+
+  Args:
+    x: `[n, d]`.
+    rows: `[r, d]`.
+    live: bool `[r]` or `[n, r]`.
+    reach: float32 `[]`.
+    losses: float32 `[r]`, or None.
+  """
+  alike = jnp.where(live if live.ndim == 2 else live[None], similarity(x, rows, reach), 0.0)
+  if losses is None:
+    return jnp.sum(alike, axis=1, keepdims=True)
+  columns = jnp.stack([jnp.ones_like(losses), losses], axis=1)
+  return jnp.einsum("nr,rc->nc", alike, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+def weigh(
+  found: jax.Array,
+  counted: jax.Array,
+  neighbours: jax.Array,
+  exponent: jax.Array,
+  loss_ratio: jax.Array | None = None,
+) -> jax.Array:
+  r"""Weights before their bounds: :math:`1 + r (u - 1)` out of the neighbours found, `[n]`.
+
+  Args:
+    found: float32 `[n]`, s.
+    counted: bool `[n]`, whose mean weight is to be 1.
+    neighbours: m.
+    exponent: a.
+    loss_ratio: float32 `[n]`, a factor of u, or None.
+  """
+  scarce = jnp.maximum(found + neighbours, 0.5) ** -exponent
+  if loss_ratio is not None:
+    scarce = scarce * loss_ratio
+  # An example without neighbours is no kind, and may be a mistake: it counts as the mean does.
+  square = jnp.square(found)
+  half = jnp.square(0.5 * neighbours)
+  trust = jnp.where(square > 0.0, square / jnp.where(square > 0.0, square + half, 1.0), 0.0)
+  trust = jnp.where(counted, trust, 0.0)
+  total = jnp.sum(trust * scarce)
+  unit = jnp.sum(trust) / jnp.where(total > 0.0, total, 1.0)
+  return 1.0 + trust * (unit * scarce - 1.0)
+
+
+def bounded(weights: jax.Array, counted: jax.Array, bound: jax.Array) -> jax.Array:
+  """`clip(s * weights, 1 / bound, bound)` with the s that makes the mean over the counted 1.
+
+  The mean is piecewise linear in s, with corners where an example meets a bound: one sort puts
+  them in order, and prefix sums say between which two of them the mean is 1.
+
+  Args:
+    weights: float32 `[n]`, positive.
+    counted: bool `[n]`.
+    bound: float32 `[]`, at least 1.
+  """
+  low, high = 1.0 / bound, bound
+  number = jnp.sum(counted, dtype=jnp.float32)
+  weights = jnp.where(counted, jnp.maximum(weights, 1e-20), 1.0)
+  one = counted.astype(jnp.float32)
+  slopes = jnp.concatenate([one * weights, -one * weights])
+  rises = jnp.concatenate([-low * one, high * one])
+  corners = jnp.concatenate([low / weights, high / weights])
+  corners, slopes, rises = jax.lax.sort((corners, slopes, rises), num_keys=1)
+  totals = corners * jnp.cumsum(slopes) + (low * number + jnp.cumsum(rises))
+  after = jnp.sum(totals < number)
+  around = jnp.clip(jnp.stack([after - 1, after]), 0, corners.shape[0] - 1)
+  between = jnp.prod(jnp.sqrt(corners[around]))
+  # Which examples lie at which bound is known now; s itself is exact only without prefix sums.
+  below = jnp.logical_and(counted, weights * between < low)
+  above = jnp.logical_and(counted, weights * between > high)
+  free = jnp.logical_and(counted, jnp.logical_not(jnp.logical_or(below, above)))
+  held = low * jnp.sum(below, dtype=jnp.float32) + high * jnp.sum(above, dtype=jnp.float32)
+  rest = jnp.sum(jnp.where(free, weights, 0.0))
+  scale = jnp.where(rest > 0.0, (number - held) / jnp.where(rest > 0.0, rest, 1.0), between)
+  return jnp.clip(scale * weights, low, high)
+
+
+def loss_ratio(found: jax.Array, mean: jax.Array) -> jax.Array:
+  """The loss around each example over the mean loss, with one neighbour of mean loss added.
+
+  Args:
+    found: float32 `[n, 2]`, of `neighbours`.
+    mean: float32 `[]`, of the losses of all examples.
+  """
+  around = (found[:, 1] + mean) / (found[:, 0] + 1.0)
+  ratio = jnp.clip(around / jnp.where(mean > 0.0, mean, 1.0), 0.02, 50.0)
+  return jnp.where(mean > 0.0, ratio, 1.0)
+
+
+def effective(weights: jax.Array) -> jax.Array:
+  """As many examples of equal weight give a mean as certain (Kish)."""
+  squares = jnp.sum(jnp.square(weights))
+  return jnp.square(jnp.sum(weights)) / jnp.where(squares > 0.0, squares, 1.0)
