@@ -347,6 +347,30 @@ def test_three_sentences_by_hand():
   assert rows[2] == ["class weights", "50.0 (+10.0 [+2.0, +18.0], no verdict)"]
 
 
+@pytest.mark.parametrize("name", arms.RECOMMENDED)
+def test_recommended_weights_and_the_same_dealt_at_random(name):
+  """Two kinds, one of them a twelfth; the control weighs as much, but others."""
+  labels = jnp.asarray(np.arange(96) % 12 == 0, jnp.int32)
+  noise = 0.1 * jax.random.normal(jax.random.key(1), (96, 4))
+  features = jnp.eye(4)[labels] + noise
+  key = jax.random.key(0)
+  context = arms.Context(labels, labels, jnp.ones(96), jnp.full(2, 0.5), 2, key, jnp.float32(0))
+
+  @jax.jit
+  def both():
+    names = (name, name + arms.AT_RANDOM)
+    given = [(arm, arms.init_watch(arm, 4, 2, key, 400)) for arm in map(arms.find, names)]
+    return [arms.weigh(a, features[:, :2], features, context, w, key)[0] for a, w in given]
+
+  own, dealt = both()
+  np.testing.assert_allclose(np.sort(own), np.sort(dealt), rtol=1e-6)
+  assert not np.array_equal(own, dealt)
+  rare = labels == 1
+  assert own[rare].mean() > 2.0 * own[~rare].mean()
+  assert dealt[rare].mean() < 2.0 * dealt[~rare].mean()
+  assert len(arms.init_watch(arms.find(name), 4, 2, key, 400).first.queue) == 200
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kinds", [False, True])
 def test_a_whole_trial_on_real_digits(tmp_path, kinds):
