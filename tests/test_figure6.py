@@ -33,14 +33,14 @@ def small(monkeypatch):
 @pytest.mark.slow
 def test_it_is_run_once_and_told_as_run(tmp_path, monkeypatch, small):
   figure6.main(("MNIST",), out=tmp_path)
-  found = figure6.read(tmp_path)
+  found = figure6.read(tmp_path / "figure6.jsonl")
   assert list(found) == [("MNIST", "fixed"), ("MNIST", "tuned")]
   rows = figure6.table(found)
   assert [row[:2] for row in rows[1:]] == [["MNIST, fixed", "128"], ["MNIST, tuned", "128"]]
 
   # Every number is that of the runs it stands for.
   def accuracies(arm, batch_size):
-    runs = [json.loads(p.read_text()) for p in (tmp_path / "MNIST,_fixed" / "runs").glob("*")]
+    runs = [json.loads(p.read_text()) for p in (tmp_path / "MNIST,_fixed" / "runs").glob("*.json")]
     own = [r for r in runs if (r["arm"], r["batch_size"]) == (arm, batch_size)]
     assert {r["rate"] for r in own} == {0.05}
     assert len(own) == 2
@@ -60,7 +60,7 @@ def test_it_is_run_once_and_told_as_run(tmp_path, monkeypatch, small):
   monkeypatch.setattr(training, "side_by_side", nothing)
   monkeypatch.setattr(training, "step_by_step", nothing)
   figure6.main(("MNIST",), out=tmp_path)
-  assert figure6.table(figure6.read(tmp_path)) == rows
+  assert figure6.table(figure6.read(tmp_path / "figure6.jsonl")) == rows
 
 
 def test_one_cluster_of_64_examples_is_no_cluster():

@@ -18,6 +18,7 @@ def test_own_arrays(tmp_path):
   found = own_data.load_npz(tmp_path / "own.npz")
   assert found.x_train.dtype == found.x_test.dtype == np.float32
   assert found.y_train.dtype == found.y_test.dtype == np.int64
+  assert found.x_validation is found.kinds_test is None
   for name, value in own().items():
     np.testing.assert_array_equal(getattr(found, name), value)
   images = np.arange(48, dtype=np.uint8).reshape(8, 3, 2)
@@ -26,23 +27,19 @@ def test_own_arrays(tmp_path):
     own_data.load_npz(tmp_path / "images.npz")
 
 
-def test_own_arrays_are_split_if_there_is_no_test(tmp_path):
-  x, y = np.arange(40, dtype=np.uint8).reshape(20, 2), np.arange(20) % 2
-  np.savez(tmp_path / "own.npz", x_train=x, y_train=y)
+def test_what_may_be_left_out_and_what_may_be_added(tmp_path):
+  np.savez(tmp_path / "own.npz", **own(x_test=None, y_test=None))
   found = own_data.load_npz(str(tmp_path / "own.npz"))
-  assert found.x_train.dtype == np.uint8
-  assert (np.bincount(found.y_train).tolist(), np.bincount(found.y_test).tolist()) == (
-    [8] * 2,
-    [2] * 2,
-  )
-  assert sorted(np.concatenate([found.x_train, found.x_test]).tolist()) == x.tolist()
-  again, other = (own_data.load_npz(tmp_path / "own.npz", 0.2, seed) for seed in (0, 1))
-  np.testing.assert_array_equal(found.x_test, again.x_test)
-  assert not np.array_equal(found.x_test, other.x_test)
-  with pytest.raises(ValueError, match="test_fraction must leave a test example"):
-    own_data.load_npz(tmp_path / "own.npz", 0.01)
-  with pytest.raises(ValueError, match="fraction must lie between 0 and 1"):
-    own_data.load_npz(tmp_path / "own.npz", 1.0)
+  assert found.x_test is found.y_test is found.x_validation is found.kinds_train is None
+  names = np.array(["scratch", "dent"])
+  more = {"x_validation": np.ones((2, 3)), "y_validation": np.arange(2)}
+  kinds = {"kinds_train": names[np.arange(8) % 2], "kinds_test": names[[0, 0, 1, 1]]}
+  np.savez(tmp_path / "own.npz", **own(**more, **kinds, kinds_validation=names))
+  found = own_data.load_npz(tmp_path / "own.npz")
+  assert found.x_validation.dtype == np.float32
+  assert found.kinds_test.tolist() == ["scratch", "scratch", "dent", "dent"]
+  np.savez(tmp_path / "own.npz", **own(kinds_test=np.arange(4)))
+  assert own_data.load_npz(tmp_path / "own.npz").kinds_test.tolist() == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -60,13 +57,22 @@ def test_own_arrays_are_split_if_there_is_no_test(tmp_path):
     ({"x_test": np.full((4, 3), np.inf)}, "x_test must be finite"),
     ({"y_train": np.zeros((8, 1), int)}, r"y_train must have shape \(8,\) .*\(8, 1\) was found"),
     ({"y_train": np.zeros(7, int)}, r"y_train must have shape \(8,\) .*\(7,\) was found"),
-    ({"y_train": np.arange(8) % 2.0}, "y_train must be integers, but float64"),
-    ({"y_train": np.arange(8) - 1}, "y_train must be at least 0, but -1"),
+    ({"y_train": np.arange(8) % 2.0}, "y_train must be integers, but float64 was found; classes, "),
+    ({"y_train": np.arange(8) % 2 > 0}, "y_train must be integers, but bool was .* return_inverse"),
+    ({"y_train": np.full(8, "a")}, "y_train must be integers, but <U1 was found; .* np.unique"),
+    ({"y_train": np.arange(8) / 3}, r"that are none .* np.digitize\(y_train, \[low, high\]\)"),
+    ({"y_train": np.arange(8) - 1}, "y_train must be at least 0, but -1 was found; .* np.unique"),
     ({"y_train": np.zeros(8, int)}, "y_train must hold more than one class, but only 0"),
     ({"y_train": np.arange(8) % 2 + 1}, "every class from 0 to its largest, 2, but 2 classes"),
     ({"x_test": np.ones((4, 2))}, r"x_test must be like x_train, float32 .*\(4, 2\) was found"),
     ({"x_test": np.ones((4, 3), np.uint8)}, "x_test must be like x_train, .* uint8"),
     ({"y_test": np.full(4, 2)}, "y_test must hold classes of y_train only, but 2"),
+    ({"x_validation": np.ones((2, 3))}, "x_validation and y_validation or neither, but only x_v"),
+    ({"weights": np.ones(8)}, "must hold no other arrays than x_train, .*, but weights was found"),
+    ({"kinds_train": np.arange(8)}, "kinds_train and kinds_test, or for the test split alone, but"),
+    ({"kinds_validation": np.arange(2)}, "kinds_validation must come with x_validation"),
+    ({"kinds_test": np.arange(3)}, r"kinds_test must be integers or strings of shape \(4,\)"),
+    ({"kinds_test": np.ones(4)}, r"kinds_test must be integers or strings .* float64 of shape"),
   ],
 )
 def test_bad_arrays_are_told_in_one_line(tmp_path, changes, message):

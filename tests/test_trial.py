@@ -1,10 +1,10 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""A/B trials: the user's own arrays and model, resumption, one clear line, verdicts by hand."""
+"""A/B trials: the user's own arrays and model, resumption, the report, one clear line."""
 
 import dataclasses
-import json
 import math
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,87 +15,85 @@ import pytest
 
 import gq_optax.trial
 from gq_optax.trial import __main__ as trial_main
-from gq_optax.trial import arms, command, networks, optimizers, records, report, training
+from gq_optax.trial import (
+  arms,
+  command,
+  data,
+  networks,
+  optimizers,
+  page,
+  rarity,
+  records,
+  report,
+  sentences,
+  tasks,
+  training,
+)
 from gq_optax.trial.runs import Trial
 
 pytestmark = pytest.mark.standard_promotion  # the networks of flax, and optax
 
 MODULES = """
 import flax.linen as nn
-from flax import nnx
 
 class Linen(nn.Module):
   num_classes: int
 
   @nn.compact
-  def __call__(self, x):
-    features = nn.tanh(nn.Dense(5)(x.reshape(len(x), -1)))
-    return nn.Dense(self.num_classes)(features), features
+  def __call__(self, x, train):
+    x = nn.Dropout(0.1, deterministic=not train)(nn.tanh(nn.Dense(5)(x)))
+    return nn.Dense(self.num_classes)(x), x
 
-class Norm(nn.Module):
+class Wide(nn.Module):
   @nn.compact
   def __call__(self, x):
-    return nn.BatchNorm(use_running_average=False)(x)
-
-class Own(nnx.Module):
-  def __init__(self, num_classes, rngs):
-    self.layer = nnx.Linear(2, num_classes, rngs=rngs)
-
-  def __call__(self, x):
-    return self.layer(x)
-
-class Dropping(Own):
-  def __init__(self, num_classes, rngs):
-    super().__init__(num_classes, rngs)
-    self.dropout = nnx.Dropout(0.5, rngs=rngs)
+    return nn.Dense(5)(x)
 
 linen = Linen
-norm = lambda num_classes: Norm()
-own = lambda num_classes, rngs: Own(num_classes, rngs)
-dropping = lambda num_classes, rngs: Dropping(num_classes, rngs)
-nothing = lambda num_classes: 3
-number = 3
+wide = lambda num_classes: Wide()
 """
 
 
 @pytest.fixture
 def own_module(tmp_path, monkeypatch):
-  (tmp_path / "own_networks.py").write_text(MODULES)
+  (tmp_path / "own_models.py").write_text(MODULES)
   monkeypatch.syspath_prepend(tmp_path)
-  yield "own_networks"
-  sys.modules.pop("own_networks", None)
+  yield "own_models"
+  sys.modules.pop("own_models", None)
   networks.make.cache_clear()
 
 
-def write_npz(path, number=160, classes=2):
-  rng = np.random.default_rng(0)
-  y = np.arange(number) % classes
-  x = rng.normal(size=(number, 2)) + 4.0 * y[:, None]
-  np.savez(path, x_train=x, y_train=y, x_test=x[:80] + 0.1, y_test=y[:80])
-  return path
+def blobs(sizes, spread=1.0, seed=0):
+  """Classes around corners, as many of each as said, in random order."""
+  rng = np.random.default_rng(seed)
+  y = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+  return 3.0 * np.eye(len(sizes))[y] + spread * rng.normal(size=(len(y), len(sizes))), y
 
 
-def small(tmp_path, **changes):
+def small(folder, **changes):
+  x, y = blobs((90, 60, 14))
+  np.savez(folder / "own.npz", x_train=x, y_train=y)
   trial = Trial(
-    npz=write_npz(tmp_path / "own.npz"),
+    npz=folder / "own.npz",
     model="logistic",
-    arm_names=("SGDM", "GQ, K=B/64"),
-    batch_sizes=(128,),
-    rates=(0.1, 0.2, 0.4),
-    seeds=3,
+    arm_names=("SGDM", "Nesterov", "class weights", "GQ, K=1"),
+    batch_sizes=(64,),
+    rates=(0.05, 0.1, 0.2),
+    seeds=5,
     tuning_seeds=2,
-    epochs=3,
+    epochs=4,
     evaluations=2,
-    side_by_side=3,
     cost_rounds=2,
-    out=tmp_path / "out",
+    out=folder / "out",
   )
   return dataclasses.replace(trial, **changes)
 
 
-def test_a_trial_interrupted_and_resumed(tmp_path, monkeypatch, own_module):
-  trial = small(tmp_path)
-  train, calls = training.side_by_side, []
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A trial on classes of which one is rare, interrupted in its third call and then resumed."""
+  trial = small(tmp_path_factory.mktemp("trial"))
+  train, calls = training.each_on_its_own, []
 
   def interrupted(*args):
     calls.append(args)
@@ -103,61 +101,153 @@ def test_a_trial_interrupted_and_resumed(tmp_path, monkeypatch, own_module):
       raise KeyboardInterrupt
     return train(*args)
 
-  monkeypatch.setattr(training, "side_by_side", interrupted)
-  with pytest.raises(KeyboardInterrupt):
-    command.run(trial)
-  kept = {path: path.stat().st_mtime_ns for path in (trial.out / "runs").glob("*.json")}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(training, "each_on_its_own", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+      command.run(trial)
+    files = (trial.out / "runs").glob("*.json")
+    kept = {path: path.stat().st_mtime_ns for path in files}
+    summary = command.run(trial)
+  assert len(calls[0][3]) == 5  # one shape, one compilation
+  return trial, summary, kept
+
+
+def test_what_is_there_is_not_run_again(trained, monkeypatch):
+  trial, summary, kept = trained
   assert len(kept) == 6
-  whole = command.run(trial)
   assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
-  runs = [json.loads(path.read_text()) for path in (trial.out / "runs").glob("*.json")]
-  assert {run["arm"] for run in runs} == {"SGDM", "GQ, K=B/64"}
-  assert all(run["environment"]["commit"] for run in runs)
-  assert [step for step, _ in runs[0]["curve"]] == [1, 3]
-
-  # Nothing is run again; a run that is lost comes back as it was.
-  calls.clear()
-  assert command.run(trial)["results"] == whole["results"]
+  train, calls = training.each_on_its_own, []
+  monkeypatch.setattr(training, "each_on_its_own", lambda *a: calls.append(a) or train(*a))
+  monkeypatch.setattr(rarity, "trained_features", None)  # kept, too
+  assert command.run(trial)["results"] == summary["results"]
   assert not calls
-  lost = next(iter(kept))
-  before = json.loads(lost.read_text())
-  lost.unlink()
-  command.run(trial)
-  assert len(calls) == 1
-  assert json.loads(lost.read_text()) == before
-  assert len(calls[0][3]) == 3  # one shape, one compilation
 
-  first = whole["results"][0]
-  assert len(first["test"]) == 3
-  assert first["rate"] == max(
-    map(float, first["validation_by_rate"]),
-    key=lambda r: first["validation_by_rate"][f"{r:.6g}"],
+  # A run that is lost comes back as it was; so do scores without figures, and figures without.
+  first = summary["results"][0]
+  stem = f"{first['arm']}_B=64_rate={first['rate']:.6g}_seed="
+  for seed, suffix in ((0, ".json"), (1, ".npz")):
+    path = trial.out / "runs" / f"{stem}{seed}{suffix}"
+    before = path.read_bytes()
+    path.unlink()
+    assert command.run(trial)["results"] == summary["results"]
+    assert path.read_bytes() == before or suffix == ".npz"
+  assert len(calls) == 2
+
+
+def test_only_the_rate_chosen_on_validation_meets_the_test(trained):
+  trial, summary, _ = trained
+  for result in summary["results"]:
+    by_rate = result["validation_by_rate"]
+    assert by_rate[f"{result['rate']:.6g}"] == max(by_rate.values())
+    stem = result["arm"].replace(" ", "_").replace(",", "")
+    assert len(list((trial.out / "runs").glob(f"{stem}_B=64_rate=*_seed=*.json"))) >= 9
+    kept = list((trial.out / "runs").glob(f"{stem}_B=64_rate=*_seed=*.npz"))
+    assert {path.name.split("rate=")[1].split("_")[0] for path in kept} == {f"{result['rate']:g}"}
+    assert len(kept) == 5
+  with np.load(kept[0]) as file:
+    assert file["scores"].dtype == np.float16
+    assert file["scores"].shape == (len(file["rows"]), 3)
+    assert (file["scores"].max(axis=1) == 0).all()
+
+
+def test_the_others_train_as_the_best_plain_arm_does(trained):
+  _, summary, _ = trained
+  means = {r["arm"]: np.mean(r["validation"]) for r in summary["results"]}
+  best = max(("SGDM", "Nesterov"), key=lambda name: means[name])
+  assert summary["baseline"] == best == summary["results"][0]["arm"]
+  suffix = "" if best == "SGDM" else f" on {best}"
+  assert set(means) == {"SGDM", "Nesterov", f"class weights{suffix}", f"GQ, K=1{suffix}"}
+  assert ["against" in r for r in summary["results"]] == [False, False, True, True]
+  assert arms.find("class weights on Nesterov") == arms.Arm(weights="class", optimizer="nesterov")
+  with pytest.raises(ValueError, match=r"must be on one of SGDM, .*, but 'class weights'"):
+    arms.find("Delta_rho on class weights")
+
+
+def test_the_report_says_what_was_tested_and_how_sure_it_is(trained):
+  trial, summary, _ = trained
+  # 14 rare ones: 2 for validation, and 12 that are tested in turn.
+  assert summary["counts"]["test"][2] == 12
+  assert summary["counts"]["validation"][2] == 2
+  assert summary["repeated"]
+  assert summary["no_verdict"] == {"figure": "", "rarest": ""}
+  for result in summary["results"][2:]:
+    for gap in result["against"].values():
+      assert gap["low"] <= gap["mean"] <= gap["high"]
+      assert gap["verdict"] == "no difference shown"
+  table = np.array(summary["results"][0]["reading"]["confusion"])
+  np.testing.assert_allclose(table.sum(axis=1), summary["counts"]["test"], atol=0.1)
+  assert np.isclose(table[2, 2] / 12, summary["results"][0]["rarest"], atol=0.01)
+
+  text, html = ((trial.out / f"report.{kind}").read_text() for kind in ("md", "html"))
+  assert [line[:2] for line in text.splitlines()[2:5]] == ["* "] * 3
+  for said in ("every seed has another split", "class 2, the rarest (9 to train on, 12 tested)"):
+    assert said in text
+  for said in ("average precision", "false alarms in 1,000 others", "taken for 2", "rarest tenth"):
+    assert said in html
+  assert "nan" not in text.replace("finance", "")
+  assert "http" not in html
+  assert (
+    html.count("<table>")
+    == html.count('<div class="scroll"><table>')
+    == len([rows for _, _, found in page.sections(summary) for rows in found])
   )
+  assert 'name="viewport" content="width=device-width' in html
   assert matplotlib.image.imread(trial.out / "report.png").ndim == 3
-  text = (trial.out / "report.md").read_text()
-  assert "GQ, K=B/64 against SGDM" in text
-  assert f"| SGDM | {report.values(first, 'mean').mean():.1f}" in text
-  page = (trial.out / "report.html").read_text()
-  assert 'src="data:image/png;base64,' in page
-  assert "http" not in page
-  assert page.count("<table>") == 5
-
-  with pytest.raises(ValueError, match="out must be another folder: .*epochs was 3, now 4"):
-    command.run(dataclasses.replace(trial, epochs=4))
+  with np.load(trial.npz) as file:
+    for row, label in (n for r in summary["rarity"] for n in (r["example"], *r["neighbours"])):
+      assert file["y_train"][row] == label
+  page.main(trial.out / "summary.json")
+  assert (trial.out / "report.md").read_text() == text
 
 
-@pytest.mark.parametrize("name", ["linen", "own"])
-def test_the_users_own_model(tmp_path, own_module, name):
+def test_another_trial_in_the_same_folder_is_refused(trained, tmp_path):
+  trial, _, _ = trained
+  with pytest.raises(ValueError, match=r"out must be another folder: .*epochs was 4, now 5"):
+    command.run(dataclasses.replace(trial, epochs=5))
+  other = small(tmp_path)
+  with np.load(other.npz) as file:
+    arrays = dict(file)
+  arrays["x_train"][3, 0] += 1.0
+  np.savez(other.npz, **arrays)
+  with pytest.raises(ValueError, match=r"another trial \(x_train was other data\)"):
+    command.run(dataclasses.replace(other, out=trial.out))
+
+
+def test_the_users_own_model_and_kinds(tmp_path, own_module):
+  x, kinds = blobs((60, 60, 30))
+  x_test, kinds_test = blobs((30, 30, 30), seed=1)
+  names = np.array(["scratch", "dent", "stain"])
+  arrays = {"x_train": x, "y_train": kinds % 2, "x_test": x_test, "y_test": kinds_test % 2}
+  np.savez(tmp_path / "k.npz", **arrays, kinds_train=names[kinds], kinds_test=names[kinds_test])
   trial = small(
-    tmp_path, model=f"{own_module}:{name}", arm_names=("SGDM",), side_by_side=1, cost_rounds=0
+    tmp_path,
+    npz=tmp_path / "k.npz",
+    model=f"{own_module}:linen",
+    arm_names=("SGDM", "true kinds (oracle)"),
+    rates=(0.3,),
+    seeds=2,
+    epochs=8,
+    cost_rounds=0,
+    batch_sizes=(24,),
   )
-  summary = command.run(dataclasses.replace(trial, fixed_rate=0.3, seeds=1, tuning_seeds=1))
-  (result,) = summary["results"]
-  assert result["rate"] == 0.3
-  assert result["rate_inside_grid"] is None
-  assert result["test"][0]["mean"] > 0.9
-  assert "one seed" not in report.sentences(summary)  # the baseline alone has no verdict
-  assert "No arm" not in (trial.out / "report.md").read_text()
+  summary = command.run(trial)
+  assert summary["kind_names"] == ["scratch", "stain", "dent"]
+  assert summary["counts"]["test"] == [30, 30, 30]
+  assert summary["counts"]["training"] == [48, 24, 48]
+  assert summary["class_counts"]["training"] == [72, 48]
+  first = summary["results"][0]
+  assert (first["rate"], first["rate_inside_grid"]) == (0.3, None)
+  assert first["figure"] > 0.8
+  assert "The worst kind of SGDM: " in (trial.out / "report.md").read_text()
+  assert summary["rarity"] is None
+  own = sys.modules[own_module]
+  source = (tmp_path / "own_models.py").read_text()
+  (tmp_path / "own_models.py").write_text(source.replace("0.1", "0.2"))
+  del sys.modules[own_module]
+  networks.make.cache_clear()
+  with pytest.raises(ValueError, match=r"another trial \(the module of the model was changed\)"):
+    command.run(trial)
+  del own
 
 
 @pytest.mark.parametrize(
@@ -166,28 +256,30 @@ def test_the_users_own_model(tmp_path, own_module, name):
     ({"npz": "missing.npz"}, "path must be an .npz file, but nothing was found at"),
     ({"arm_names": ("SGD",)}, "the arm must be one of SGDM; .*; but 'SGD' was found"),
     ({"data": "minst", "npz": None}, "minst"),
-    ({"batch_sizes": (256,)}, "batch_sizes must be 1 to the 160 training examples, but 256"),
-    ({"model": "mpl"}, "model must be mlp, logistic, cnn or module:function, but 'mpl'"),
-    ({"model": "no_such_module:f"}, "model 'no_such_module:f' must be importable from here"),
-    ({"model": "own_networks:missing"}, "must name a function of own_networks, but there is none"),
-    ({"model": "own_networks:number"}, "must name a function of own_networks"),
-    ({"model": "own_networks:nothing"}, "must return a Linen module, .* but int was found"),
-    ({"model": "own_networks:norm"}, "model must have parameters alone, but batch_stats"),
-    ({"model": "own_networks:dropping"}, "model must have parameters alone, but Rng"),
+    ({"batch_sizes": (256,)}, "batch_sizes must be 1 to the 106 training examples, but 256"),
+    ({"model": "own_models:wide"}, r"model must return a logit for each of 3 classes"),
+    (
+      {"model": "own_models:linen", "arm_names": ("SGDM", "GQ, K=B/64")},
+      "arm_names must leave out GQ, K=B/64 for a model with BatchNorm or dropout",
+    ),
     ({"model": "cnn"}, "model must not be a convolutional one for examples of shape"),
     ({"noise": "other"}, "noise must be symmetric or asymmetric, but 'other'"),
+    ({"imbalance": 3.0}, "noise, imbalance and hidden must be left out with npz"),
     ({"figure": "f1"}, "figure must be one of mean, accuracy, macro_f1, but 'f1'"),
-    ({"tuning_seeds": 4}, "tuning_seeds must be 1 to seeds=3, but 4"),
+    ({"tuning_seeds": 6}, "tuning_seeds must be 1 to seeds=5, but 6"),
     ({"fixed_rate": math.inf}, "a learning rate must be positive and finite, but inf"),
     ({"rates": (0.1, -1.0)}, "a learning rate must be positive and finite, but -1"),
     ({"arm_names": ()}, "a trial must have an arm"),
+    ({"out": "own.npz/deeper"}, "out must be a folder, but own.npz is a file"),
   ],
 )
 def test_bad_input_is_one_clear_line(tmp_path, own_module, capsys, monkeypatch, changes, message):
+  monkeypatch.chdir(tmp_path)
+  changes = {k: Path(v) if k == "out" else v for k, v in changes.items()}
   trial = small(tmp_path, **changes)
   with pytest.raises((ValueError, FileNotFoundError), match=message):
     command.run(trial)
-  assert not (trial.out / "runs").exists()  # found before anything was begun
+  assert not (tmp_path / "out" / "runs").exists()  # found before anything was begun
   monkeypatch.setattr(command.tyro, "cli", lambda *args, **kwargs: trial)
   with pytest.raises(SystemExit) as stopped:
     command.main()
@@ -197,11 +289,119 @@ def test_bad_input_is_one_clear_line(tmp_path, own_module, capsys, monkeypatch, 
   assert lines[0].startswith("error: ")
 
 
-def test_one_class_only_is_one_clear_line(tmp_path):
-  trial = small(tmp_path)
-  write_npz(tmp_path / "own.npz", classes=1)
-  with pytest.raises(ValueError, match="y_train must hold more than one class"):
-    command.run(trial)
+def test_ctrl_c_is_one_clear_line_and_help_names_the_arms(monkeypatch, capsys):
+  told = []
+  monkeypatch.setattr(command.tyro, "cli", lambda *a, description: told.append(description))
+
+  def stop(trial):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(command, "run", stop)
+  with pytest.raises(SystemExit) as stopped:
+    command.main()
+  assert stopped.value.code == 130
+  assert capsys.readouterr().err == "stopped: the same command goes on from here.\n"
+  assert all(name in told[0] for name in arms.ARMS)
+
+
+def hand_made(**gap):
+  """A summary of one plain arm and one that weighs, as far as the sentences read it."""
+  tests = {"validation": [0.7], "figure": 0.7, "rarest": 0.5, "batch_size": 64}
+  gaps = {k: {"mean": 0.1, "low": 0.02, "high": 0.18, "verdict": "better"} | gap for k in REASONS}
+  return {
+    "trial": {"figure": "mean"},
+    "baseline": "SGDM",
+    "kind_names": ["class 0", "class 1"],
+    "has_kinds": False,
+    "rarest_kind": 1,
+    "counts": {"training": [90, 9], "test": [50, 12]},
+    "no_verdict": REASONS,
+    "cost": {},
+    "results": [
+      {"arm": "SGDM", **tests},
+      {"arm": "class weights", **tests, "validation": [0.8], "against": gaps},
+      {"arm": arms.RECOMMENDED[0] + arms.AT_RANDOM, **tests, "validation": [0.9], "against": gaps},
+    ],
+  }
+
+
+REASONS = {"figure": "", "rarest": ""}
+
+
+def test_three_sentences_by_hand():
+  figure, rarest, advice = sentences.top(hand_made())
+  said = "class weights at B = 64 is better (+10.0 [+2.0, +18.0] points)."
+  assert figure == f"In the mean recall of the classes, held against SGDM: {said}"
+  assert "recall of class 1, the rarest (9 to train on, 12 tested)" in rarest
+  assert advice.endswith("SGDM has 70.0 in the test at that batch size. Take it.")
+  figure, _, advice = sentences.top(hand_made(low=-0.02, verdict="no difference shown"))
+  assert figure.startswith("In the mean recall of the classes no arm is shown to differ from SGDM;")
+  assert "does not show that it is better" in advice
+  summary = hand_made(verdict=None) | {"no_verdict": {"figure": "too few", "rarest": "one"}}
+  figure, rarest, _ = sentences.top(summary)
+  assert figure == "No verdict on the mean recall of the classes: too few."
+  assert rarest.endswith("(9 to train on, 12 tested): one.")
+  summary["results"][2]["arm"] = "GQ, K=B/64"
+  assert page.quality(summary, "rarest")[3][1].endswith("no verdict), here K = 1")
+  rows = page.quality(summary, "rarest")
+  assert rows[2] == ["class weights", "50.0 (+10.0 [+2.0, +18.0], no verdict)"]
+
+
+@pytest.mark.parametrize("name", arms.RECOMMENDED)
+def test_recommended_weights_and_the_same_dealt_at_random(name):
+  """Two kinds, one of them a twelfth; the control weighs as much, but others."""
+  labels = jnp.asarray(np.arange(96) % 12 == 0, jnp.int32)
+  noise = 0.1 * jax.random.normal(jax.random.key(1), (96, 4))
+  features = jnp.eye(4)[labels] + noise
+  key = jax.random.key(0)
+  context = arms.Context(labels, labels, jnp.ones(96), jnp.full(2, 0.5), 2, key, jnp.float32(0))
+
+  @jax.jit
+  def both():
+    names = (name, name + arms.AT_RANDOM)
+    given = [(arm, arms.init_watch(arm, 4, 2, key, 400)) for arm in map(arms.find, names)]
+    return [arms.weigh(a, features[:, :2], features, context, w, key)[0] for a, w in given]
+
+  own, dealt = both()
+  np.testing.assert_allclose(np.sort(own), np.sort(dealt), rtol=1e-6)
+  assert not np.array_equal(own, dealt)
+  rare = labels == 1
+  assert own[rare].mean() > 2.0 * own[~rare].mean()
+  assert dealt[rare].mean() < 2.0 * dealt[~rare].mean()
+  assert len(arms.init_watch(arms.find(name), 4, 2, key, 400).first.queue) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [False, True])
+def test_a_whole_trial_on_real_digits(tmp_path, kinds):
+  """The default arms; with 16 examples of a digit, or with digits hidden in two labels."""
+  digits = data.load("digits")
+  if kinds:
+    rows = tasks.long_tail(digits.y_train, 10.0, 100, seed=0)
+    hide = lambda y: tasks.superclasses(y, 5)
+    arrays = {"x_train": digits.x_train[rows], "y_train": hide(digits.y_train[rows])}
+    arrays |= {"x_test": digits.x_test, "y_test": hide(digits.y_test)}
+    arrays |= {"kinds_train": digits.y_train[rows], "kinds_test": digits.y_test}
+  else:
+    rare = np.flatnonzero(digits.y_train == 8)[16:]
+    arrays = {k: np.delete(getattr(digits, k), rare, axis=0) for k in ("x_train", "y_train")}
+  np.savez(tmp_path / "own.npz", **arrays)
+  trial = Trial(
+    npz=tmp_path / "own.npz",
+    batch_sizes=(64,),
+    seeds=5,
+    epochs=10,
+    evaluations=2,
+    cost_rounds=2,
+    out=tmp_path / "out",
+  )
+  summary = command.run(trial)
+  names = {r["arm"].partition(" on ")[0] for r in summary["results"]}
+  assert names == {*arms.DEFAULT, *([arms.ORACLE] if kinds else [])}
+  assert all(r["figure"] > 0.6 for r in summary["results"])
+  assert len(summary["counts"]["test"]) == 10
+  assert ("rare" in (tmp_path / "out" / "report.html").read_text()) or kinds
+  assert (tmp_path / "out" / "rare.png").exists() != kinds
 
 
 def result(arm, tests, curves, batch_size=64, rate=0.1):
@@ -239,9 +439,10 @@ def test_verdicts_and_steps_by_hand():
   }
   # The mean of what the baseline ends on, less .01.
   assert report.target_of(summary) == pytest.approx(0.457)
-  found = {r["arm"]: report.verdict(r, summary["results"][0], "mean") for r in summary["results"]}
-  assert (found["A"], found["B"], found["C"]) == ("better", "worse", "no difference shown")
-  assert report.quality_table(summary)[2][1] == "63.0 ± 11.0 (+3.0 [+0.5, +5.5], better)"
+  found = [row[1] for row in report.quality_table(summary)[2:]]
+  for cell, word in zip(found, ("better)", "worse)", "no difference shown)"), strict=True):
+    assert cell.endswith(word)
+  assert found[0] == "63.0 ± 11.0 (+3.0 [+0.5, +5.5], better)"
   assert [row[1] for row in report.target_table(summary)[1:]] == [
     "20 steps",
     "10 steps, 5 s",
@@ -250,7 +451,6 @@ def test_verdicts_and_steps_by_hand():
   ]
   assert report.steps_to(summary["results"][0], 0.5) == 20
   assert report.cost_table(summary)[2][1] == "500.00 ms, 2.00 (1.90, 2.10)"
-  assert report.sentences(summary)[0] == "A against SGDM: better at B = 64."
 
 
 @pytest.mark.parametrize("name", sorted(optimizers.RATES))

@@ -4,12 +4,13 @@
 Read in this order:
 
 - `command`: from the options to the report; `runs`: one run for every arm, rate and seed.
-- `arms`: what is compared: losses, weights for examples, optimizers (`optimizers`, `tempering`).
+- `own_data`: the user's arrays; `splits`: who is trained on and tested; `identity`: what is kept.
+- `arms`: what is compared: losses, weights for examples (`embedding`, `tempering`), `optimizers`.
 - `training`: one run as a pure function; `networks` and `models`: what is trained.
-- `own_data`: the user's arrays; `data` and `data_sources`: public sets by name.
-- `recipes` and `tasks`: splits, long tails, hidden kinds, label noise.
-- `protocol`: how a rate is chosen and two arms are compared; `timing`: what a step costs.
-- `report`, `tables` and `records`: what is written down.
+- `uncertainty`: intervals and verdicts; `comparison`: who is held against whom.
+- `reading`: recall, precision, false alarms; `rarity`: rare examples where no kinds are named.
+- `sentences` and `page`: the report; `report`, `tables`, `records`: what many trials need, too.
+- `data`, `data_sources`, `recipes`, `tasks`: public sets; `protocol`: rates; `timing`: of a step.
 
 The extra `trial` installs what is needed here. The core never imports it.
 """

@@ -12,22 +12,15 @@ import optax
 
 import gq_optax as gq
 from gq_optax.trial import optimizers, tempering
-
-
-@dataclasses.dataclass(frozen=True)
-class Groups:
-  """The options of `gq.group_scarcity`, and what is grouped."""
-
-  # Or "output gradients", "both", "last layer", "features and last layer", "features and label".
-  embedding: str = "features"
-  num_groups: int = 10
-  queue_length: int = 5
-  exponent: float = 1.0
-  pooling: float = 0.0
-  temper: str = "none"  # or "coherence", "recurrence": an exponent for each group
-  entropy_factor: float = 0.0  # above 0: one exponent for all, from how unequal the groups are
-  # The part of the training over which the exponent rises from 0 to 1; of class weights too.
-  ramp: float = 0.0
+from gq_optax.trial.embedding import (
+  Groups,
+  cross_entropy,
+  embed,
+  embedding_dim,
+  examples,
+  queue_size,
+  scarcity,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +28,10 @@ class Arm:
   """One way to train."""
 
   loss: str = "cross-entropy"  # or "focal", "logit adjustment"
-  weights: str = "none"  # or "class", "kind", "errors", "groups", "shuffled groups"
+  # Or "class", "kind", "errors", "groups", "examples"; "shuffled groups", "shuffled examples".
+  weights: str = "none"
   groups: Groups = Groups()
+  loss_exponent: float = 0.0  # of "examples"
   second: Groups | None = None  # two levels: the weights of both are multiplied
   teacher: bool = False  # groups by the features of a first training of half the epochs
   optimizer: str = "sgd"  # see `optimizers.RATES`
@@ -56,6 +51,7 @@ LAST_LAYER = Groups("last layer", num_groups=20, pooling=0.5)
 ARMS = {
   "SGDM": Arm(),
   "Adam": Arm(optimizer="adam"),
+  "AdamW": Arm(optimizer="adamw"),
   "focal loss": Arm(loss="focal"),
   "class weights": Arm(weights="class"),
   "logit adjustment": Arm(loss="logit adjustment"),
@@ -78,6 +74,9 @@ ARMS = {
   "group scarcity, features, pooled, of a teacher": Arm(
     weights="groups", groups=POOLED, teacher=True
   ),
+  # Where kinds are learnt already they should not count: that is what the losses are for.
+  "example scarcity, features": Arm(weights="examples", loss_exponent=0.5),
+  "example scarcity, outputs": Arm(weights="examples", groups=OUTPUTS),
   "Delta_rho": Arm(queue=True),
   "Delta_rho, rho by groups": Arm(
     weights="shares of groups", groups=OUTPUTS, queue=True, rho_by_groups=True
@@ -97,6 +96,16 @@ ARMS = {
 }
 
 
+# What a trial compares by default. The recommended weights stand here and nowhere else.
+RECOMMENDED = ("example scarcity, features", "example scarcity, outputs")
+AT_RANDOM = ", dealt at random"
+ORACLE = "true kinds (oracle)"
+for _name in RECOMMENDED:  # the same weights, of other examples of the batch
+  _arm = ARMS[_name]
+  ARMS[_name + AT_RANDOM] = dataclasses.replace(_arm, weights=f"shuffled {_arm.weights}")
+PLAIN = ("SGDM", "AdamW", "Muon")
+DEFAULT = (*PLAIN, "class weights", *RECOMMENDED, *(name + AT_RANDOM for name in RECOMMENDED))
+
 PAPER_BATCH = 64  # examples of a cluster, as in the paper's figures
 
 
@@ -105,12 +114,27 @@ def num_clusters(arm: Arm, batch_size: int) -> int:
   return 1 if arm.clusters == "none" else max(1, batch_size // PAPER_BATCH)
 
 
+def is_plain(arm: Arm) -> bool:
+  """Whether there is nothing but an optimizer."""
+  return arm == Arm(optimizer=arm.optimizer)
+
+
 def find(name: str) -> Arm:
-  """An arm by its name, or with other options of its groups: "NAME; num_groups=40; pooling=0"."""
+  """An arm by its name.
+
+  Options of its groups may follow, as in "NAME; num_groups=40; pooling=0", and another optimizer,
+  that of a plain arm, as in "NAME on Muon".
+  """
+  name, _, optimizer = name.partition(" on ")
   base, *changes = (part.strip() for part in name.split(";"))
   if base not in ARMS:
     raise ValueError(f"the arm must be one of {'; '.join(ARMS)}; but {base!r} was found.")
   arm = ARMS[base]
+  if optimizer:
+    plain = [known for known, other in ARMS.items() if is_plain(other)]
+    if optimizer not in plain:
+      raise ValueError(f"an arm must be on one of {', '.join(plain)}, but {optimizer!r} was found.")
+    arm = dataclasses.replace(arm, optimizer=ARMS[optimizer].optimizer)
   known = {field.name: field.type for field in dataclasses.fields(Groups)}
   for change in changes:
     option, _, value = change.partition("=")
@@ -144,9 +168,6 @@ class Context(NamedTuple):
   progress: jax.Array
 
 
-cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
-
-
 def losses(arm: Arm, logits: jax.Array, context: Context) -> jax.Array:
   """The loss of each example, `[B]`."""
   if arm.loss == "logit adjustment":  # Menon et al. 2021, tau = 1
@@ -164,73 +185,31 @@ def balanced(labels: jax.Array, number: int) -> jax.Array:
   return weights / jnp.mean(weights)
 
 
-def embed(
-  groups: Groups, logits: jax.Array, features: jax.Array, context: Context
-) -> tuple[jax.Array, str]:
-  """What is grouped, and the metric."""
-  if groups.embedding == "features":
-    return features, "cosine"
-  residual = gq.output_gradients(cross_entropy, logits, context.labels)
-  if groups.embedding == "output gradients":
-    return residual, "cosine"
-  if groups.embedding in ("last layer", "features and last layer"):
-    # The last layer's gradient of each example is its output gradient times its features.
-    unit = residual / jnp.maximum(jnp.linalg.norm(residual, axis=1, keepdims=True), 1e-12)
-    outer = (unit[:, :, None] * features[:, None, :]).reshape(len(unit), -1)
-    if groups.embedding == "last layer":
-      return outer, "cosine"
-    return jnp.concatenate([features, 0.5 * outer], axis=1), "cosine"
-  length = jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-  if groups.embedding == "features and label":  # groups within the classes
-    label = jax.nn.one_hot(context.labels, logits.shape[1])
-    return jnp.concatenate([features / length, label], axis=1), "cosine"
-  return jnp.concatenate([features / length, residual], axis=1), "euclidean"
-
-
-def embedding_dim(groups: Groups, num_features: int, num_classes: int) -> int:
-  """The length of what `embed` returns."""
-  sizes = {
-    "features": num_features,
-    "output gradients": num_classes,
-    "both": num_features + num_classes,
-    "features and label": num_features + num_classes,
-    "last layer": num_features * num_classes,
-    "features and last layer": num_features * (num_classes + 1),
-  }
-  return sizes[groups.embedding]
-
-
-def scarcity(groups: Groups, metric: str, key: jax.Array | int) -> gq.GroupScarcity:
-  """The `gq.group_scarcity` of these options."""
-  return gq.group_scarcity(
-    groups.num_groups,
-    groups.queue_length,
-    exponent=groups.exponent,
-    pooling=groups.pooling,
-    metric=metric,
-    key=key,
-  )
-
-
 class Watch(NamedTuple):
-  """What the groups of a run carry from step to step.
+  """What the groups, or the queue of examples, of a run carry from step to step.
 
   Attributes:
-    first: of `Arm.groups`.
+    first: of `Arm.groups`; or of example scarcity.
     second: of `Arm.second`, or None.
     memory: of "recurrence", or None.
   """
 
-  first: gq.GroupScarcityState
+  first: Any
   second: gq.GroupScarcityState | None
   memory: tempering.Memory | None
 
 
-def init_watch(arm: Arm, num_features: int, num_classes: int, key: jax.Array) -> Watch | None:
-  """Nothing seen; None for arms without groups."""
+def init_watch(
+  arm: Arm, num_features: int, num_classes: int, key: jax.Array, num_examples: int = 2048
+) -> Watch | None:
+  """Nothing seen; None for arms without rarity. An epoch has `num_examples`."""
+  dim = lambda g: embedding_dim(g, num_features, num_classes)
+  if "examples" in arm.weights:
+    size = queue_size(num_examples)
+    return Watch(examples(size, arm.loss_exponent).init(dim(arm.groups)), None, None)
   if "groups" not in arm.weights:
     return None
-  state = lambda g: scarcity(g, "cosine", key).init(embedding_dim(g, num_features, num_classes))
+  state = lambda g: scarcity(g, "cosine", key).init(dim(g))
   memory = None
   if arm.groups.temper == "recurrence":
     memory = tempering.init_memory(arm.groups.num_groups, num_classes, num_features)
@@ -263,14 +242,32 @@ def weigh(
   elif arm.weights == "errors":
     weights = context.importance / jnp.mean(context.importance)
   elif watch is not None:
-    by_groups, watch = weigh_groups(arm, logits, features, context, watch, key)
-    if arm.weights == "shuffled groups":  # groups of the same sizes, of random members
-      weights = jax.random.permutation(context.key, by_groups)
-    elif arm.weights == "groups":  # those of "shares of groups" set rho alone
-      weights = by_groups
+    by = weigh_examples if "examples" in arm.weights else weigh_groups
+    rare, watch = by(arm, logits, features, context, watch, key)
+    if "shuffled" in arm.weights:  # the same weights, of random members of the batch
+      weights = jax.random.permutation(context.key, rare)
+    elif arm.weights in ("groups", "examples"):  # those of "shares of groups" set rho alone
+      weights = rare
   if arm.groups.ramp > 0.0:  # as deferred re-weighting does (Cao et al. 2019), without the jump
     weights = tempering.temper(weights, jnp.minimum(1.0, context.progress / arm.groups.ramp))
   return weights, watch
+
+
+def weigh_examples(
+  arm: Arm,
+  logits: jax.Array,
+  features: jax.Array,
+  context: Context,
+  watch: Watch,
+  key: jax.Array,
+) -> tuple[jax.Array, Watch]:
+  """Weights by the scarcity of examples, which draws nothing."""
+  del key
+  rare = examples(len(watch.first.queue), arm.loss_exponent)
+  losses = cross_entropy(logits, context.labels) if arm.loss_exponent else None
+  embeddings, _ = embed(arm.groups, logits, features, context.labels)
+  weights, state = rare.update(embeddings, watch.first, losses=losses)
+  return weights, Watch(state, None, None)
 
 
 def weigh_groups(
@@ -283,11 +280,11 @@ def weigh_groups(
 ) -> tuple[jax.Array, Watch]:
   """Weights by the scarcity of groups, tempered if the arm says so."""
   groups = arm.groups
-  embeddings, metric = embed(groups, logits, features, context)
+  embeddings, metric = embed(groups, logits, features, context.labels)
   weights, first = scarcity(groups, metric, key).update(embeddings, watch.first)
   second, memory = watch.second, watch.memory
   if arm.second is not None:
-    others, metric_of_second = embed(arm.second, logits, features, context)
+    others, metric_of_second = embed(arm.second, logits, features, context.labels)
     more, second = scarcity(arm.second, metric_of_second, key).update(others, watch.second)
     weights = tempering.temper(weights * more, jnp.float32(1.0))
   if groups.temper != "none":

@@ -1,14 +1,15 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""A small A/B trial: does Grad Queue, or group scarcity, help on these data?
+"""A small A/B trial: do weights for rare examples help on these data?
 
-    gq-trial --data digits --batch-sizes 64 256
     gq-trial --npz my.npz --model my_package.my_module:make_model
+    gq-trial --data digits --batch-sizes 64 256
 
-Every training run is one JSON in `out/runs`; what is there is not run again, so that a trial that
+Every training run is kept in `out/runs`; what is there is not run again, so that a trial that
 was interrupted, or gets more arms, batch sizes or seeds, goes on where it stopped. Each arm gets
 its own learning rate at each batch size: the best on validation over the first seeds, out of a grid
-that grows until the best lies inside it. At that rate all seeds are run; only then the test split
-counts. It ends in a report: report.md, report.html and summary.json in `out`.
+that grows until the best lies inside it. At that rate all seeds are run; only then the test counts.
+The plain arms come first; all others are trained with the optimizer of the best of them. It ends in
+a report: report.md, report.html and summary.json in `out`.
 """
 
 import dataclasses
@@ -17,16 +18,25 @@ import math
 import sys
 from typing import Any
 
-import jax.numpy as jnp
 import tyro
 from rich import progress
 
-from gq_optax.trial import arms, data, networks, own_data, recipes, report, runs, training
+from gq_optax.trial import (
+  arms,
+  comparison,
+  data,
+  identity,
+  networks,
+  own_data,
+  page,
+  rarity,
+  recipes,
+  report,
+  runs,
+  splits,
+  training,
+)
 from gq_optax.trial.runs import Bench, Trial, environment
-
-# What may grow from one call to the next; all else makes another trial.
-_GROWS = {"arm_names", "batch_sizes", "rates", "seeds", "target", "cost_rounds", "out"}
-_GROWS |= {"side_by_side"}
 
 
 def check(trial: Trial) -> None:
@@ -37,6 +47,8 @@ def check(trial: Trial) -> None:
     raise ValueError("a trial must have an arm, a batch size and an epoch at least.")
   if trial.noise not in (None, "symmetric", "asymmetric"):
     raise ValueError(f"noise must be symmetric or asymmetric, but {trial.noise!r} was found.")
+  if trial.npz and any(v is not None for v in (trial.noise, trial.imbalance, trial.hidden)):
+    raise ValueError("noise, imbalance and hidden must be left out with npz: they change `data`.")
   if trial.figure not in report.FIGURES:
     known = ", ".join(report.FIGURES)
     raise ValueError(f"figure must be one of {known}, but {trial.figure!r} was found.")
@@ -47,30 +59,25 @@ def check(trial: Trial) -> None:
   for rate in (*(trial.rates or ()), trial.fixed_rate or 1.0):
     if not 0.0 < rate < math.inf:
       raise ValueError(f"a learning rate must be positive and finite, but {rate} was found.")
+  identity.check_folder(trial.out)
 
 
-def keep_config(trial: Trial) -> None:
-  """Writes what the runs have in common, or refuses a folder that holds runs of another trial."""
-  fixed = {k: v for k, v in dataclasses.asdict(trial).items() if k not in _GROWS}
-  text = json.dumps(fixed, indent=1, default=str)
-  path = trial.out / "config.json"
-  if path.exists():
-    old, new = json.loads(path.read_text()), json.loads(text)
-    changed = [f"{k} was {old.get(k)}, now {new[k]}" for k in new if old.get(k) != new[k]]
-    if changed:
-      raise ValueError(
-        f"out must be another folder: {trial.out} holds runs of another trial"
-        f" ({'; '.join(changed)})."
-      )
-  (trial.out / "runs").mkdir(parents=True, exist_ok=True)
-  path.write_text(text)
+def check_model(trial: Trial, material: splits.Material) -> None:
+  """Says what is wrong with a model before anything is trained."""
+  num_classes = material.pool.num_classes
+  networks.check(trial.model, num_classes, material.task_of(0).x.shape[1:])
+  clustered = [name for name in trial.arm_names if arms.find(name).clusters != "none"]
+  if clustered and not networks.make(trial.model, num_classes).plain:
+    raise ValueError(
+      f"arm_names must leave out {'; '.join(clustered)} for a model with BatchNorm or dropout: the"
+      " gradient of a cluster is not defined with them."
+    )
 
 
 def load(trial: Trial) -> tuple[training.Task, int]:
-  """The arrays of a trial, and its number of classes."""
-  source = data.load(trial.data) if trial.npz is None else own_data.load_npz(trial.npz)
+  """The arrays of a trial on a public set, and its number of classes."""
   recipe = recipes.Recipe(
-    trial.data if trial.npz is None else "npz",
+    trial.data,
     trial.imbalance,
     trial.largest,
     trial.hidden,
@@ -78,7 +85,7 @@ def load(trial: Trial) -> tuple[training.Task, int]:
     trial.noise_rate,
     trial.epochs,
   )
-  return recipes.make_task(recipe, source, networks.layout(trial.model))
+  return recipes.make_task(recipe, data.load(trial.data), networks.layout(trial.model))
 
 
 def run(trial: Trial) -> dict[str, Any]:
@@ -95,45 +102,108 @@ def run(trial: Trial) -> dict[str, Any]:
     FileNotFoundError: if there is no such file.
   """
   check(trial)
-  task, num_classes = load(trial)
+  own = None if trial.npz is None else own_data.load_npz(trial.npz)
+  if own is None:
+    material = splits.of_recipe(*load(trial), trial.hidden is not None)
+  else:
+    layout = networks.layout(trial.model)
+    material = splits.of_own(own, layout, trial.seeds, trial.standardise)
+  for warning in material.warnings:
+    print(f"warning: {warning}", file=sys.stderr)
+  check_model(trial, material)
+  if trial.arm_names == arms.DEFAULT and material.oracle:
+    trial = dataclasses.replace(trial, arm_names=(*trial.arm_names, arms.ORACLE))
   with progress.Progress(
     progress.TextColumn("{task.description}"),
     progress.BarColumn(),
     progress.MofNCompleteColumn(),
     progress.TimeRemainingColumn(),
   ) as bar:
-    bench = Bench(trial, task, num_classes, recipes.classes_of_kinds(task), bar, environment())
-    for batch_size in trial.batch_sizes:  # all shapes before the first long run
-      training.start(
-        arms.Arm(), runs.sizes_of(bench, batch_size), task, jnp.int32(0), jnp.float32(0.0)
-      )
-    keep_config(trial)
-    cells = [(name, b) for b in trial.batch_sizes for name in trial.arm_names]
-    total = bar.add_task("arms and batch sizes", total=len(cells))
-    results = []
-    for name, batch_size in cells:
-      results.append(runs.run_arm(bench, name, batch_size))
-      bar.advance(total)
-  summary = {
+    bench = Bench(trial, material, bar, environment())
+    for batch_size in trial.batch_sizes:  # before the first long run
+      runs.sizes_of(bench, batch_size)
+    identity.keep(trial, own)
+    results, baseline = run_arms(bench)
+    summary = summarise(bench, results, baseline)
+  (trial.out / "summary.json").write_text(json.dumps(summary, indent=1))
+  page.write(summary, trial.out, material.pictures)
+  return summary
+
+
+def run_arms(bench: Bench) -> tuple[comparison.Results, str]:
+  """The results of all arms, the baseline first; the plain ones decide how the others train."""
+  trial = bench.trial
+  plain = [name for name in trial.arm_names if arms.is_plain(arms.find(name))]
+  others = [name for name in trial.arm_names if name not in plain]
+  total = bench.bar.add_task(
+    "arms and batch sizes", total=len(trial.arm_names) * len(trial.batch_sizes)
+  )
+
+  def all_sizes(name: str) -> comparison.Results:
+    found = []
+    for batch_size in trial.batch_sizes:
+      found.append(runs.run_arm(bench, name, batch_size))
+      bench.bar.advance(total)
+    return found
+
+  results = [result for name in plain for result in all_sizes(name)]
+  baseline = comparison.baseline_of(results) if plain else trial.arm_names[0]
+  if plain and arms.find(baseline).optimizer != arms.Arm().optimizer:
+    default = arms.Arm().optimizer
+    others = [
+      f"{name} on {baseline}"
+      if arms.find(name).optimizer == default and " on " not in name
+      else name
+      for name in others
+    ]
+  results += [result for name in others for result in all_sizes(name)]
+  return sorted(results, key=lambda r: r["arm"] != baseline), baseline
+
+
+def summarise(bench: Bench, results: comparison.Results, baseline: str) -> dict[str, Any]:
+  """What the report is made of: figures, verdicts, rare examples, costs."""
+  trial, material = bench.trial, bench.material
+  rare, at = None, comparison.best_size(results, baseline)
+  if not material.has_kinds:
+    rate = next(r["rate"] for r in results if (r["arm"], r["batch_size"]) == (baseline, at))
+    rare = rarity.look(bench, baseline, at, rate)
+  scores = {(r["arm"], r["batch_size"]): runs.read_scores(bench, r) for r in results}
+  of_pool = None if rare is None else rare["of_pool"]
+  comparison.compare(material, results, scores, baseline, trial.figure, of_pool)
+  whole, rarest = comparison.why_not(material, trial.figure, trial.seeds)
+  return {
     "trial": json.loads(json.dumps(dataclasses.asdict(trial), default=str)),
-    "training_examples": len(task.x),
-    "classes": num_classes,
-    "kinds": len(bench.classes_of),
+    "training_examples": len(material.task_of(0).x),
+    "classes": material.pool.num_classes,
+    "kinds": len(material.kind_names),
+    "kind_names": material.kind_names,
+    "has_kinds": material.has_kinds,
+    "counts": material.counts,
+    "class_counts": comparison.class_counts(material),
+    "rarest_kind": comparison.rarest_kind(material.counts),
+    "rarest_class": comparison.rarest_class(material),
+    "baseline": baseline,
+    "no_verdict": {"figure": whole, "rarest": rarest},
+    "repeated": material.repeated,
+    "notes": material.notes,
+    "warnings": material.warnings,
+    "rarity": None if rare is None else rarity.told(rare),
     "environment": bench.environment,
     "results": results,
-    "cost": runs.step_costs(bench),
+    "cost": runs.step_costs(bench, list(dict.fromkeys(r["arm"] for r in results))),
   }
-  (trial.out / "summary.json").write_text(json.dumps(summary, indent=1))
-  report.write(summary, trial.out)
-  return summary
 
 
 def main() -> None:
   """The command line."""
-  trial = tyro.cli(Trial, description=__doc__)
+  known = f"Arms: {'; '.join(arms.ARMS)}."
+  trial = tyro.cli(Trial, description=f"{__doc__}\n{known}")
   try:
     run(trial)
   except (ValueError, FileNotFoundError) as problem:
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(2)
+  except KeyboardInterrupt:
+    print("stopped: the same command goes on from here.", file=sys.stderr)
+    sys.exit(130)
   print(f"report: {trial.out / 'report.html'}")

@@ -9,24 +9,49 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from gq_optax.trial import models
 
 LAYOUTS = {"mlp": "flat", "logistic": "flat", "cnn": "images"}
 HIDDEN = 128
+# Arguments by which a module is told whether it trains, and what they are then.
+FLAGS = {
+  "train": True,
+  "training": True,
+  "is_training": True,
+  "deterministic": False,
+  "use_running_average": False,
+}
+
+
+class Variables(NamedTuple):
+  """What a network holds.
+
+  Attributes:
+    params: what is trained.
+    state: all else: running means of BatchNorm, streams of random numbers; empty for most.
+  """
+
+  params: Any
+  state: Any
 
 
 class Network(NamedTuple):
-  """A network without its parameters.
+  """A network without its variables.
 
   Attributes:
-    init: key and examples `[n, ...]` to parameters.
-    apply: parameters and examples to logits `[n, C]` and features `[n, d]`.
+    init: key and examples `[n, ...]` to variables.
+    apply: variables and examples to logits `[n, C]` and features `[n, d]`, as when it is used.
+    train: variables, examples and a key to logits and features as in training, and the next state.
+    plain: whether training and use are the same function: no BatchNorm, no dropout.
   """
 
-  init: Callable[[jax.Array, jax.Array], Any]
-  apply: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
+  init: Callable[[jax.Array, jax.Array], Variables]
+  apply: Callable[[Variables, jax.Array], tuple[jax.Array, jax.Array]]
+  train: Callable[[Variables, jax.Array, jax.Array], tuple[tuple[jax.Array, jax.Array], Any]]
+  plain: bool
 
 
 @functools.cache
@@ -37,21 +62,22 @@ def make(name: str, num_classes: int) -> Network:
     name: "logistic", "mlp" (one hidden layer of 128), "cnn" (`models.SmallCNN`), or
       "module:function" of the user's: a function of the number of classes that returns a Linen
       module, or of that and `rngs` that returns an NNX module. Called with examples `[n, ...]` the
-      module returns logits, or logits and features; without features the logits are grouped.
+      module returns what `_outputs` takes. If its call has one of the arguments in `FLAGS`, that
+      says whether it trains; an NNX module is also set by its own `train()` and `eval()`.
     num_classes: C.
 
   Returns:
     The network.
 
   Raises:
-    ValueError: if there is no such network, or if it has state beside its parameters.
+    ValueError: if there is no such network.
   """
   if name == "logistic":
-    return _linen(models.MLP((), num_classes))
+    return _linen(models.MLP((), num_classes), num_classes)
   if name == "mlp":
-    return _linen(models.MLP((HIDDEN,), num_classes))
+    return _linen(models.MLP((HIDDEN,), num_classes), num_classes)
   if name == "cnn":
-    return _linen(models.SmallCNN(num_classes))
+    return _linen(models.SmallCNN(num_classes), num_classes)
   function = _find(name)
   if "rngs" in inspect.signature(function).parameters:
     return _nnx(name, function, num_classes)
@@ -61,7 +87,7 @@ def make(name: str, num_classes: int) -> Network:
       f"model {name!r} must return a Linen module, or an NNX one and take rngs, but"
       f" {type(module).__name__} was found."
     )
-  return _linen(module)
+  return _linen(module, num_classes)
 
 
 def _find(name: str) -> Callable[..., Any]:
@@ -79,13 +105,36 @@ def _find(name: str) -> Callable[..., Any]:
   return found
 
 
-def _linen(module: nn.Module) -> Network:
-  def init(key, x):
-    variables = module.init(key, x)
-    _refuse(set(variables) - {"params"})
-    return variables
+def _mode(call: Callable[..., Any]) -> Callable[[bool], dict[str, Any]]:
+  """From "does it train?" to the arguments that tell a module so."""
+  flags = [name for name in inspect.signature(call).parameters if name in FLAGS]
+  return lambda train: {name: FLAGS[name] == train for name in flags}
 
-  return Network(init, lambda params, x: _outputs(module.apply(params, x)))
+
+def _linen(module: nn.Module, num_classes: int) -> Network:
+  mode = _mode(type(module).__call__)
+
+  def init(key, x):
+    variables = dict(module.init(key, x, **mode(False)))
+    params = variables.pop("params", {})
+    variables.pop("intermediates", None)  # what is sown for a look, and never read
+    return Variables(params, variables)
+
+  def apply(variables, x):
+    found = module.apply({"params": variables.params, **variables.state}, x, **mode(False))
+    return _outputs(found, len(x), num_classes)
+
+  def train(variables, x, key):
+    found, state = module.apply(
+      {"params": variables.params, **variables.state},
+      x,
+      **mode(True),
+      rngs={"params": key, "dropout": key},
+      mutable=list(variables.state),
+    )
+    return _outputs(found, len(x), num_classes), dict(state)
+
+  return Network(init, apply, train, not mode(True))
 
 
 def _nnx(name: str, function: Callable[..., Any], num_classes: int) -> Network:
@@ -95,32 +144,86 @@ def _nnx(name: str, function: Callable[..., Any], num_classes: int) -> Network:
     raise ValueError(f"model {name!r} must return an NNX module, as it takes rngs.")
   parts: Any = nnx.split(shapes, nnx.Param, ...)
   graph, _, rest = parts
-  _refuse({type(v).__name__ for v in jax.tree.leaves(rest, is_leaf=_is_variable)})
+  mode = _mode(type(shapes).__call__)
 
   def init(key, x):
     del x  # an NNX module knows its shapes
-    return nnx.split(make_one(key), nnx.Param, ...)[1]
+    parts: Any = nnx.split(make_one(key), nnx.Param, ...)
+    return Variables(*parts[1:])
 
-  return Network(init, lambda params, x: _outputs(nnx.merge(graph, params, rest)(x)))
+  def call(variables, x, training):
+    module = nnx.merge(graph, variables.params, variables.state, copy=True)
+    module.train() if training else module.eval()
+    outputs = _outputs(module(x, **mode(training)), len(x), num_classes)
+    parts: Any = nnx.split(module, nnx.Param, ...)
+    return outputs, parts[2]
+
+  # Its random streams are part of its state, and go on from step to step.
+  return Network(
+    init,
+    lambda variables, x: call(variables, x, False)[0],
+    lambda variables, x, key: call(variables, x, True),
+    not jax.tree.leaves(rest) and not mode(True),
+  )
 
 
-def _is_variable(leaf: Any) -> bool:
-  return isinstance(leaf, nnx.Variable)
+def _outputs(found: Any, n: int, num_classes: int) -> tuple[jax.Array, jax.Array]:
+  """Logits `[n, C]` and features `[n, d]` of what a module returned.
 
-
-def _refuse(state: set[str]) -> None:
-  if state:
+  That is logits, `(logits, features)`, or a dict with "logits" and maybe "features". Without
+  features the logits stand for them. Two classes may share one logit, `[n, 1]` or `[n]`: that of
+  class 1.
+  """
+  features = None
+  if isinstance(found, dict):
+    if "logits" not in found:
+      keys = ", ".join(map(str, found))
+      raise ValueError(f'model must return logits, as "logits" in a dict, but {keys} was found.')
+    found, features = found["logits"], found.get("features")
+  elif isinstance(found, tuple | list):
+    if len(found) != 2:
+      raise ValueError(f"model must return logits and features, but {len(found)} were found.")
+    found, features = found
+  if not isinstance(found, jax.Array):
+    raise ValueError(f"model must return an array of logits, but {type(found).__name__} was found.")
+  logits = found.astype(jnp.float32)
+  if num_classes == 2 and logits.shape in ((n,), (n, 1)):
+    logits = jnp.stack([jnp.zeros(n), logits.reshape(n)], axis=1)
+  if logits.shape != (n, num_classes):
     raise ValueError(
-      f"model must have parameters alone, but {', '.join(sorted(state))} was found: what a batch"
-      " leaves behind (BatchNorm) or what is drawn (dropout) is not carried from step to step here."
+      f"model must return a logit for each of {num_classes} classes, [n, {num_classes}], but shape"
+      f" {('n', *found.shape[1:])} was found."
     )
+  features = logits if features is None else features
+  return logits, features.reshape(n, -1)
 
 
-def _outputs(found: Any) -> tuple[jax.Array, jax.Array]:
-  logits, features = found if isinstance(found, tuple) else (found, found)
-  if logits.ndim != 2:
-    raise ValueError(f"model must return logits [n, C], but shape {logits.shape} was found.")
-  return logits, features.reshape(len(features), -1)
+def check(name: str, num_classes: int, example: tuple[int, ...]) -> None:
+  """Traces a user's model once, so that what does not fit is said in one line.
+
+  Args:
+    name: see `make`.
+    num_classes: C.
+    example: shape of an example.
+
+  Raises:
+    ValueError: whatever goes wrong inside.
+  """
+  network = make(name, num_classes)
+  x = jax.ShapeDtypeStruct((3, *example), jnp.float32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  try:
+    variables = jax.eval_shape(network.init, key, x)
+    jax.eval_shape(network.train, variables, x, key)
+    jax.eval_shape(network.apply, variables, x)
+  except Exception as error:  # whatever the user's code raises
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    if line.startswith("model must"):
+      raise ValueError(line) from error
+    raise ValueError(
+      f"model {name!r} must take float32 examples of shape {('n', *example)}, in training and in"
+      f" use (BatchNorm and dropout by an argument `train`), but: {line[:200]}"
+    ) from error
 
 
 def layout(name: str) -> str:

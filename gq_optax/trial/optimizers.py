@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The optimizer of an arm: optax's own, behind Grad Queue or not, with cosine decay to 0."""
 
+import functools
 import math
 from typing import Any
 
@@ -13,12 +14,14 @@ import gq_optax as gq
 
 RHO, QUEUE_LENGTH = 3.0, 3
 SAM_RADIUS = 0.05
+WEIGHT_DECAY = 0.01  # of AdamW; PyTorch's default, a hundred times that of optax
 # Grids double, and grow until the best rate lies inside.
 RATES = {
   "sgd": (0.03, 0.06, 0.12, 0.24, 0.48),
   "nesterov": (0.03, 0.06, 0.12, 0.24, 0.48),
   "sam": (0.03, 0.06, 0.12, 0.24, 0.48),
   "adam": (0.0005, 0.001, 0.002, 0.004, 0.008),
+  "adamw": (0.0005, 0.001, 0.002, 0.004, 0.008),
   "lamb": (0.005, 0.01, 0.02, 0.04, 0.08),
   "muon": (0.005, 0.01, 0.02, 0.04, 0.08),
 }
@@ -31,7 +34,7 @@ def base(
 
   Args:
     name: "sgd" (momentum .9), "nesterov", "sam" (Foret et al. 2021, around "sgd"; its update takes
-      `grad_fn=`), "adam", "lamb" or "muon".
+      `grad_fn=`), "adam", "adamw" (decay .01), "lamb" or "muon".
     rate: float32 `[]`, the first learning rate.
     steps: after which the rate has come down to 0.
     decay: False keeps the rate.
@@ -44,7 +47,12 @@ def base(
   if name == "sam":
     climb = optax.chain(optax.contrib.normalize(), optax.sgd(SAM_RADIUS))
     return optax.contrib.sam(sgd, climb, sync_period=2, opaque_mode=True)
-  makers: dict[str, Any] = {"adam": optax.adam, "lamb": optax.lamb, "muon": optax.contrib.muon}
+  makers: dict[str, Any] = {
+    "adam": optax.adam,
+    "adamw": functools.partial(optax.adamw, weight_decay=WEIGHT_DECAY),
+    "lamb": optax.lamb,
+    "muon": optax.contrib.muon,
+  }
   return optax.with_extra_args_support(makers[name](schedule))
 
 

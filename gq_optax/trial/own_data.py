@@ -10,9 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gq_optax.trial.tasks import stratified_split
-
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+PARTS = ("train", "validation", "test")
+_CURE = (
+  "classes, y_train = np.unique(y_train, return_inverse=True) numbers them, and y_test ="
+  " np.searchsorted(classes, y_test) those of the test."
+)
+OWN_KEYS = tuple(f"{what}_{part}" for what in ("x", "y", "kinds") for part in PARTS)
 
 
 class Data(NamedTuple):
@@ -32,18 +36,44 @@ class Data(NamedTuple):
   y_test: np.ndarray
 
 
-def load_npz(path: str | Path, test_fraction: float = 0.2, seed: int = 0) -> Data:
+class Own(NamedTuple):
+  """The user's arrays; None for what the file lacks.
+
+  Attributes:
+    x_train: uint8 or float32 `[n, ...]`.
+    y_train: int64 labels `[n]`, the classes 0 .. C-1.
+    x_test: like `x_train`.
+    y_test: like `y_train`.
+    x_validation: like `x_train`.
+    y_validation: like `y_train`.
+    kinds_train: names or numbers of the kinds of examples `[n]`, hidden from training.
+    kinds_test: like `kinds_train`.
+    kinds_validation: like `kinds_train`.
+  """
+
+  x_train: np.ndarray
+  y_train: np.ndarray
+  x_test: np.ndarray | None = None
+  y_test: np.ndarray | None = None
+  x_validation: np.ndarray | None = None
+  y_validation: np.ndarray | None = None
+  kinds_train: np.ndarray | None = None
+  kinds_test: np.ndarray | None = None
+  kinds_validation: np.ndarray | None = None
+
+
+def load_npz(path: str | Path) -> Own:
   """Loads the user's own arrays, and says in one line what is wrong with them.
 
   Args:
-    path: an .npz file with `x_train` and `y_train`, and `x_test` and `y_test` or neither of them.
-      Examples are numbers `[n, ...]`: uint8 stays, all else becomes float32 and must be finite.
-      Labels are integers `[n]`, the classes 0 .. C-1, at least two of them in training.
-    test_fraction: without test arrays, the share of every class that becomes the test set.
-    seed: of that split, by `RandomState`; examples keep their order.
+    path: an .npz file with `x_train` and `y_train`; maybe `x_test` and `y_test`, `x_validation` and
+      `y_validation`, and `kinds_train`, `kinds_test`, `kinds_validation`: which kind each example
+      is of, for the report and the oracle alone. Examples are numbers `[n, ...]`: uint8 stays, all
+      else becomes float32 and must be finite. Labels are integers `[n]`, the classes 0 .. C-1, at
+      least two of them in training.
 
   Returns:
-    The set.
+    The arrays.
 
   Raises:
     FileNotFoundError: if there is no such file.
@@ -52,45 +82,65 @@ def load_npz(path: str | Path, test_fraction: float = 0.2, seed: int = 0) -> Dat
   path = Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"path must be an .npz file, but nothing was found at {path}.")
-  arrays = open_npz(path, KEYS[:2], KEYS[2:])
-  if len(arrays) == 3:
-    found = (arrays.keys() & KEYS[2:]).pop()
-    raise ValueError(f"path must hold x_test and y_test or neither, but only {found} was found.")
+  arrays = open_npz(path, KEYS[:2], [k for k in OWN_KEYS if k not in KEYS[:2]], alone=True)
+  for part in PARTS[1:]:
+    if (f"x_{part}" in arrays) != (f"y_{part}" in arrays):
+      found = next(iter(arrays.keys() & {f"x_{part}", f"y_{part}"}))
+      raise ValueError(
+        f"path must hold x_{part} and y_{part} or neither, but only {found} was found."
+      )
   data = {key: _examples(key, arrays[key]) for key in arrays if key[0] == "x"}
-  for part in ("train", "test"):
-    if f"x_{part}" in data:
-      data[f"y_{part}"] = _labels(f"y_{part}", arrays[f"y_{part}"], len(data[f"x_{part}"]))
+  for part in [p for p in PARTS if f"x_{p}" in data]:
+    data[f"y_{part}"] = _labels(f"y_{part}", arrays[f"y_{part}"], len(data[f"x_{part}"]))
   classes = np.unique(data["y_train"])
   if len(classes) < 2:
     raise ValueError(f"y_train must hold more than one class, but only {classes[0]} was found.")
   if classes[-1] != len(classes) - 1:
     raise ValueError(
       f"y_train must hold every class from 0 to its largest, {classes[-1]}, but"
-      f" {len(classes)} classes were found; np.unique(y, return_inverse=True)[1] renumbers them."
+      f" {len(classes)} classes were found; {_CURE}"
     )
-  if "x_test" not in data:
-    train, test = stratified_split(data["y_train"], test_fraction, seed)
-    if not len(test):
+  x_train = data["x_train"]
+  for part in [p for p in PARTS[1:] if f"x_{p}" in data]:
+    x = data[f"x_{part}"]
+    if (x_train.shape[1:], x_train.dtype) != (x.shape[1:], x.dtype):
       raise ValueError(
-        f"test_fraction must leave a test example, but {test_fraction} of {len(train)} was found."
+        f"x_{part} must be like x_train, {x_train.dtype} of shape {('m', *x_train.shape[1:])}, but"
+        f" {x.dtype} of shape {x.shape} was found."
       )
-    x, y = data["x_train"], data["y_train"]
-    return Data(x[train], y[train], x[test], y[test])
-  x_train, x_test = data["x_train"], data["x_test"]
-  if (x_train.shape[1:], x_train.dtype) != (x_test.shape[1:], x_test.dtype):
+    if len(unknown := np.setdiff1d(data[f"y_{part}"], classes)):
+      raise ValueError(f"y_{part} must hold classes of y_train only, but {unknown[0]} was found.")
+  return Own(**data, **_kinds(arrays))
+
+
+def _kinds(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The kinds of each split: of the test split alone, or of all that there are."""
+  there = {p for p in PARTS if f"x_{p}" in arrays}
+  given = {p for p in PARTS if f"kinds_{p}" in arrays}
+  for part in sorted(given - there):
+    raise ValueError(f"kinds_{part} must come with x_{part}, but there is none.")
+  if given and given not in (there, {"test"}):
+    wanted = " and ".join(f"kinds_{p}" for p in PARTS if p in there)
     raise ValueError(
-      f"x_test must be like x_train, {x_train.dtype} of shape {('m', *x_train.shape[1:])}, but"
-      f" {x_test.dtype} of shape {x_test.shape} was found."
+      f"kinds must be given for every split, {wanted}, or for the test split alone, but only"
+      f" {', '.join(f'kinds_{p}' for p in PARTS if p in given)} was found."
     )
-  if len(unknown := np.setdiff1d(data["y_test"], classes)):
-    raise ValueError(f"y_test must hold classes of y_train only, but {unknown[0]} was found.")
-  return Data(**data)
+  found = {}
+  for part in given:
+    key, n = f"kinds_{part}", len(arrays[f"x_{part}"])
+    if arrays[key].shape != (n,) or arrays[key].dtype.kind not in "biuUS":
+      raise ValueError(
+        f"{key} must be integers or strings of shape ({n},), but {arrays[key].dtype} of shape"
+        f" {arrays[key].shape} was found."
+      )
+    found[key] = arrays[key].astype(str)
+  return found
 
 
 def open_npz(
-  path: Path, required: Sequence[str], optional: Sequence[str] = ()
+  path: Path, required: Sequence[str], optional: Sequence[str] = (), alone: bool = False
 ) -> dict[str, np.ndarray]:
-  """The named arrays of an .npz file, nothing unpickled."""
+  """The named arrays of an .npz file, nothing unpickled; with `alone` others are refused."""
   with contextlib.ExitStack() as stack:
     try:
       # Opened here, since NumPy leaves open what it cannot read.
@@ -103,6 +153,11 @@ def open_npz(
     if missing := [key for key in required if key not in file]:
       found = ", ".join(file.files) or "nothing"
       raise ValueError(f"{path} must hold {' and '.join(missing)}, but {found} was found.")
+    if alone and (others := sorted(set(file.files) - {*required, *optional})):
+      raise ValueError(
+        f"{path} must hold no other arrays than {', '.join((*required, *optional))}, but"
+        f" {', '.join(others)} was found."
+      )
     arrays = {}
     for key in (*required, *(key for key in optional if key in file)):
       try:
@@ -131,8 +186,13 @@ def _examples(key: str, x: np.ndarray) -> np.ndarray:
 def _labels(key: str, y: np.ndarray, n: int) -> np.ndarray:
   if y.shape != (n,):
     raise ValueError(f"{key} must have shape ({n},) as its examples, but {y.shape} was found.")
+  if y.dtype.kind == "f" and not np.array_equal(y, np.floor(y)):
+    raise ValueError(
+      f"{key} must be integers, but {y.dtype} that are none were found. A trial classifies: cut a"
+      f" target into classes first, such as np.digitize({key}, [low, high])."
+    )
   if y.dtype.kind not in "iu":
-    raise ValueError(f"{key} must be integers, but {y.dtype} was found.")
+    raise ValueError(f"{key} must be integers, but {y.dtype} was found; {_CURE}")
   if y.min() < 0:
-    raise ValueError(f"{key} must be at least 0, but {y.min()} was found.")
+    raise ValueError(f"{key} must be at least 0, but {y.min()} was found; {_CURE}")
   return y.astype(np.int64)

@@ -90,22 +90,26 @@ def lay_out(
   recipe: Recipe, source: Data, x: np.ndarray, layout: str
 ) -> tuple[np.ndarray, np.ndarray]:
   """Training and test examples standardised, in the shape that a network wants."""
-  x_test, pixels = source.x_test, source.x_train.dtype == np.uint8
-  if layout == "auto":
-    layout = "images" if pixels and x.ndim == 4 else "flat"
-  if layout == "images":
-    if x.ndim not in (3, 4):
-      raise ValueError(
-        f"model must not be a convolutional one for examples of shape {x.shape[1:]}: it takes"
-        " images, [height, width] or [height, width, channels]."
-      )
-    x, x_test = (part[..., None] if part.ndim == 3 else part for part in (x, x_test))
-    return tasks.standardise(x, x_test)  # type: ignore[return-value]
-  if layout == "flat":
-    x, x_test = (part.reshape(len(part), -1) for part in (x, x_test))
+  pixels = source.x_train.dtype == np.uint8
+  x, x_test = (arrange(part, layout) for part in (x, source.x_test))
   if recipe.source == "reuters":  # zeros and ones stay what they are
     return x, x_test
-  return tasks.standardise(x, x_test, per_feature=not pixels)  # type: ignore[return-value]
+  per_feature = not (pixels or layout == "images")
+  return tasks.standardise(x, x_test, per_feature=per_feature)  # type: ignore[return-value]
+
+
+def arrange(x: np.ndarray, layout: str) -> np.ndarray:
+  """Examples in the shape that a network wants, see `make_task`."""
+  if layout == "auto":
+    layout = "images" if x.dtype == np.uint8 and x.ndim == 4 else "flat"
+  if layout == "images" and x.ndim not in (3, 4):
+    raise ValueError(
+      f"model must not be a convolutional one for examples of shape {x.shape[1:]}: it takes"
+      " images, [height, width] or [height, width, channels]."
+    )
+  if layout == "images":
+    return x[..., None] if x.ndim == 3 else x
+  return x.reshape(len(x), -1) if layout == "flat" else x
 
 
 def classes_of_kinds(task: training.Task) -> np.ndarray:

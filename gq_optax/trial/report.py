@@ -1,20 +1,14 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The report of an A/B trial out of its summary: Markdown, PNG, and one HTML page.
+"""Tables and plot of an A/B trial out of its summary; `page` adds what one trial can say by itself.
 
-python -m gq_optax.trial.report out/trial/summary.json
+Intervals here cover the seeds alone: they are those of the pages that compare many trials.
 """
 
-import base64
-import html
-import io
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
 import numpy as np
-import tyro
 
 from gq_optax.trial import tables
 from gq_optax.trial.protocol import paired
@@ -46,13 +40,6 @@ def names(summary: dict[str, Any]) -> tuple[list[str], list[int]]:
 def values(result: dict[str, Any], figure: str) -> np.ndarray:
   """A figure of the test split for every seed, in percent."""
   return 100 * np.array([test[figure] for test in result["test"]])
-
-
-def verdict(result: dict[str, Any], baseline: dict[str, Any], figure: str) -> str:
-  """In words, what the paired interval over the seeds shows."""
-  if len(result["test"]) < 2:
-    return "one seed, no verdict"
-  return WORDS[paired(values(result, figure), values(baseline, figure))["verdict"]]
 
 
 def quality_table(summary: dict[str, Any], figure: str | None = None) -> Rows:
@@ -141,21 +128,6 @@ def rate_table(summary: dict[str, Any]) -> Rows:
   return rows + [[a, *(cell(find(summary, a, b)) for b in sizes)] for a in arms]
 
 
-def sentences(summary: dict[str, Any]) -> list[str]:
-  """The plain verdict: one sentence an arm."""
-  arms, sizes = names(summary)
-  figure, found = summary["trial"]["figure"], []
-  for arm in arms[1:]:
-    by_word: dict[str, list[str]] = {}
-    for b in sizes:
-      result, baseline = find(summary, arm, b), find(summary, arms[0], b)
-      if result is not None and baseline is not None:
-        by_word.setdefault(verdict(result, baseline, figure), []).append(str(b))
-    parts = [f"{word} at B = {', '.join(where)}" for word, where in by_word.items()]
-    found.append(f"{arm} against {arms[0]}: {'; '.join(parts)}.")
-  return found
-
-
 def plot(summary: dict[str, Any]) -> matplotlib.figure.Figure:
   """Quality against batch size, learning-rate sensitivity, and the course of training."""
   arms, sizes = names(summary)
@@ -204,42 +176,6 @@ def plot(summary: dict[str, Any]) -> matplotlib.figure.Figure:
   return figure
 
 
-def sections(summary: dict[str, Any]) -> list[tuple[str, str, Rows]]:
-  """Heading, a sentence and a table for each part of the report."""
-  seeds, what = summary["trial"]["seeds"], FIGURES[summary["trial"]["figure"]]
-  kinds = "the hidden ones" if summary["trial"]["hidden"] is not None else "the classes"
-  outside = [r for r in summary["results"] if r["rate_inside_grid"] is False]
-  edge = (
-    f"{len(outside)} of them lie on the edge of their grid (*): their arms may do better."
-    if outside
-    else "Each lies inside its grid."
-  )
-  if summary["trial"]["fixed_rate"] is not None:
-    edge = "One fixed rate for all: no arm is tuned, so differences may be the rate's alone."
-  return [
-    (
-      "Quality",
-      f"{what[0].upper()}{what[1:]} on the test split, in percent (kinds are {kinds}): mean ±"
-      f" standard deviation over {seeds} seeds, and the paired difference to the first arm with its"
-      " 95 % interval. The intervals are not corrected for the number of comparisons.",
-      quality_table(summary),
-    ),
-    ("The worst kind", "Accuracy of the kind recognised worst.", quality_table(summary, "worst")),
-    (
-      "Steps to a target",
-      "Median over seeds, at the learning rate chosen for the end of training, looked at"
-      f" {summary['trial']['evaluations']} times in a run; seconds are steps times their cost.",
-      target_table(summary),
-    ),
-    (
-      "Cost of a step",
-      "Median, and ratio to the first arm with quartiles, taken in turn in one run.",
-      cost_table(summary),
-    ),
-    ("Learning rates", f"Chosen on the validation split. {edge}", rate_table(summary)),
-  ]
-
-
 def headline(summary: dict[str, Any]) -> str:
   """What was trained on what."""
   trial, environment = summary["trial"], summary["environment"]
@@ -255,62 +191,3 @@ def headline(summary: dict[str, Any]) -> str:
     f"{made}; model {trial['model']}; {summary['training_examples']} training examples,"
     f" {summary['classes']} classes. {versions}; commit {environment['commit'][:12]}."
   )
-
-
-def markdown(summary: dict[str, Any]) -> str:
-  """The report as Markdown; its picture is report.png beside it."""
-  parts = ["# A/B trial", headline(summary), "\n".join(f"* {s}" for s in sentences(summary))]
-  parts.append("![Quality, learning rates and course of training](report.png)")
-  for heading, text, rows in sections(summary):
-    parts += [f"## {heading}", text, tables.markdown(rows)]
-  return "\n\n".join(parts) + "\n"
-
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem;
-  color: #222; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left;
-  font-variant-numeric: tabular-nums }
-img { max-width: 100% }
-"""
-
-
-def page(summary: dict[str, Any], png: bytes) -> str:
-  """The report as one HTML page that needs no other file."""
-  text = lambda s: html.escape(s)
-  row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{text(c)}</{tag}>" for c in cells) + "</tr>"
-  parts = ["<h1>A/B trial</h1>", f"<p>{text(headline(summary))}</p>", "<ul>"]
-  parts += [f"<li>{text(s)}</li>" for s in sentences(summary)]
-  image = base64.b64encode(png).decode()
-  parts.append(f'</ul><img alt="plots" src="data:image/png;base64,{image}">')
-  for heading, sentence, rows in sections(summary):
-    body = "".join(row(r, "td") for r in rows[1:])
-    parts.append(f"<h2>{text(heading)}</h2><p>{text(sentence)}</p>")
-    parts.append(f"<table>{row(rows[0], 'th')}{body}</table>")
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A/B trial</title>'
-    f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
-  )
-
-
-def write(summary: dict[str, Any], folder: Path) -> None:
-  """Writes report.md, report.png and report.html."""
-  memory = io.BytesIO()
-  plot(summary).savefig(memory, format="png", dpi=120)
-  (folder / "report.png").write_bytes(memory.getvalue())
-  (folder / "report.md").write_text(markdown(summary))
-  (folder / "report.html").write_text(page(summary, memory.getvalue()))
-
-
-def main(summary: tyro.conf.Positional[Path]) -> None:
-  """Writes the report beside a summary.json.
-
-  Args:
-    summary: the file.
-  """
-  write(json.loads(summary.read_text()), summary.parent)
-
-
-if __name__ == "__main__":
-  tyro.cli(main)

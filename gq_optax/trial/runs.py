@@ -6,6 +6,7 @@ import json
 import math
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ import optax
 from rich import progress
 
 import gq_optax as gq
-from gq_optax.trial import arms, optimizers, recipes, timing, training
+from gq_optax.trial import arms, optimizers, recipes, splits, timing, training
 from gq_optax.trial.protocol import tune
 
 MAX_EXTENSIONS = 6
-DEFAULT_ARMS = ("SGDM", "Adam", "class weights", "group scarcity, outputs", "GQ, K=B/64")
+SIDE_BY_SIDE_BYTES = 2**30  # of the splits of runs that train side by side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +32,11 @@ class Trial:
     data: a public data set, see `data.load`.
     npz: the user's own arrays in its stead, see `own_data.load_npz`.
     model: "mlp", "logistic", "cnn", or "module:function", see `networks.make`.
-    arm_names: see `arms.ARMS`; the first is the baseline.
+    arm_names: see `arms.ARMS`. Of the plain ones, which are an optimizer and nothing else, the best
+      on validation is the baseline; the others are trained with its optimizer.
     batch_sizes: the mini-batches.
-    rates: the grid of learning rates for all arms; each optimizer has its own by default.
+    rates: the grid of learning rates for all arms; each optimizer has its own by default. One
+      alone is run as it is.
     fixed_rate: one learning rate for all arms and batch sizes, and nothing tuned.
     decay: False keeps the rate; it falls to 0 along a cosine by default.
     seeds: of the final runs: start, order of the batches.
@@ -51,13 +54,14 @@ class Trial:
       baseline reaches at all batch sizes, with .01 to spare.
     side_by_side: runs at once under vmap; by default 5 for "mlp" and "logistic", else 1.
     cost_rounds: of the timing of a step; 0 for none.
+    standardise: whether the examples of an .npz are shifted and scaled to mean 0 and deviation 1.
     out: folder of the trial.
   """
 
   data: str = "fashion_mnist"
   npz: Path | None = None
   model: str = "mlp"
-  arm_names: tuple[str, ...] = DEFAULT_ARMS
+  arm_names: tuple[str, ...] = arms.DEFAULT
   batch_sizes: tuple[int, ...] = (64, 256, 1024)
   rates: tuple[float, ...] | None = None
   fixed_rate: float | None = None
@@ -76,6 +80,7 @@ class Trial:
   target: float | None = None
   side_by_side: int | None = None
   cost_rounds: int = 15
+  standardise: bool = True
   out: Path = Path("out/trial")
 
 
@@ -85,17 +90,13 @@ class Bench:
 
   Attributes:
     trial: what was asked for.
-    task: the arrays.
-    num_classes: of the labels.
-    classes_of: the class of each kind.
+    material: the arrays and their splits.
     bar: of the progress.
     environment: versions and commit.
   """
 
   trial: Trial
-  task: training.Task
-  num_classes: int
-  classes_of: np.ndarray
+  material: splits.Material
   bar: progress.Progress
   environment: dict[str, str]
 
@@ -114,7 +115,8 @@ def environment() -> dict[str, str]:
 
 def sizes_of(bench: Bench, batch_size: int) -> training.Sizes:
   """What is static of the runs at a batch size."""
-  trial, number = bench.trial, len(bench.task.x)
+  trial, material = bench.trial, bench.material
+  number = len(material.task_of(0).x)
   if not 1 <= batch_size <= number:
     raise ValueError(
       f"batch_sizes must be 1 to the {number} training examples, but {batch_size} was found."
@@ -125,25 +127,51 @@ def sizes_of(bench: Bench, batch_size: int) -> training.Sizes:
   return training.Sizes(
     batch_size,
     epochs,
-    bench.num_classes,
-    len(bench.classes_of),
+    material.pool.num_classes,
+    material.num_kinds,
     trial.model,
     trial.decay,
     trial.evaluations,
+    scores=True,
   )
 
 
-def run_pairs(
-  bench: Bench, name: str, batch_size: int, pairs: list[tuple[int, float]]
-) -> list[dict[str, Any]]:
-  """The runs of an arm for pairs of a seed and a rate: read if they are there, else run."""
-  trial = bench.trial
+def path_of(bench: Bench, name: str, batch_size: int, rate: float, seed: int) -> Path:
+  """Where a run is kept: its figures in this .json, its scores beside it in an .npz."""
   stem = re.sub(r"[^\w=]+", "_", f"{name} B={batch_size}")
-  path = lambda s, r: trial.out / "runs" / f"{stem}_rate={r:.6g}_seed={s}.json"
-  missing = [pair for pair in pairs if not path(*pair).exists()]
-  dense = trial.model in ("mlp", "logistic")
-  width = trial.side_by_side or (5 if dense else 1)
-  train: Any = training.side_by_side if width > 1 else training.step_by_step
+  return bench.trial.out / "runs" / f"{stem}_rate={rate:.6g}_seed={seed}.json"
+
+
+def write(path: Path, save: Callable[[Path], Any]) -> None:
+  """Writes a file whole or not at all: an interrupted write must not look like a finished one."""
+  unfinished = path.with_name(f"unfinished{path.suffix}")
+  save(unfinished)
+  unfinished.replace(path)
+
+
+def width_of(bench: Bench) -> int:
+  """How many runs train side by side."""
+  trial, material = bench.trial, bench.material
+  width = trial.side_by_side or (5 if trial.model in ("mlp", "logistic") else 1)
+  if material.repeated and width > 1:
+    task = material.task_of(0)
+    size = sum(part.nbytes for part in (task.x, task.validation[0], task.test[0]))
+    width = min(width, max(1, SIDE_BY_SIDE_BYTES // size))
+  return width
+
+
+def run_pairs(
+  bench: Bench, name: str, batch_size: int, pairs: list[tuple[int, float]], scores: bool = False
+) -> list[dict[str, Any]]:
+  """The runs of an arm for pairs of a seed and a rate: read if they are there, else run.
+
+  With `scores` a run is there only if its scores are, too.
+  """
+  material = bench.material
+  path = lambda pair: path_of(bench, name, batch_size, pair[1], pair[0])
+  there = lambda p: p.exists() and (not scores or p.with_suffix(".npz").exists())
+  missing = [pair for pair in pairs if not there(path(pair))]
+  width = width_of(bench)
   sizes = sizes_of(bench, batch_size)
   job = bench.bar.add_task(f"{name}, B={batch_size}", total=len(pairs))
   bench.bar.advance(job, len(pairs) - len(missing))
@@ -151,33 +179,59 @@ def run_pairs(
     part = missing[i : i + width]
     filled = part + [part[-1]] * (width - len(part))  # one shape, one compilation
     seeds, rates = (jnp.array(values) for values in zip(*filled, strict=True))
-    outcome = train(arms.find(name), sizes, bench.task, seeds, rates.astype(jnp.float32))
-    steps = training.evaluated(sizes, training.num_steps(sizes, bench.task))
-    for j, (seed, rate) in enumerate(part):
-      record = {
-        "arm": name,
-        "batch_size": batch_size,
-        "rate": rate,
-        "seed": seed,
-        "steps": training.num_steps(sizes, bench.task),
-        "validation": recipes.figures(np.asarray(outcome.validation[j]), bench.classes_of),
-        "test": recipes.figures(np.asarray(outcome.test[j]), bench.classes_of),
-        "curve": [
-          [s + 1, round(float(v), 5)] for s, v in zip(steps, outcome.curve[j], strict=True)
-        ],
-        "environment": bench.environment,
-      }
-      # Whole or not at all: an interrupted write must not look like a finished run.
-      unfinished = trial.out / "unfinished.json"
-      unfinished.write_text(json.dumps(record))
-      unfinished.replace(path(seed, rate))
+    train: Any = training.side_by_side if width > 1 else training.step_by_step
+    task = material.task_of(part[0][0])
+    if material.repeated and width > 1:
+      train = training.each_on_its_own
+      task = jax.tree.map(lambda *x: jnp.stack(x), *(material.task_of(s) for s, _ in filled))
+    outcome = train(arms.find(name), sizes, task, seeds, rates.astype(jnp.float32))
+    for j, pair in enumerate(part):
+      keep_run(bench, path(pair), name, sizes, pair, jax.tree.map(lambda a, j=j: a[j], outcome))
     bench.bar.advance(job, len(part))
   bench.bar.remove_task(job)
-  return [json.loads(path(*pair).read_text()) for pair in pairs]
+  return [json.loads(path(pair).read_text()) for pair in pairs]
+
+
+def keep_run(
+  bench: Bench,
+  path: Path,
+  name: str,
+  sizes: training.Sizes,
+  pair: tuple[int, float],
+  outcome: training.Outcome,
+) -> None:
+  """Writes what a run gave: the scores of every test example, then its figures."""
+  (seed, rate), material = pair, bench.material
+  pool, rows = material.pool, material.rows_of(seed)
+  logits = np.asarray(outcome.test)
+  # Below the largest: what float16 resolves best is what is close to being predicted.
+  scores = np.maximum(logits - logits.max(axis=1, keepdims=True), -6e4).astype(np.float16)
+  write(path.with_suffix(".npz"), lambda p: np.savez(p, rows=rows.astype(np.int32), scores=scores))
+  confusion = np.zeros((pool.num_kinds, pool.num_classes))
+  np.add.at(confusion, (pool.kinds[rows], scores.argmax(axis=1)), 1.0)
+  classes_of = np.zeros(pool.num_kinds, int)
+  classes_of[pool.kinds] = pool.labels
+  steps = training.num_steps(sizes, material.task_of(seed))
+  marks, curve = training.evaluated(sizes, steps), np.asarray(outcome.curve)
+  record = {
+    "arm": name,
+    "batch_size": sizes.batch_size,
+    "rate": rate,
+    "seed": seed,
+    "steps": steps,
+    "validation": recipes.figures(np.asarray(outcome.validation), material.classes_of),
+    "test": recipes.figures(confusion, classes_of),
+    "curve": [[s + 1, round(float(v), 5)] for s, v in zip(marks, curve, strict=True)],
+    "environment": bench.environment,
+  }
+  write(path, lambda p: p.write_text(json.dumps(record)))
 
 
 def run_arm(bench: Bench, name: str, batch_size: int) -> dict[str, Any]:
-  """Tunes the rate of one arm at one batch size, then runs all seeds at the best."""
+  """Tunes the rate of one arm at one batch size, then runs all seeds at the best.
+
+  Only the scores of the best rate are kept: of the others the test set is never read.
+  """
   trial = bench.trial
   known: dict[float, list[dict[str, Any]]] = {}
   grid = trial.rates or optimizers.RATES[arms.find(name).optimizer]
@@ -191,11 +245,15 @@ def run_arm(bench: Bench, name: str, batch_size: int) -> dict[str, Any]:
         known.setdefault(run["rate"], []).append(run)
     return float(np.mean([run["validation"][trial.figure] for run in known[rate]]))
 
-  if trial.fixed_rate is None:
+  fixed = grid[0] if len(grid) == 1 else trial.fixed_rate
+  if fixed is None:
     best, scores, inside = tune(score, grid, MAX_EXTENSIONS)
   else:
-    best, scores, inside = trial.fixed_rate, {}, None
-  runs = run_pairs(bench, name, batch_size, [(s, best) for s in range(trial.seeds)])
+    best, scores, inside = fixed, {}, None
+  runs = run_pairs(bench, name, batch_size, [(s, best) for s in range(trial.seeds)], scores=True)
+  for rate in known.keys() - {best}:
+    for seed in range(trial.tuning_seeds):
+      path_of(bench, name, batch_size, rate, seed).with_suffix(".npz").unlink(missing_ok=True)
   return {
     "arm": name,
     "batch_size": batch_size,
@@ -214,26 +272,38 @@ def run_arm(bench: Bench, name: str, batch_size: int) -> dict[str, Any]:
   }
 
 
-def step_costs(bench: Bench) -> dict[str, Any]:
-  """Seconds of a step of every arm, taken in turn at each batch size."""
+def read_scores(bench: Bench, result: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+  """For every seed of a result of `run_arm` the rows of the pool and their scores `[m, C]`."""
+  found = []
+  for seed in range(bench.trial.seeds):
+    path = path_of(bench, result["arm"], result["batch_size"], result["rate"], seed)
+    with np.load(path.with_suffix(".npz")) as file:
+      found.append((file["rows"], file["scores"].astype(np.float32)))
+  return found
+
+
+def step_costs(bench: Bench, names: list[str]) -> dict[str, Any]:
+  """Seconds of a step of every arm, the first the reference, taken in turn at each batch size."""
   trial = bench.trial
   path = trial.out / "cost.json"
   costs: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+  task = bench.material.task_of(0)
   for batch_size in trial.batch_sizes if trial.cost_rounds else ():
-    if set(trial.arm_names) <= set(costs.get(str(batch_size), {})):
+    there = costs.get(str(batch_size), {})
+    if set(names) <= set(there) and there[names[0]]["ratio"] == 1.0:
       continue
     sizes = sizes_of(bench, batch_size)
     steps = {}
-    for name in trial.arm_names:
+    for name in names:
       arm, rate = arms.find(name), jnp.float32(0.01)
-      run = training.start(arm, sizes, bench.task, jnp.int32(0), rate)
-      earlier = training.Earlier(jnp.ones(len(bench.task.x)), run.carry[0] if arm.teacher else None)
+      run = training.start(arm, sizes, task, jnp.int32(0), rate)
+      earlier = training.Earlier(jnp.ones(len(task.x)), run.carry[0] if arm.teacher else None)
 
       def one(carry, task, batch, arm=arm, rate=rate, key=run.key, earlier=earlier, sizes=sizes):
         return (training.step(arm, sizes, task, earlier, rate, key, carry, batch, jnp.int32(0)),)
 
-      steps[name] = timing.compile_step(one, run.carry, bench.task, run.batches[0])
-    timed = timing.interleaved(steps, trial.arm_names[0], trial.cost_rounds)
+      steps[name] = timing.compile_step(one, run.carry, task, run.batches[0])
+    timed = timing.interleaved(steps, names[0], trial.cost_rounds)
     costs[str(batch_size)] = {name: result._asdict() for name, result in timed.items()}
     path.write_text(json.dumps(costs, indent=1))
   return costs

@@ -44,6 +44,7 @@ class Sizes(NamedTuple):
   network: str = "auto"  # see `networks.make`; convolutions for images with channels, else dense
   decay: bool = True
   evaluations: int = 0  # of the validation split, evenly over the steps
+  scores: bool = False  # `Outcome.test` holds the logits of every example, not confusions
 
 
 def make_network(sizes: Sizes, example: tuple[int, ...]) -> networks.Network:
@@ -64,7 +65,7 @@ class Earlier(NamedTuple):
 
   Attributes:
     importance: float `[n]`: what its errors count (JTT), else 1.
-    teacher: its parameters, if their features are grouped; else None.
+    teacher: its variables, if their features are grouped; else None.
   """
 
   importance: jax.Array
@@ -75,7 +76,7 @@ class Run(NamedTuple):
   """The parts of a run: what changes from step to step, and the order of the batches.
 
   Attributes:
-    carry: parameters, optimizer state, state of the groups.
+    carry: `networks.Variables`, optimizer state, state of the groups.
     batches: int32 `[steps, B]`.
     key: of the run.
   """
@@ -86,7 +87,7 @@ class Run(NamedTuple):
 
 
 def start(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array) -> Run:
-  """Parameters and batches hang on the seed alone: they are the same for all arms and rates."""
+  """Variables and batches hang on the seed alone: they are the same for all arms and rates."""
   first, shuffle, key = jax.random.split(jax.random.key(seed), 3)
   rows = len(task.x)
   used = rows - rows % sizes.batch_size  # what is left over of an epoch is left out
@@ -95,11 +96,11 @@ def start(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Ar
   )
   batches = order.reshape(-1, sizes.batch_size)
   network = make_network(sizes, task.x.shape[1:])
-  params = network.init(first, task.x[:1])
-  opt_state = arms.make_optimizer(arm, rate, len(batches), sizes.decay).init(params)
-  num_features = jax.eval_shape(network.apply, params, task.x[:1])[1].shape[1]
-  watch = arms.init_watch(arm, num_features, sizes.num_classes, key)
-  return Run((params, opt_state, watch), batches, key)
+  variables = network.init(first, task.x[:1])
+  opt_state = arms.make_optimizer(arm, rate, len(batches), sizes.decay).init(variables.params)
+  num_features = jax.eval_shape(network.apply, variables, task.x[:1])[1].shape[1]
+  watch = arms.init_watch(arm, num_features, sizes.num_classes, key, len(task.x))
+  return Run((variables, opt_state, watch), batches, key)
 
 
 def step(
@@ -114,7 +115,7 @@ def step(
   number: jax.Array,
 ) -> Any:
   """One step on the rows `batch`."""
-  params, opt_state, watch = carry
+  (params, state), opt_state, watch = carry
   network = make_network(sizes, task.x.shape[1:])
   counts = jnp.zeros(sizes.num_classes).at[task.labels].add(1.0)
   context = arms.Context(
@@ -128,20 +129,23 @@ def step(
   )
 
   def loss(params):
-    logits, features = network.apply(params, task.x[batch])
+    variables = networks.Variables(params, state)
+    drawn = jax.random.fold_in(context.key, 1)  # dropout's
+    (logits, features), after = network.train(variables, task.x[batch], drawn)
     if earlier.teacher is not None:
       features = network.apply(earlier.teacher, task.x[batch])[1]
-    weights, state = arms.weigh(arm, logits, features, context, watch, key)
-    return jnp.mean(jax.lax.stop_gradient(weights) * arms.losses(arm, logits, context)), state
+    weights, seen = arms.weigh(arm, logits, features, context, watch, key)
+    mean = jnp.mean(jax.lax.stop_gradient(weights) * arms.losses(arm, logits, context))
+    return mean, (seen, after)
 
   if arm.clusters == "none":
-    gradient, watch = jax.grad(loss, has_aux=True)(params)
+    gradient, (watch, state) = jax.grad(loss, has_aux=True)(params)
   else:
     gradient = clustered(arm, sizes, network, params, task.x[batch], context)
   optimizer = arms.make_optimizer(arm, rate, num_steps(sizes, task), sizes.decay, watch)
   again = lambda params, _: jax.grad(lambda p: loss(p)[0])(params)  # SAM asks for it elsewhere
   updates, opt_state = optimizer.update(gradient, opt_state, params, grad_fn=again)
-  return optax.apply_updates(params, updates), opt_state, watch
+  return networks.Variables(optax.apply_updates(params, updates), state), opt_state, watch
 
 
 def clustered(
@@ -157,7 +161,7 @@ def clustered(
   batch = (x, context.labels)
 
   def losses(params, batch):
-    logits, features = network.apply(params, batch[0])
+    logits, features = network.apply(networks.Variables(params, {}), batch[0])
     return arms.cross_entropy(logits, batch[1]), features
 
   if arm.clusters == "features":
@@ -168,7 +172,7 @@ def clustered(
 
 
 def trains_twice(arm: arms.Arm) -> bool:
-  """Whether a first training of plain SGDM comes before that of the arm."""
+  """Whether a first, plain training comes before that of the arm."""
   return arm.weights == "errors" or arm.teacher
 
 
@@ -177,10 +181,15 @@ def first_sizes(sizes: Sizes) -> Sizes:
   return sizes._replace(epochs=max(1, sizes.epochs // 2), evaluations=0)
 
 
-def look_back(arm: arms.Arm, params: Any, predicted: jax.Array, task: Task) -> Earlier:
-  """What the arm takes from the first training's parameters and predictions `[n]`."""
+def first_arm(arm: arms.Arm) -> arms.Arm:
+  """What is trained first: nothing but the arm's optimizer."""
+  return arms.Arm(optimizer=arm.optimizer)
+
+
+def look_back(arm: arms.Arm, variables: Any, predicted: jax.Array, task: Task) -> Earlier:
+  """What the arm takes from the first training's variables and predictions `[n]`."""
   importance = jnp.where(predicted != task.labels, UPWEIGHT, 1.0)
-  return Earlier(importance, params if arm.teacher else None)
+  return Earlier(importance, variables if arm.teacher else None)
 
 
 def train(
@@ -189,12 +198,12 @@ def train(
   """A whole run as one scan (two if there is a first training).
 
   Returns:
-    The last parameters, and the mean accuracy over kinds on validation at `evaluated` steps.
+    The last variables, and the mean accuracy over kinds on validation at `evaluated` steps.
   """
   earlier = Earlier(jnp.ones(len(task.x)), None)
   if trains_twice(arm):
-    params, _ = train(arms.Arm(), first_sizes(sizes), task, seed, rate)
-    earlier = look_back(arm, params, predict(task.x, params, sizes), task)
+    first, _ = train(first_arm(arm), first_sizes(sizes), task, seed, rate)
+    earlier = look_back(arm, first, predict(task.x, first, sizes), task)
   run = start(arm, sizes, task, seed, rate)
   marks = evaluated(sizes, len(run.batches))
   due = jnp.zeros(len(run.batches), bool).at[jnp.array(marks, int)].set(True)
@@ -204,7 +213,7 @@ def train(
     carry = one(carry, batch, number)
     if not marks:
       return carry, None
-    look = lambda params: mean_over_kinds(judge(params, task.validation, sizes), task)
+    look = lambda variables: mean_over_kinds(judge(variables, task.validation, sizes), task)
     return carry, jax.lax.cond(now, look, lambda _: jnp.float32(0.0), carry[0])
 
   one = functools.partial(step, arm, sizes, task, earlier, rate, run.key)
@@ -218,16 +227,21 @@ def evaluated(sizes: Sizes, steps: int) -> list[int]:
   return [(i + 1) * steps // number - 1 for i in range(number)]
 
 
-def predict(x: jax.Array, params: Any, sizes: Sizes) -> jax.Array:
+def logits_of(x: jax.Array, variables: Any, sizes: Sizes) -> jax.Array:
+  """The logits of each example, `[n, classes]`."""
+  return make_network(sizes, x.shape[1:]).apply(variables, x)[0]
+
+
+def predict(x: jax.Array, variables: Any, sizes: Sizes) -> jax.Array:
   """The predicted class of each example."""
-  return jnp.argmax(make_network(sizes, x.shape[1:]).apply(params, x)[0], axis=1)
+  return jnp.argmax(logits_of(x, variables, sizes), axis=1)
 
 
-def judge(params: Any, split: Any, sizes: Sizes) -> jax.Array:
+def judge(variables: Any, split: Any, sizes: Sizes) -> jax.Array:
   """How often each class is predicted for each kind, `[kinds, classes]`."""
   x, _, kinds = split
   confusion = jnp.zeros((sizes.num_kinds, sizes.num_classes))
-  return confusion.at[kinds, predict(x, params, sizes)].add(1.0)
+  return confusion.at[kinds, predict(x, variables, sizes)].add(1.0)
 
 
 def mean_over_kinds(confusion: jax.Array, task: Task) -> jax.Array:
@@ -244,7 +258,7 @@ class Outcome(NamedTuple):
 
   Attributes:
     validation: confusions `[n, kinds, classes]`.
-    test: the same on the test split.
+    test: the same on the test split; or its logits `[n, m, classes]` with `Sizes.scores`.
     curve: mean accuracy over kinds on validation in the course of training, `[n, evaluations]`.
   """
 
@@ -253,12 +267,26 @@ class Outcome(NamedTuple):
   curve: Any
 
 
+def one_run(arm, sizes, task, seed, rate) -> Outcome:
+  """A run and what it gives."""
+  variables, curve = train(arm, sizes, task, seed, rate)
+  look = logits_of(task.test[0], variables, sizes) if sizes.scores else None
+  test = judge(variables, task.test, sizes) if look is None else look
+  return Outcome(judge(variables, task.validation, sizes), test, curve)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 @functools.partial(jax.vmap, in_axes=(None, None, None, 0, 0))
 def side_by_side(arm, sizes, task, seed, rate) -> Outcome:
   """Trains for all pairs of seeds `[n]` and rates `[n]` at once."""
-  params, curve = train(arm, sizes, task, seed, rate)
-  return Outcome(judge(params, task.validation, sizes), judge(params, task.test, sizes), curve)
+  return one_run(arm, sizes, task, seed, rate)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.vmap, in_axes=(None, None, 0, 0, 0))
+def each_on_its_own(arm, sizes, tasks, seed, rate) -> Outcome:
+  """The same, each pair on another split: every array of `tasks` has one axis more, in front."""
+  return one_run(arm, sizes, tasks, seed, rate)
 
 
 def step_by_step(arm, sizes, task, seed, rate) -> Outcome:
@@ -267,18 +295,24 @@ def step_by_step(arm, sizes, task, seed, rate) -> Outcome:
   for s, r in zip(seed, rate, strict=True):
     earlier = Earlier(jnp.ones(len(task.x)), None)
     if trains_twice(arm):
-      params, _ = _steps(arms.Arm(), first_sizes(sizes), task, s, r, earlier)
-      parts = jnp.split(task.x, [*range(sizes.batch_size, len(task.x), sizes.batch_size)])
-      predicted = jnp.concatenate([_predict(part, params, sizes) for part in parts])
-      earlier = look_back(arm, params, predicted, task)
-    params, curve = _steps(arm, sizes, task, s, r, earlier)
-    look = lambda split, params=params: np.asarray(_judge(params, split, sizes))
-    results.append(Outcome(look(task.validation), look(task.test), np.array(curve)))
+      first, _ = steps(first_arm(arm), first_sizes(sizes), task, s, r, earlier)
+      predicted = jnp.argmax(in_parts(task.x, first, sizes), axis=1)
+      earlier = look_back(arm, first, predicted, task)
+    variables, curve = steps(arm, sizes, task, s, r, earlier)
+    look = lambda split, variables=variables: np.asarray(_judge(variables, split, sizes))
+    scores = in_parts(task.test[0], variables, sizes) if sizes.scores else look(task.test)
+    results.append(Outcome(look(task.validation), np.asarray(scores), np.array(curve)))
   return Outcome(*(np.stack(part) for part in zip(*results, strict=True)))
 
 
-def _steps(arm, sizes, task, seed, rate, earlier) -> tuple[Any, list[float]]:
-  """One training as a Python loop: the last parameters, and the curve on validation."""
+def in_parts(x: jax.Array, variables: Any, sizes: Sizes) -> jax.Array:
+  """`logits_of`, a batch at a time."""
+  parts = jnp.split(x, [*range(sizes.batch_size, len(x), sizes.batch_size)])
+  return jnp.concatenate([_logits(part, variables, sizes) for part in parts])
+
+
+def steps(arm, sizes, task, seed, rate, earlier) -> tuple[Any, list[float]]:
+  """One training as a Python loop: the last variables, and the curve on validation."""
   run = _start(arm, sizes, task, seed, rate)
   carry, marks, curve = run.carry, set(evaluated(sizes, len(run.batches))), []
   for number, batch in enumerate(run.batches):
@@ -291,4 +325,4 @@ def _steps(arm, sizes, task, seed, rate, earlier) -> tuple[Any, list[float]]:
 _start = jax.jit(start, static_argnums=(0, 1))
 _step = jax.jit(step, static_argnums=(0, 1), donate_argnums=6)
 _judge = jax.jit(judge, static_argnums=2)
-_predict = jax.jit(predict, static_argnums=2)
+_logits = jax.jit(logits_of, static_argnums=2)

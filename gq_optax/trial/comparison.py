@@ -1,0 +1,114 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Which arm is held against which, where there is a verdict, and where there is none and why."""
+
+from typing import Any
+
+import numpy as np
+
+from gq_optax.trial import arms, reading, uncertainty
+from gq_optax.trial.splits import FOLDS, Material
+
+Results = list[dict[str, Any]]
+
+
+def baseline_of(results: Results) -> str:
+  """The best plain arm: that of the highest mean on validation over the batch sizes."""
+  names = list(dict.fromkeys(r["arm"] for r in results))
+  score = lambda name: np.mean([np.mean(r["validation"]) for r in results if r["arm"] == name])
+  return max(names, key=score)
+
+
+def rarest_kind(counts: dict[str, list[int]]) -> int:
+  """The kind with the fewest training examples, of those the one with the fewest to test."""
+  columns = [counts[part] for part in ("training", "test") if part in counts]
+  return int(np.lexsort(columns[::-1])[0])
+
+
+def class_counts(material: Material) -> dict[str, list[int]]:
+  """For training and validation of seed 0, and for all that is tested, examples of each class."""
+  task = material.task_of(0)
+  parts = {"training": task.labels, "validation": task.validation[1], "test": material.pool.labels}
+  number = lambda y: np.bincount(np.asarray(y), minlength=material.pool.num_classes).tolist()
+  return {part: number(y) for part, y in parts.items()}
+
+
+def rarest_class(material: Material) -> int:
+  """The class with the fewest training examples."""
+  return int(np.argmin(class_counts(material)["training"]))
+
+
+def why_not(material: Material, figure: str, num_seeds: int) -> tuple[str, str]:
+  """Why there is no verdict on the figure, and on the rarest kind; empty where there is one."""
+  if num_seeds < 2:
+    one = "one seed says nothing of the spread between seeds; run at least two"
+    return one, one
+  few, need = material.counts["test"], uncertainty.MIN_TEST
+  rarest = rarest_kind(material.counts)
+  cure = "more of them are needed"
+  if not material.repeated:
+    cure += ", or leave x_test and y_test out, and all examples are tested in turn"
+  elif num_seeds < FOLDS and FOLDS / (FOLDS - 1) * material.counts["training"][rarest] >= need:
+    cure += f", or {FOLDS} seeds, which test all in turn"
+  tell = lambda k: f"{material.kind_names[k]} has {few[k]} test example{'s' * (few[k] != 1)}"
+  short = [k for k in np.argsort(few, kind="stable") if few[k] < need]
+  at_least = f"a verdict takes at least {need}: {cure}"
+  whole = rare = ""
+  if short and figure != "accuracy":
+    others = f" and {len(short) - 1} more kinds have too few" if len(short) > 1 else ""
+    whole = f"{tell(short[0])}{others}, and {at_least}, or --figure accuracy"
+  if few[rarest] < need:
+    rare = f"{tell(rarest)}, and {at_least}"
+  return whole, rare
+
+
+def compare(
+  material: Material,
+  results: Results,
+  scores: dict[tuple[str, int], reading.Scores],
+  baseline: str,
+  figure: str,
+  rarity: np.ndarray | None,
+) -> None:
+  """Adds to every result what is read of it, and its difference to the baseline at its batch size.
+
+  Args:
+    material: what was tested.
+    results: of `runs.run_arm`; each gets "reading", "figure", "rarest" and, if it is not plain,
+      "against": for "figure" and "rarest" the difference, its interval and the verdict, or None.
+    scores: of every result, by arm and batch size.
+    baseline: an arm.
+    figure: what counts.
+    rarity: of the examples of the pool, or None.
+  """
+  pool, rarest = material.pool, rarest_kind(material.counts)
+  num_seeds = len(results[0]["validation"])
+  reasons = why_not(material, figure, num_seeds)
+  draws = uncertainty.draw(pool, num_seeds)
+  answers = {key: reading.predicted(own, pool) for key, own in scores.items()}
+  drawn = {k: uncertainty.bootstrap(own, pool, draws, figure) for k, own in answers.items()}
+  judged = [r for r in results if r["arm"] != baseline and not arms.is_plain(arms.find(r["arm"]))]
+  counted = [n for n in material.counts["test"] if n]
+  smallest = len(pool.labels) if figure == "accuracy" else min(counted)
+  sizes = (smallest, material.counts["test"][rarest])
+  number = lambda value: None if np.isnan(value) else float(value)
+  for result in results:
+    key = (result["arm"], result["batch_size"])
+    result["reading"] = reading.read(scores[key], pool, rarest_class(material), rarity)
+    result["figure"], result["rarest"] = (
+      number(drawn[key].found[column]) for column in (0, 1 + rarest)
+    )
+  for result in judged:
+    own, other = (drawn[arm, result["batch_size"]] for arm in (result["arm"], baseline))
+    result["against"] = {}
+    for what, column, n, reason in zip(
+      ("figure", "rarest"), (0, 1 + rarest), sizes, reasons, strict=True
+    ):
+      gap = uncertainty.difference(own, other, column, num_seeds, n, len(judged))
+      values = {k: number(v) for k, v in gap._asdict().items()}
+      result["against"][what] = {**values, "verdict": None if reason else gap.verdict}
+
+
+def best_size(results: Results, arm: str) -> int:
+  """The batch size at which an arm does best on validation."""
+  own = [r for r in results if r["arm"] == arm]
+  return max(own, key=lambda r: np.mean(r["validation"]))["batch_size"]

@@ -1,0 +1,172 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+r"""How sure a difference between two arms is: a bootstrap over seeds and test examples.
+
+A test set is a sample as much as the seeds are: of three rare examples one right answer more is 33
+points. So a draw takes S - 1 of S seeds and, kind by kind, n - 1 of n test examples, both with
+replacement; to draw one less makes the variance of a mean right where there are few (McCarthy and
+Snowden 1985). Both arms are judged on the same draw. With :math:`v` the variance of their
+difference over the draws, and :math:`v_s` and :math:`v_n` those where seeds alone and examples
+alone are drawn, the interval is
+
+.. math:: \text{difference} \pm t_f \sqrt{v}, \qquad
+   f = \frac{(v_s + v_n)^2}{v_s^2 / (S - 1) + v_n^2 / (n_\text{min} - 1)}
+
+with Satterthwaite's degrees of freedom. Percentiles of the draws would be too narrow for few seeds.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats  # type: ignore[import-untyped]  # comes with jax
+
+MIN_TEST = 10  # test examples below which a kind gets no verdict
+DRAWS = 1000
+ERROR = 0.05  # the chance that any of the verdicts on one figure is wrong
+_CHUNK = 2**22  # numbers at once
+
+
+class Pool(NamedTuple):
+  """The examples that are tested.
+
+  Attributes:
+    labels: int `[N]`.
+    kinds: int `[N]`; the classes themselves where there are no others.
+    num_classes: C.
+    num_kinds: G.
+  """
+
+  labels: np.ndarray
+  kinds: np.ndarray
+  num_classes: int
+  num_kinds: int
+
+
+class Draws(NamedTuple):
+  """How often each seed and each example is drawn.
+
+  Attributes:
+    seeds: `[R, S]`.
+    examples: `[R, N]`.
+  """
+
+  seeds: np.ndarray
+  examples: np.ndarray
+
+
+class Difference(NamedTuple):
+  """A difference with its interval; NaN where there is none."""
+
+  mean: float
+  low: float
+  high: float
+
+  @property
+  def verdict(self) -> str:
+    """In words, what the interval shows."""
+    return "better" if self.low > 0 else "worse" if self.high < 0 else "no difference shown"
+
+
+def draw(pool: Pool, num_seeds: int, number: int = DRAWS, seed: int = 0) -> Draws:
+  """The draws, the same for all arms."""
+  rng = np.random.default_rng(seed)
+  seeds = rng.multinomial(max(num_seeds - 1, 1), np.full(num_seeds, 1 / num_seeds), size=number)
+  examples = np.zeros((number, len(pool.labels)), np.uint16)
+  for kind in range(pool.num_kinds):
+    (rows,) = np.nonzero(pool.kinds == kind)
+    n = len(rows)
+    for i in range(number if n else 0):
+      examples[i, rows] = np.bincount(rng.integers(0, n, max(n - 1, 1)), minlength=n)
+  return Draws(seeds, examples)
+
+
+def figures(predicted: np.ndarray, pool: Pool, draws: Draws, figure: str) -> np.ndarray:
+  """A figure of an arm, and the recall of every kind, on each draw.
+
+  Args:
+    predicted: int `[S, N]`, the class that each seed gives an example; -1 where it was not tested.
+    pool: the examples.
+    draws: R of them.
+    figure: "mean" recall over the kinds that are there, "accuracy", or "macro_f1" of the classes.
+
+  Returns:
+    `[R, 1 + G]`; NaN for what no example of the draw tells.
+  """
+  member = np.eye(pool.num_kinds, dtype=np.float32)[pool.kinds]
+  present = member.any(axis=0)
+  parts = []
+  for seeds, examples in _chunks(draws):
+    count = lambda what, s=seeds, e=examples: (s @ what.astype(np.float32)) * e
+    tested, hit = count(predicted >= 0), count(predicted == pool.labels)
+    with np.errstate(invalid="ignore"):
+      recalls = (hit @ member) / (tested @ member)
+      if figure == "mean":
+        first = recalls[:, present].mean(axis=1)
+      elif figure == "accuracy":
+        first = hit.sum(axis=1) / tested.sum(axis=1)
+      else:
+        first = np.zeros(len(seeds), np.float32)
+        own = np.unique(pool.labels)
+        for c in own:
+          found, exists = count(predicted == c), pool.labels == c
+          both = found.sum(axis=1) + tested[:, exists].sum(axis=1)
+          first += 2.0 * found[:, exists].sum(axis=1) / both / len(own)
+    parts.append(np.concatenate([first[:, None], recalls], axis=1))
+  return np.concatenate(parts)
+
+
+def _chunks(draws: Draws) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  size = max(1, _CHUNK // draws.examples.shape[1])
+  for i in range(0, len(draws.examples), size):
+    yield draws.seeds[i : i + size].astype(np.float32), draws.examples[i : i + size]
+
+
+class Drawn(NamedTuple):
+  """`figures` of an arm: as they are `[1 + G]`, and on draws `[R, 1 + G]` of both, seeds, examples.
+
+  The differences of two of these are those of the arms on the same draws.
+  """
+
+  found: np.ndarray
+  both: np.ndarray
+  seeds: np.ndarray
+  examples: np.ndarray
+
+
+def bootstrap(predicted: np.ndarray, pool: Pool, draws: Draws, figure: str) -> Drawn:
+  """All that an interval needs of one arm."""
+  number, num_seeds = draws.seeds.shape
+  every_seed = np.ones((number, num_seeds), int)
+  every_example = np.ones(draws.examples.shape, np.uint8)
+  once = Draws(every_seed[:1], every_example[:1])
+  ways = (draws, Draws(draws.seeds, every_example), Draws(every_seed, draws.examples))
+  found = figures(predicted, pool, once, figure)[0]
+  return Drawn(found, *(figures(predicted, pool, way, figure) for way in ways))
+
+
+def difference(
+  own: Drawn, other: Drawn, column: int, num_seeds: int, n: int, comparisons: int = 1
+) -> Difference:
+  """An arm's figure less another's.
+
+  Args:
+    own: the arm.
+    other: what it is held against.
+    column: 0 for the figure, 1 + g for the recall of kind g.
+    num_seeds: S.
+    n: test examples of the smallest kind that counts in it.
+    comparisons: how many there are; the chance that any of them is wrong stays `ERROR`
+      (Bonferroni).
+
+  Returns:
+    In the unit of the figure; without an interval for one seed or one example.
+  """
+  mean, *drawn = (a[..., column] - b[..., column] for a, b in zip(own, other, strict=True))
+  if num_seeds < 2 or n < 2 or np.isnan(mean):
+    return Difference(float(mean), math.nan, math.nan)
+  both, seeds, examples = (float(np.nanvar(part, dtype=np.float64)) for part in drawn)
+  spread = seeds**2 / (num_seeds - 1) + examples**2 / (n - 1)
+  freedom = (seeds + examples) ** 2 / spread if spread > 0.0 else math.inf
+  half = float(scipy.stats.t.ppf(1.0 - ERROR / (2 * comparisons), freedom)) * math.sqrt(both)
+  return Difference(float(mean), float(mean) - half, float(mean) + half)
