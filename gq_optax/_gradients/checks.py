@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _dtypes, _validate
-from gq_optax._gradients import blocks
 
 
 def batch_size(batch: Any) -> int:
@@ -54,10 +53,9 @@ def check(
   return _dtypes.at_least_float32(losses.dtype), aux
 
 
-def work(loss_fn: Callable[..., Any], params: optax.Params, batch: Any) -> blocks.Work:
-  """What one example asks of the network."""
-  size = batch_size(batch)
-  jaxpr = jax.make_jaxpr(loss_fn)(params, batch).jaxpr
-  num_params = sum(x.size for x in jax.tree.leaves(params))
-  whole = blocks.work(jaxpr, num_params)
-  return whole._replace(reuse=whole.reuse / size)
+def labels(labels: jax.Array, size: int, num_groups: int) -> jax.Array:
+  """Labels `[B]` as int32 in `[0, K]`, K for an example of no group."""
+  _validate.shape("labels", labels, f"[B] with B = {size}", (size,))
+  _validate.integer("labels", labels)
+  inside = jnp.logical_and(labels >= 0, labels < num_groups)
+  return jnp.where(inside, labels.astype(jnp.int32), num_groups)
