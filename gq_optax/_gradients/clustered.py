@@ -70,6 +70,6 @@ def clustered_value_and_grad(
       return clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)
 
     _, _, groups = grouped.by_group(loss_fn, params, batch, True, choose, num_groups)
-    return (grouped.mean_loss(groups), found[0]), groups
+    return (grouped.mean_loss(groups.losses, groups.counts), found[0]), groups
 
   return value_and_grad

@@ -74,16 +74,16 @@ def grouped_value_and_grad(
     _, aux, groups = by_group(loss_fn, params, batch, has_aux, lambda _: labels, num_groups)
     spread = lambda a: (labels < num_groups).reshape(-1, *(1,) * (a.ndim - 1))
     aux = jax.tree.map(lambda a: jnp.where(spread(a), a, jnp.zeros_like(a)), aux)
-    value = mean_loss(groups)
+    value = mean_loss(groups.losses, groups.counts)
     return ((value, aux) if has_aux else value), groups
 
   return value_and_grad
 
 
-def mean_loss(groups: GroupGradients) -> jax.Array:
+def mean_loss(losses: Any, counts: jax.Array) -> jax.Array:
   """The mean loss over the examples of all groups, 0 if there are none."""
-  counts = groups.counts.astype(groups.losses.dtype)
-  return jnp.sum(groups.losses * counts) / jnp.maximum(jnp.sum(counts), 1.0)
+  counts = counts.astype(losses.dtype)
+  return jnp.sum(losses * counts) / jnp.maximum(jnp.sum(counts), 1.0)
 
 
 def by_group(
@@ -103,25 +103,21 @@ def by_group(
   labels = choose(aux)
   member = labels[None] == jnp.arange(num_groups, dtype=jnp.int32)[:, None]
   counts = jnp.sum(member, axis=1, dtype=jnp.int32)
-  share = (
-    1.0 / jnp.maximum(counts, 1).astype(losses.dtype)
-    if mean
-    else jnp.ones_like(counts, losses.dtype)
-  )
+  share = 1.0 / jnp.maximum(counts if mean else jnp.ones_like(counts), 1).astype(losses.dtype)
   # Shares in the loss make means of the gradients, which then need no pass of their own.
   weights = jnp.sum(jnp.where(member, share[:, None], 0.0), axis=0)
   leaves, structure = jax.tree.flatten(params)
-  wide = lambda p: _dtypes.at_least_float32(p.dtype)
-  sums = {}
+  found: dict[int, Any] = {}
   for part in backward(weights):
     for n, s in zip(part.leaves, _sums(part, labels, counts), strict=True):
-      sums[n] = sums[n] + s if n in sums else s
+      found[n] = found[n] + s if n in found else s
+  wide = lambda p: _dtypes.at_least_float32(p.dtype)
   zeros = lambda p: jnp.zeros((num_groups, *p.shape), wide(p))
-  sums = [sums[n] if n in sums else zeros(p) for n, p in enumerate(leaves)]
+  sums = [found[n] if n in found else zeros(p) for n, p in enumerate(leaves)]
   if mean:
     sums = [s.astype(p.dtype) for s, p in zip(sums, leaves, strict=True)]
   group_losses = jnp.sum(jnp.where(member, losses * weights, 0.0), axis=1)
-  return losses, aux, GroupGradients(structure.unflatten(sums), counts, group_losses)
+  return losses, aux, GroupGradients(jax.tree.unflatten(structure, sums), counts, group_losses)
 
 
 def _sums(part, labels, counts):

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.extend import core
 
@@ -46,11 +47,13 @@ def forward(
 ) -> tuple[jax.Array, Any, Callable[[jax.Array], list[Part]]]:
   """Losses `[B]`, aux, and the way from weights `[B]` to the gradient of the weighted loss."""
   leaves, structure = jax.tree.flatten(params)
-  rows, found = jax.tree.leaves(batch), {}
+  rows, found = jax.tree.leaves(batch), []
 
   def one(leaves, example):
     def loss(leaves):
-      result = loss_fn(structure.unflatten(leaves), jax.tree.map(lambda x: x[None], example))
+      result = loss_fn(
+        jax.tree.unflatten(structure, leaves), jax.tree.map(lambda x: x[None], example)
+      )
       losses, aux = result if has_aux else (result, None)
       wide = losses[0].astype(_dtypes.at_least_float32(losses.dtype))
       return wide, jax.tree.map(lambda x: x[0], aux)
@@ -58,23 +61,23 @@ def forward(
     value, linear, aux = jax.linearize(loss, leaves, has_aux=True)
     closed = jax.make_jaxpr(linear)(leaves)
     flat = jax.make_jaxpr(lambda leaves: _inline(closed, leaves))(leaves)
-    found["linear"] = flat.jaxpr
+    found.append(flat.jaxpr)
     return (value, aux), flat.consts
 
   example = jax.tree.map(lambda x: x[0], batch)
   closed, shapes = jax.make_jaxpr(one, return_shape=True)(leaves, example)
   # What does not hang on the example, as the weights themselves, is kept once.
   differs = _reached(closed.jaxpr, closed.jaxpr.invars[len(leaves) :])
-  first, number = jax.tree.structure(shapes[0]), len(jax.tree.leaves(shapes[0]))
+  first, number, linear = jax.tree.structure(shapes[0]), len(jax.tree.leaves(shapes[0])), found[-1]
   varies = lambda v: isinstance(v, core.Var) and v in differs
   axes = [0 if i < number or varies(v) else None for i, v in enumerate(closed.jaxpr.outvars)]
   in_axes = (*[None] * len(leaves), *[0] * len(rows))
   results = jax.vmap(core.jaxpr_as_fun(closed), in_axes, axes)(*leaves, *rows)
-  losses, aux = first.unflatten(results[:number])
-  kept = list(zip(found["linear"].constvars, results[number:], axes[number:], strict=True))
+  losses, aux = jax.tree.unflatten(first, results[:number])
+  kept = list(zip(linear.constvars, results[number:], axes[number:], strict=True))
   own = {v: x for v, x, axis in kept if axis == 0}
   shared = {v: x for v, x, axis in kept if axis is None}
-  return losses, aux, lambda weights: _backward(found["linear"], leaves, own, shared, weights)
+  return losses, aux, lambda weights: _backward(linear, leaves, own, shared, weights)
 
 
 def _backward(linear, leaves, own, shared, weights):
@@ -86,26 +89,35 @@ def _backward(linear, leaves, own, shared, weights):
   def cotangents(values, weight):
     env = shared | dict(zip(names, values, strict=True))
     loss = lambda *values: _run(eqns, env | dict(zip(taps, values, strict=True)), linear.outvars)
-    like = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, **_varying(v)) for v in taps]
-    return jax.linear_transpose(loss, *like)([weight])
+    return jax.linear_transpose(loss, *(v.aval for v in taps))([weight])
 
   arrays = jax.vmap(cotangents)([own[v] for v in names], weights) if taps else ()
+
+  differs = _reached(linear, own)
+
+  def by_rows(eqn, inputs):
+    axes = [0 if isinstance(v, core.Var) and v in differs else None for v in eqn.invars]
+    if 0 not in axes:
+      return None
+    results = products.rule(eqn, inputs, axes)
+    return results or jax.vmap(lambda *inputs: _bind(eqn, inputs), axes)(*inputs)
 
   def part(often):
     chosen = [
       (v, x) for (v, is_often), x in zip(taps.items(), arrays, strict=True) if is_often == often
     ]
-    eqns, needed = _needed(meet, [v for v, _ in chosen])
+    variables = [v for v, _ in chosen]
+    eqns, needed = _needed(meet, variables)
     numbers = [n for n, v in enumerate(linear.invars) if v in needed]
     names = [v for v in own if v in needed]
 
     def contract(kept, cotangents):
       def sums(*weights):
-        env = shared | {linear.invars[n]: w for n, w in zip(numbers, weights, strict=True)}
-        one = lambda kept: _run(
-          eqns, env | dict(zip(names, kept, strict=True)), [v for v, _ in chosen], products.rule
-        )
-        return jax.vmap(one, axis_size=cotangents[0].shape[0])(kept)
+        env = shared | dict(zip(names, kept, strict=True))
+        env |= {linear.invars[n]: w for n, w in zip(numbers, weights, strict=True)}
+        results = _run(eqns, env, variables, by_rows)
+        spread = lambda v, x, c: x if v in differs else jnp.broadcast_to(x, c.shape)
+        return list(map(spread, variables, results, cotangents))
 
       return jax.linear_transpose(sums, *(leaves[n] for n in numbers))(cotangents)
 
@@ -215,6 +227,3 @@ def _holds(eqn, name):
   inner = (e for program in _inside(eqn) for e in program.eqns)
   return eqn.primitive.name == name or any(_holds(e, name) for e in inner)
 
-
-def _varying(v):
-  return {"vma": v.aval.vma} if getattr(v.aval, "vma", None) else {}

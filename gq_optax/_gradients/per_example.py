@@ -65,6 +65,7 @@ def per_example_value_and_grad(
     microbatch_size = _validate.static_int("microbatch_size", microbatch_size, 1)
   if num_groups is not None:
     num_groups = _validate.static_int("num_groups", num_groups, 1)
+  number = num_groups or 1
 
   one = functools.partial(_one, loss_fn, nan_safe)
   each = jax.vmap(one, (None, 0))
@@ -81,14 +82,16 @@ def per_example_value_and_grad(
   def groups(params, batch, labels):
     size = checks.batch_size(batch)
     dtype, _ = checks.check(loss_fn, params, batch, has_aux=False)
-    labels = checks.labels(labels, size, num_groups)
+    labels = checks.labels(labels, size, number)
     step = min(microbatch_size or size, size)
 
     def add(sums, part):
       rows, label = part
       if nan_safe:
         losses, gradient, keep = each(params, rows)
-        member = jnp.logical_and(keep[None], label[None] == jnp.arange(num_groups)[:, None])
+        member = jnp.logical_and(
+          keep[None], label[None] == jnp.arange(number, dtype=jnp.int32)[:, None]
+        )
         part = GroupGradients(
           jax.tree.map(lambda g: _sum_by(member, g), gradient),
           jnp.sum(member, axis=1, dtype=jnp.int32),
@@ -96,14 +99,12 @@ def per_example_value_and_grad(
         )
       else:
         choose = lambda _: label
-        losses, _, part = grouped.by_group(
-          loss_fn, params, rows, False, choose, num_groups, mean=False
-        )
+        losses, _, part = grouped.by_group(loss_fn, params, rows, False, choose, number, mean=False)
       return jax.tree.map(jnp.add, sums, part), losses
 
-    zeros = lambda p: jnp.zeros((num_groups, *p.shape), _dtypes.at_least_float32(p.dtype))
+    zeros = lambda p: jnp.zeros((number, *p.shape), _dtypes.at_least_float32(p.dtype))
     sums = GroupGradients(
-      jax.tree.map(zeros, params), jnp.zeros(num_groups, jnp.int32), jnp.zeros(num_groups, dtype)
+      jax.tree.map(zeros, params), jnp.zeros(number, jnp.int32), jnp.zeros(number, dtype)
     )
     whole = size - size % step
     head, tail = (
@@ -121,7 +122,7 @@ def per_example_value_and_grad(
       return (s * share.astype(s.dtype).reshape(-1, *(1,) * p.ndim)).astype(p.dtype)
 
     means = jax.tree.map(mean, sums.grads, params)
-    return losses, GroupGradients(means, sums.counts, sums.losses * share)
+    return losses, GroupGradients(means, sums.counts, jnp.asarray(sums.losses) * share)
 
   return gradients if num_groups is None else groups
 
