@@ -12,7 +12,8 @@ from gq_optax._coordinates.weights import (
   z_score,
 )
 from gq_optax._diagnostics import diagnostics, state_bytes
-from gq_optax._gradients.grouped import clustered_value_and_grad, grouped_value_and_grad
+from gq_optax._gradients.clustered import clustered_value_and_grad
+from gq_optax._gradients.grouped import grouped_value_and_grad
 from gq_optax._gradients.noise import (
   NoiseScale,
   gradient_diversity,

@@ -8,18 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from flax import nnx
 
 from gq_optax.trial import models
 
 BATCH, GROUPS = 24, 4
-DESIGNS = ("loop", "unrolled", "batched")
-every_design = pytest.mark.parametrize("design", DESIGNS)
 KEY = jax.random.key(0)
 # Half of the batch in one group, an empty one, and four examples of none.
 LABELS = np.random.default_rng(0).permutation([0] * 12 + [2] * 3 + [3] * 5 + [-1, 4, 99, -7])
 OUTSIDE = (LABELS < 0) | (LABELS >= GROUPS)
+PATTERNS = {
+  "skewed": LABELS,
+  "equal": np.where(OUTSIDE, -1, np.arange(BATCH) % GROUPS),
+  "one group": np.where(OUTSIDE, GROUPS, 2),
+  "none": np.full(BATCH, -1),
+}
 
 
 def normal(number, *shape, dtype=jnp.float32):
@@ -76,9 +79,11 @@ def scanned_layers():
 
   def loss_fn(params, x):
     layer = jax.checkpoint(lambda h, w: (jnp.tanh(h @ w), None))
-    return jnp.sum(jax.lax.scan(layer, x, params)[0], axis=1)
+    h = jnp.tanh(x @ params["first"])
+    return jnp.sum(jax.lax.scan(layer, h, params["layers"])[0] @ params["last"], axis=1)
 
-  return loss_fn, normal(0, 3, 5, 5), normal(1, BATCH, 5)
+  params = {"first": normal(2, 5, 5), "layers": normal(0, 3, 5, 5), "last": normal(3, 5, 2)}
+  return loss_fn, params, normal(1, BATCH, 5)
 
 
 def recurrent():
@@ -101,25 +106,66 @@ def dropout():
   return loss_fn, normal(2, 5, 4), batch
 
 
+@jax.custom_vjp
+def _product(x, w):
+  return x @ w
+
+
+_product.defvjp(lambda x, w: (x @ w, (x, w)), lambda r, g: (3.0 * g @ r[1].T, 2.0 * r[0].T @ g))
+
+
 def own_derivatives():
   """A weight used twice, and a rule of its own that is wrong on purpose: it is kept."""
-
-  @jax.custom_vjp
-  def product(x, w):
-    return x @ w
-
-  product.defvjp(lambda x, w: (x @ w, (x, w)), lambda r, g: (3.0 * g @ r[1].T, 2.0 * r[0].T @ g))
-  loss_fn = lambda w, x: jnp.sum(jnp.sin(product(x, w)) @ w.T, axis=1) + jnp.sum(w * w)
+  loss_fn = lambda w, x: jnp.sum(jnp.sin(_product(x, w)) @ w.T, axis=1) + jnp.sum(w * w)
   return loss_fn, normal(0, 5, 4), normal(1, BATCH, 5)
+
+
+def own_derivatives_in_a_loop():
+  def loss_fn(params, x):
+    layer = lambda h, w: (jnp.tanh(_product(h, w)), None)
+    return jnp.sum(jax.lax.scan(layer, x @ params["first"], params["layers"])[0], axis=1)
+
+  params = {"first": normal(2, 5, 4), "layers": normal(0, 3, 4, 4), "unused": normal(3, 2)}
+  return loss_fn, params, normal(1, BATCH, 5)
+
+
+def every_kind_of_convolution():
+  """Strides, dilation, groups of channels, and one that makes images larger."""
+
+  def loss_fn(params, x):
+    conv = functools.partial(
+      jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    h = jnp.tanh(conv(x, params["strided"], (2, 1), "SAME"))
+    h = jnp.tanh(conv(h, params["dilated"], (1, 1), ((2, 0), (1, 1)), rhs_dilation=(1, 2)))
+    h = jnp.tanh(conv(h, params["grouped"], (1, 1), "VALID", feature_group_count=2))
+    h = conv(h, params["enlarging"], (1, 1), ((1, 1), (2, 1)), lhs_dilation=(2, 2))
+    return jnp.mean(h, axis=(1, 2, 3))
+
+  shapes = {"strided": (3, 3, 2, 4), "dilated": (2, 2, 4, 4), "grouped": (2, 2, 2, 4)}
+  shapes["enlarging"] = (3, 3, 4, 2)
+  params = {name: normal(i, *shape) for i, (name, shape) in enumerate(shapes.items())}
+  return loss_fn, params, normal(9, BATCH, 8, 8, 2)
 
 
 NETWORKS = {
   f.__name__: f
-  for f in (dense, convolutional, transformer, nnx_network, scanned_layers, recurrent, dropout)
-} | {"own_derivatives": own_derivatives, "bfloat16": functools.partial(dense, jnp.bfloat16)}
+  for f in (
+    dense,
+    convolutional,
+    every_kind_of_convolution,
+    transformer,
+    nnx_network,
+    scanned_layers,
+    recurrent,
+    dropout,
+    own_derivatives,
+    own_derivatives_in_a_loop,
+  )
+} | {"bfloat16": functools.partial(dense, jnp.bfloat16)}
 
 
-def masked_passes(loss_fn, params, batch, labels, num_groups=GROUPS):
+def masked_passes(loss_fn, num_groups=GROUPS):
   """The definition: for each group the mean loss of its examples and the gradient of that."""
 
   @jax.jit
@@ -131,9 +177,12 @@ def masked_passes(loss_fn, params, batch, labels, num_groups=GROUPS):
     with jax.numpy_dtype_promotion("standard"):
       return jax.value_and_grad(mean)(params)
 
-  each = [one(params, batch, jnp.asarray(labels) == k) for k in range(num_groups)]
-  losses, gradients = zip(*each, strict=True)
-  return jnp.stack(losses), jax.tree.map(lambda *g: jnp.stack(g), *gradients)
+  def run(params, batch, labels):
+    each = [one(params, batch, jnp.asarray(labels) == k) for k in range(num_groups)]
+    losses, gradients = zip(*each, strict=True)
+    return jnp.stack(losses), jax.tree.map(lambda *g: jnp.stack(g), *gradients)
+
+  return run
 
 
 def spoil(x):
@@ -143,10 +192,3 @@ def spoil(x):
   return jnp.where(jnp.asarray(OUTSIDE).reshape(-1, *[1] * (x.ndim - 1)), jnp.nan, x).astype(
     x.dtype
   )
-
-
-@functools.cache
-def problem(network):
-  """A network and its group gradients, for all designs."""
-  loss_fn, params, batch = NETWORKS[network]()
-  return loss_fn, params, batch, *masked_passes(loss_fn, params, batch, LABELS)

@@ -74,8 +74,7 @@ def test_no_function_is_longer_than_a_screen_or_two():
   """80 lines without the docstring; the reader should not have to scroll."""
   for path in PACKAGE.rglob("*.py"):
     for node in ast.walk(ast.parse(path.read_text())):
-      # The blocks of `grouped_value_and_grad` are about to be replaced.
-      if isinstance(node, ast.FunctionDef) and path.name != "grouped.py":
+      if isinstance(node, ast.FunctionDef):
         first = node.body[0]
         has_doc = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
         doc = first.end_lineno - first.lineno + 1 if has_doc else 0

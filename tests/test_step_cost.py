@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.cost import step_cost
 from benchmarks.pages import markers, step_page
-from gq_optax.trial import models, timing
+from gq_optax.trial import models, records, timing
 
 # A program of its own, under JAX's usual rules.
 pytestmark = pytest.mark.standard_promotion
@@ -26,7 +26,8 @@ def test_sizes_of_groups():
 def test_a_tiny_workload(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(step_cost, "WORKLOADS", {"tiny": TINY})
   monkeypatch.setattr(step_cost, "SLOW", 1e9)  # everything is timed for both kinds of groups
-  results = step_cost.main(("tiny",), rounds=2, out=tmp_path)
+  out = tmp_path / "step_cost.jsonl"
+  results = step_cost.main(("tiny",), rounds=2, out=out)
   steps = results["tiny"]["steps"]
   assert {"plain", "grouped", step_cost.QUEUED, "whole step with K-means"} <= set(steps)
   for row in steps.values():
@@ -37,10 +38,9 @@ def test_a_tiny_workload(tmp_path, monkeypatch, capsys):
   assert matplotlib.image.imread(tmp_path / "step_cost.png").ndim == 3
   assert "geometric mean" in capsys.readouterr().out
 
-  saved = tmp_path / "tiny.json"
-  marked = json.loads(saved.read_text()) | {"title": "not measured again"}
-  saved.write_text(json.dumps(marked))
-  assert step_cost.main(("tiny",), rounds=2, out=tmp_path)["tiny"]["title"] == marked["title"]
+  (kept,) = records.read(out)
+  out.write_text(json.dumps(kept | {"title": "not measured again"}) + "\n")
+  assert step_cost.main(("tiny",), rounds=2, out=out)["tiny"]["title"] == "not measured again"
 
 
 def test_tables_of_the_page_are_those_of_the_raw_files():

@@ -118,9 +118,7 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
       accumulator=optax.microbatching.AccumulationType.MEAN,
     )(params, *batch)
 
-  def grouped(**options):
-    function = gq.grouped_value_and_grad(losses, num_groups, **options)
-    return lambda params, batch, labels: function(params, batch, labels)
+  grouped = gq.grouped_value_and_grad(losses, num_groups)
 
   def clustered(params, batch, labels):
     del labels
@@ -134,28 +132,18 @@ def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple
     del labels
     return gq.kmeans(features + unknown_zero(params), num_groups, num_iters=5).labels
 
-  size = lambda parts: max(1, workload.batch_size // (parts * num_groups))
   steps = {
     "plain": plain,
     "plain again": plain,
     QUEUED: plain,  # with the queue behind it, see `compile_queued`
-    "grouped": grouped(),
-    DONATED[0]: grouped(),
-    "grouped, exact=False": grouped(exact=False),
-    "grouped, loop, B/K": grouped(design="loop", block_size=size(1)),
-    "grouped, loop, B/4K": grouped(design="loop", block_size=size(4)),
-    "grouped, unrolled, B/K": grouped(design="unrolled", block_size=size(1)),
-    "grouped, unrolled, B/4K": grouped(design="unrolled", block_size=size(4)),
-    "grouped, batched, B/K": grouped(design="batched", block_size=size(1)),
+    "grouped": grouped,
+    DONATED[0]: grouped,
     "whole step with K-means": clustered,
     DONATED[1]: clustered,
     "K-means alone": kmeans,
     "K masked passes": masked,
     "optax.microbatching": microbatched,
   }
-  if len(workload.example) == 3 and jax.default_backend() == "cpu":
-    # Many kernel gradients at once are one convolution of many channel groups: not waited for.
-    del steps["grouped, batched, B/K"]
   parameters = sum(p.size for p in jax.tree.leaves(params))
   if parameters * workload.batch_size * 4 < 2**31:
     steps["vmap(grad), group means"] = per_example
@@ -329,7 +317,7 @@ def main(
   results = {name: read(out)[name] for name in workloads}
   for name in workloads:
     rich.print(make_table(name, results[name]))
-  for step in ("grouped", "grouped, exact=False", "whole step with K-means", *DONATED):
+  for step in ("grouped", "whole step with K-means", *DONATED):
     if any(step not in r["steps"] for r in results.values()):
       continue  # a file of an earlier version
     equal, skewed = (geometric_mean(results, step, kind) for kind in ("equal", "skewed"))

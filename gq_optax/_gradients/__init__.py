@@ -3,9 +3,11 @@
 
 Read in this order:
 
-- `grouped`: groups that are known, and the whole way with K-means inside.
-- `blocks`: a batch sorted and cut into blocks of one group each; `reuse`: one forward pass for all.
-- `per_example`: the gradient of every example, a few at a time.
+- `grouped`: groups that are known; what sums over examples is taken block by block.
+- `linear`: every example run forward and back once, with those sums left open.
+- `products`: a convolution as products, of which many blocks at once are no burden.
+- `clustered`: the whole way from a batch to the gradients of its clusters.
+- `per_example`: the gradient of every example, or the groups', a few at a time.
 - `checks`: what a loss function of single examples must return.
 - `noise`: how noisy is the gradient of a batch, and how many groups are worth having?
 """

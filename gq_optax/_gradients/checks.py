@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _axes, _dtypes, _inputs
-from gq_optax._gradients import blocks
+from gq_optax import _axes, _dtypes, _inputs, _validate
 
 
 def arrays(params: optax.Params, batch: Any) -> tuple[optax.Params, Any]:
@@ -65,10 +64,9 @@ def check(
   return _dtypes.at_least_float32(losses.dtype), aux
 
 
-def work(loss_fn: Callable[..., Any], params: optax.Params, batch: Any) -> blocks.Work:
-  """What one example asks of the network."""
-  size = batch_size(batch)
-  jaxpr = jax.make_jaxpr(loss_fn)(params, batch).jaxpr
-  num_params = sum(x.size for x in jax.tree.leaves(params))
-  whole = blocks.work(jaxpr, num_params)
-  return whole._replace(reuse=whole.reuse / size)
+def labels(labels: Any, size: int, num_groups: int) -> jax.Array:
+  """Labels `[B]` as int32 in `[0, K]`, K for an example of no group."""
+  _validate.shape("labels", labels, f"[B] with B = {size}", (size,))
+  labels = _inputs.integer("labels", labels)
+  inside = jnp.logical_and(labels >= 0, labels < num_groups)
+  return jnp.where(inside, labels.astype(jnp.int32), num_groups)
