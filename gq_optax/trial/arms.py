@@ -13,6 +13,7 @@ import optax
 import gq_optax as gq
 from gq_optax.trial import optimizers, tempering
 from gq_optax.trial.embedding import (
+  Examples,
   Groups,
   cross_entropy,
   embed,
@@ -31,7 +32,7 @@ class Arm:
   # Or "class", "kind", "errors", "groups", "examples"; "shuffled groups", "shuffled examples".
   weights: str = "none"
   groups: Groups = Groups()
-  loss_exponent: float = 0.0  # of "examples"
+  examples: Examples = Examples()
   second: Groups | None = None  # two levels: the weights of both are multiplied
   teacher: bool = False  # groups by the features of a first training of half the epochs
   optimizer: str = "sgd"  # see `optimizers.RATES`
@@ -75,7 +76,7 @@ ARMS = {
     weights="groups", groups=POOLED, teacher=True
   ),
   # Where kinds are learnt already they should not count: that is what the losses are for.
-  "example scarcity, features": Arm(weights="examples", loss_exponent=0.5),
+  "example scarcity, features": Arm(weights="examples", examples=Examples(loss_exponent=0.5)),
   "example scarcity, outputs": Arm(weights="examples", groups=OUTPUTS),
   "Delta_rho": Arm(queue=True),
   "Delta_rho, rho by groups": Arm(
@@ -122,8 +123,8 @@ def is_plain(arm: Arm) -> bool:
 def find(name: str) -> Arm:
   """An arm by its name.
 
-  Options of its groups may follow, as in "NAME; num_groups=40; pooling=0", and another optimizer,
-  that of a plain arm, as in "NAME on Muon".
+  Options of its groups or its queue of examples may follow, as in "NAME; num_groups=40; pooling=0",
+  and another optimizer, that of a plain arm, as in "NAME on Muon".
   """
   name, _, optimizer = name.partition(" on ")
   base, *changes = (part.strip() for part in name.split(";"))
@@ -135,14 +136,15 @@ def find(name: str) -> Arm:
     if optimizer not in plain:
       raise ValueError(f"an arm must be on one of {', '.join(plain)}, but {optimizer!r} was found.")
     arm = dataclasses.replace(arm, optimizer=ARMS[optimizer].optimizer)
-  known = {field.name: field.type for field in dataclasses.fields(Groups)}
+  where = "examples" if "examples" in arm.weights else "groups"
+  known = {field.name: field.type for field in dataclasses.fields(getattr(arm, where))}
   for change in changes:
     option, _, value = change.partition("=")
     if option not in known:
       raise ValueError(f"an option must be one of {', '.join(known)}, but {option!r} was found.")
     convert = {"int": int, "float": float, "str": str}[str(known[option])]
-    groups = dataclasses.replace(arm.groups, **{option: convert(value)})
-    arm = dataclasses.replace(arm, groups=groups)
+    changed = dataclasses.replace(getattr(arm, where), **{option: convert(value)})
+    arm = dataclasses.replace(arm, **{where: changed})
   return arm
 
 
@@ -205,8 +207,8 @@ def init_watch(
   """Nothing seen; None for arms without rarity. An epoch has `num_examples`."""
   dim = lambda g: embedding_dim(g, num_features, num_classes)
   if "examples" in arm.weights:
-    size = queue_size(num_examples)
-    return Watch(examples(size, arm.loss_exponent).init(dim(arm.groups)), None, None)
+    size = queue_size(arm.examples, num_examples)
+    return Watch(examples(arm.examples, size).init(dim(arm.groups)), None, None)
   if "groups" not in arm.weights:
     return None
   state = lambda g: scarcity(g, "cosine", key).init(dim(g))
@@ -263,8 +265,8 @@ def weigh_examples(
 ) -> tuple[jax.Array, Watch]:
   """Weights by the scarcity of examples, which draws nothing."""
   del key
-  rare = examples(len(watch.first.queue), arm.loss_exponent)
-  losses = cross_entropy(logits, context.labels) if arm.loss_exponent else None
+  rare = examples(arm.examples, len(watch.first.queue))
+  losses = cross_entropy(logits, context.labels) if arm.examples.loss_exponent else None
   embeddings, _ = embed(arm.groups, logits, features, context.labels)
   weights, state = rare.update(embeddings, watch.first, losses=losses)
   return weights, Watch(state, None, None)

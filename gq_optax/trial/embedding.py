@@ -11,7 +11,6 @@ import optax
 
 import gq_optax as gq
 
-QUEUE_SIZE = 1024  # examples; the default of `gq.example_scarcity`
 cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
 
 
@@ -29,6 +28,17 @@ class Groups:
   entropy_factor: float = 0.0  # above 0: one exponent for all, from how unequal the groups are
   # The part of the training over which the exponent rises from 0 to 1; of class weights too.
   ramp: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """The options of `gq.example_scarcity`, with its defaults."""
+
+  queue_size: int = 1024
+  bandwidth: float = 0.2
+  neighbours: float = 8.0
+  exponent: float = 1.0
+  loss_exponent: float = 0.0
 
 
 def embed(
@@ -79,11 +89,17 @@ def scarcity(groups: Groups, metric: str, key: jax.Array | int) -> gq.GroupScarc
   )
 
 
-def queue_size(num_examples: int) -> int:
+def queue_size(options: Examples, num_examples: int) -> int:
   """Half an epoch at most: a copy of an example from the last epoch would be its neighbour."""
-  return max(1, min(QUEUE_SIZE, num_examples // 2))
+  return max(1, min(options.queue_size, num_examples // 2))
 
 
-def examples(size: int, loss_exponent: float) -> gq.ExampleScarcity:
-  """The `gq.example_scarcity` of an arm."""
-  return gq.example_scarcity(size, loss_exponent=loss_exponent)
+def examples(options: Examples, size: int) -> gq.ExampleScarcity:
+  """The `gq.example_scarcity` of these options, with a queue of this size."""
+  return gq.example_scarcity(
+    size,
+    bandwidth=options.bandwidth,
+    neighbours=options.neighbours,
+    exponent=options.exponent,
+    loss_exponent=options.loss_exponent,
+  )
