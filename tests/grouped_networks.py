@@ -58,6 +58,16 @@ def transformer():
   return of_flax(model, jax.random.randint(KEY, (BATCH, 5), 0, 11), 3)
 
 
+def weights_first():
+  """Products in which the weight is on the left, over one axis and over two."""
+
+  def loss_fn(params, x):
+    h = jnp.tanh(jax.vmap(lambda x: params["left"] @ x)(x))
+    return jnp.sum(jax.vmap(lambda h: jnp.tensordot(params["both"], h, ((2, 1), (1, 0))))(h), axis=1)
+
+  return loss_fn, {"left": normal(0, 4, 2), "both": normal(1, 6, 4, 3)}, normal(2, BATCH, 2, 3)
+
+
 def nnx_network():
   class Net(nnx.Module):
     def __init__(self, rngs):
@@ -155,6 +165,7 @@ NETWORKS = {
     convolutional,
     every_kind_of_convolution,
     transformer,
+    weights_first,
     nnx_network,
     scanned_layers,
     recurrent,
