@@ -335,6 +335,6 @@ def test_shapes_that_do_not_fit():
     scarcity.update(jnp.ones((3, 4)), state, mask=jnp.ones(3))
   with pytest.raises(ValueError, match=r"losses must be \[B\] with B = 3"):
     scarcity.update(jnp.ones((3, 4)), state, losses=jnp.ones(2))
-  with pytest.raises(ValueError, match=r"at least two numbers each .* metric=\"euclidean\""):
+  with pytest.raises(ValueError, match="2 numbers or more .* metric='euclidean'"):
     scarcity.init(1)
   assert gq.example_scarcity(M, metric="euclidean").init(1).queue.shape == (M, 1)

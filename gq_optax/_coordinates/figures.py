@@ -79,7 +79,9 @@ def measure(
   size = max(sum(leaf.size for leaf in jax.tree.leaves(batch.raw)), 1)
   size = _axes.total(jnp.float32(size), axis_name)
   most = jnp.finfo(jnp.float32).max
-  mean = _axes.total(jnp.sum(jnp.stack([jnp.zeros(3), *sums]), axis=0), axis_name) / size
+  mean = (
+    _axes.total(jnp.sum(jnp.stack([jnp.zeros(3, jnp.float32), *sums]), axis=0), axis_name) / size
+  )
   (raw, own), (raw_unit, unit) = lengths.norms, lengths.units
   comparable = jnp.logical_and(raw > 0.0, own > 0.0)
   safe_raw = jnp.where(comparable, raw, 1.0)

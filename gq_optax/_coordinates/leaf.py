@@ -99,7 +99,7 @@ _spread = jax.jit(queue.spread)  # leaves of one shape are traced once
 
 
 def _nothing(spread: Spread, storage: jnp.dtype, tracked: bool) -> Weighed:
-  sums = jnp.zeros(3) if tracked else None
+  sums = jnp.zeros(3, jnp.float32) if tracked else None
   return Weighed(jnp.zeros_like(spread.mean), jnp.zeros([], storage), sums)
 
 

@@ -65,7 +65,7 @@ def lengths(
   # A power of two is exact, and as an exponential it is computed once, as said in `all_finite`.
   units = jnp.exp2(jnp.round(jnp.log2(jnp.clip(units, 2.0**-120, 2.0**120))))
   parts = [_products(r, u, 1.0 / units, with_product) for r, u in zip(raw, update, strict=True)]
-  sums = _axes.total(jnp.sum(jnp.stack([jnp.zeros(3), *parts]), axis=0), axis_name)
+  sums = _axes.total(jnp.sum(jnp.stack([jnp.zeros(3, jnp.float32), *parts]), axis=0), axis_name)
   # Not 0 itself, for the derivative's sake: in these units only a zero vector is so short.
   norms = jnp.sqrt(sums[:2] + _TINY)
   return Lengths(units, jnp.where(norms > 1e-9, norms, 0.0), sums[2])
@@ -73,13 +73,13 @@ def lengths(
 
 def _unit(leaves: list[jax.Array]) -> jax.Array:
   sizes = [_largest(x).astype(jnp.float32) for x in leaves]
-  return jnp.max(jnp.stack([jnp.zeros([]), *sizes]))
+  return jnp.max(jnp.stack([jnp.zeros([], jnp.float32), *sizes]))
 
 
 @functools.partial(jax.jit, static_argnames="with_product")
 def _products(raw, update, inverse, with_product):
   raw, update = (x.astype(jnp.float32) * i for x, i in zip((raw, update), inverse, strict=True))
-  product = jnp.sum(raw * update) if with_product else jnp.zeros([])
+  product = jnp.sum(raw * update) if with_product else jnp.zeros([], jnp.float32)
   return jnp.stack([jnp.sum(jnp.square(raw)), jnp.sum(jnp.square(update)), product])
 
 

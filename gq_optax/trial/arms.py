@@ -76,7 +76,9 @@ ARMS = {
     weights="groups", groups=POOLED, teacher=True
   ),
   # Where kinds are learnt already they should not count: that is what the losses are for.
-  "example scarcity, features": Arm(weights="examples", examples=Examples(loss_exponent=0.5)),
+  "example scarcity, features": Arm(
+    weights="examples", examples=Examples(bandwidth=0.25, loss_exponent=0.5)
+  ),
   "example scarcity, outputs": Arm(weights="examples", groups=OUTPUTS),
   "Delta_rho": Arm(queue=True),
   "Delta_rho, rho by groups": Arm(
