@@ -12,7 +12,7 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +24,8 @@ import rich.table
 import tyro
 
 import gq_optax as gq
+from benchmarks.cost.workloads import Workload, make_labels, sizes
 from gq_optax.trial import models, records, timing
-
-
-class Workload(NamedTuple):
-  """A network and a batch of random data of real shapes."""
-
-  title: str
-  model: Any
-  batch_size: int
-  num_groups: int
-  example: tuple[int, ...]
-  classes: int
-  tokens: int = 0  # 0: the example is an image or a vector
-
 
 WORKLOADS = {
   "cnn": Workload("CNN 32x32x3", models.CNN(), 512, 8, (32, 32, 3), 10),
@@ -51,23 +39,6 @@ QUEUED = "plain, grad_queue K=1"
 DONATED = ("grouped, donated", "whole step, donated")
 # What takes more than this many times a plain gradient is timed once.
 SLOW = 6.0
-
-
-def sizes(workload: Workload, kind: str) -> list[int]:
-  """Group sizes: "equal"; or "skewed": half of the batch in one, one empty, the others alike."""
-  batch_size, num_groups = workload.batch_size, workload.num_groups
-  if kind == "equal":
-    return [batch_size // num_groups] * num_groups
-  rest = batch_size - batch_size // 2
-  others = [rest // (num_groups - 2)] * (num_groups - 2)
-  others[0] += rest - sum(others)
-  return [batch_size // 2, *others, 0]
-
-
-def make_labels(workload: Workload, kind: str) -> jax.Array:
-  """Labels of these sizes in random order."""
-  labels = np.repeat(np.arange(workload.num_groups), sizes(workload, kind))
-  return jnp.asarray(np.random.default_rng(0).permutation(labels), jnp.int32)
 
 
 def make_steps(workload: Workload) -> tuple[dict[str, Callable[..., Any]], tuple[Any, ...]]:

@@ -1,6 +1,8 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The networks that cost and quality are measured on; each returns logits and features."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -35,24 +37,29 @@ class MLP(nn.Module):
 
 
 class Encoder(nn.Module):
-  """A transformer encoder over token ids, with the mean over positions classified."""
+  """A transformer encoder over token ids, with the mean over positions classified.
+
+  It computes in `dtype`, except for the features and logits; None: in that of the parameters.
+  """
 
   layers: int = 2
   width: int = 128
   heads: int = 4
   vocabulary: int = 1000
   num_classes: int = 10
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the logits `[B, classes]` and the pooled features `[B, width]`."""
     place = self.param("place", nn.initializers.normal(0.02), (1, ids.shape[1], self.width))
-    x = nn.Embed(self.vocabulary, self.width)(ids) + place
+    x, dtype = nn.Embed(self.vocabulary, self.width)(ids) + place, self.dtype
+    x = x if dtype is None else x.astype(dtype)
     for _ in range(self.layers):
-      y = nn.LayerNorm()(x)
-      x = x + nn.MultiHeadDotProductAttention(self.heads)(y)
-      y = nn.gelu(nn.Dense(4 * self.width)(nn.LayerNorm()(x)))
-      x = x + nn.Dense(self.width)(y)
+      y = nn.LayerNorm(dtype=dtype)(x)
+      x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=dtype)(y)
+      y = nn.gelu(nn.Dense(4 * self.width, dtype=dtype)(nn.LayerNorm(dtype=dtype)(x)))
+      x = x + nn.Dense(self.width, dtype=dtype)(y)
     features = jnp.mean(nn.LayerNorm()(x), axis=1)
     return nn.Dense(self.num_classes)(features), features
 

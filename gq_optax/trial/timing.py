@@ -18,12 +18,14 @@ class Step(NamedTuple):
     compile_seconds: what compiling took.
     temp_bytes: temporary memory beside arguments and results, as XLA plans it.
     flops: floating point operations, as XLA counts them; -1 if it does not.
+    launch: does one step and does not wait, without inputs for the same; None: no such way.
   """
 
   run: Callable[..., Any]
   compile_seconds: float
   temp_bytes: int
   flops: float
+  launch: Callable[..., Any] | None = None
 
 
 class Timing(NamedTuple):
@@ -56,12 +58,27 @@ def compile_step(function: Callable[..., Any], state: Any, *inputs: Any) -> Step
   compile_seconds = time.perf_counter() - started
   carried = [state]
 
-  def run(*others):
+  def launch(*others):
     results = compiled(carried[0], *(others or inputs))
     carried[0] = results[0]
+    return results
+
+  run = lambda *others: jax.block_until_ready(launch(*others))
+  return Step(run, compile_seconds, *_plan(compiled), launch)
+
+
+def back_to_back(step: Step, times: int) -> Step:
+  """So many steps in a run, and one wait: an accelerator works while the next is launched."""
+  launch = step.launch
+  if launch is None:
+    raise ValueError("step must have launch, but None was found.")
+
+  def run():
+    for _ in range(times):
+      results = launch()
     return jax.block_until_ready(results)
 
-  return Step(run, compile_seconds, *_plan(compiled))
+  return step._replace(run=run)
 
 
 def interleaved(steps: dict[str, Step], reference: str, rounds: int) -> dict[str, Timing]:
@@ -105,4 +122,5 @@ def compile_call(function: Callable[..., Any], *inputs: Any) -> Step:
   compiled = jax.jit(function).lower(*inputs).compile()
   compile_seconds = time.perf_counter() - started
   run = lambda *args: jax.block_until_ready(compiled(*args))
-  return Step(run, compile_seconds, *_plan(compiled))
+  launch = lambda *others: compiled(*(others or inputs))
+  return Step(run, compile_seconds, *_plan(compiled), launch)
