@@ -27,7 +27,7 @@ def test_tables_of_example_scarcity_are_those_of_the_raw_files():
   page = examples_page.PAGE.read_text()
   bodies = examples_page.bodies(rarity_page.read(rarity_page.RESULTS))
   for marker, body in bodies.items():
-    assert body.count("\n") > 2, marker
+    assert body.count("\n") >= 2, marker
     assert markers.between_markers(page, body, marker) == page, marker
     assert markers.between_markers(page, "other", marker) != page
 

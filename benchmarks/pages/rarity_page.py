@@ -191,7 +191,9 @@ def rivals_table(results: Results) -> str:
       others = {
         a: np.mean(values(results[task, b, a], "mean"))
         for a in arms.ARMS
-        if (task, b, a) in results and a != ORACLE and not a.startswith("group scarcity")
+        if (task, b, a) in results
+        and a != ORACLE
+        and not a.startswith(("group scarcity", "example scarcity"))
       }
       best = max(others, key=lambda a: others[a])
       gap = paired(values(own, "mean"), values(results[task, b, best], "mean"))
