@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gq_optax as gq
+from gq_optax._rarity import lloyd
 
 AXES = np.eye(4, dtype=np.float32)
 
@@ -233,6 +234,44 @@ def test_scan_and_vmap_over_keys_equal_single_runs():
   for i, key in enumerate(keys):
     single = jax.tree.map(lambda x, i=i: x[i], together)
     chex.assert_trees_all_close(jax.jit(run)(key), single, rtol=1e-5, atol=1e-6)
+
+
+def loops(jaxpr):
+  """The loops and branches of a program, without those inside of them."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name in ("while", "scan", "cond"):
+      yield equation
+    else:
+      for inner in equation.params.values():
+        if hasattr(inner, "jaxpr"):
+          yield from loops(inner.jaxpr)
+
+
+def test_only_the_first_step_pays_for_the_seeding_also_under_vmap(monkeypatch):
+  seeded = []
+  seed = lloyd.seed
+
+  def counting(*args):
+    jax.debug.callback(lambda: seeded.append(1))
+    return seed(*args)
+
+  monkeypatch.setattr(lloyd, "seed", counting)
+  scarcity = gq.group_scarcity(3, queue_length=2)
+  x = jax.random.normal(jax.random.key(0), (2, 11, 5))  # a shape that no other test compiles
+  update = jax.jit(jax.vmap(scarcity.update))
+  # The step has one loop, that around the seeding; all else is a straight line.
+  state = jax.vmap(lambda _: scarcity.init(5))(jnp.arange(2))
+  (loop,) = loops(jax.make_jaxpr(update)(x, state).jaxpr)
+  assert loop.primitive.name == "while"
+  for _ in range(3):
+    _, state = jax.block_until_ready(update(x, state))
+    jax.effects_barrier()
+    assert len(seeded) == 1
+  # One new training among old ones: they go on as they would alone.
+  mixed = jax.tree.map(lambda new, old: jnp.stack([new, old[1]]), scarcity.init(5), state)
+  weights, _ = update(x, mixed)
+  alone, _ = scarcity.update(x[1], jax.tree.map(lambda leaf: leaf[1], state))
+  np.testing.assert_allclose(weights[1], alone, rtol=1e-5)
 
 
 def test_nothing_is_compiled_on_the_second_call_and_the_state_can_be_donated():

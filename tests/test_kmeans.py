@@ -66,6 +66,34 @@ def test_empty_group_is_reseeded_from_the_farthest_row_as_in_scikit_learn():
   np.testing.assert_array_equal(ours.labels, oracle.labels_)
 
 
+def reseed_one_by_one(x, labels, weight, centroids, dead):
+  """Each group that is empty and dead, in order, takes the farthest row still free, in NumPy."""
+  away = np.where(weight > 0, np.sum((x - centroids[labels]) ** 2, axis=1), 0.0)
+  moved = labels.copy()
+  for group in np.flatnonzero(dead & ~np.isin(np.arange(len(centroids)), labels[weight > 0])):
+    if away.max() > 1e-12:
+      moved[away.argmax()] = group
+      away[away.argmax()] = 0.0
+  return moved
+
+
+@pytest.mark.parametrize(("rows", "num_clusters"), [(20, 8), (4, 8)])
+def test_all_empty_groups_take_at_once_the_rows_they_would_take_one_by_one(rows, num_clusters):
+  reseed, rng, met = jax.jit(lloyd.reseed), np.random.RandomState(0), 0
+  for _ in range(100):
+    # Few places: many ties, and rows that lie on their centroid.
+    x = rng.randint(-2, 3, (rows, 2)).astype(np.float32)
+    far = np.full((num_clusters - 3, 2), 100.0, np.float32)
+    centroids = rng.permutation(np.concatenate([x[:3], far]))
+    weight = (rng.rand(rows) < rng.choice([1.0, 0.5, 0.1])).astype(np.float32)
+    dead = rng.rand(num_clusters) < 0.8
+    labels = np.asarray(lloyd.nearest(x, centroids, "euclidean"))
+    expected = reseed_one_by_one(x, labels, weight, centroids, dead)
+    np.testing.assert_array_equal(reseed(x, labels, weight, centroids, dead), expected)
+    met += np.sum(expected != labels)
+  assert met > 30
+
+
 def test_several_empty_groups_take_the_farthest_rows_in_order():
   x = jnp.array([[0.0], [0.1], [5.0], [9.0]])
   ours = gq.kmeans(x, 3, init=jnp.array([[0.0], [100.0], [200.0]]), num_iters=1)

@@ -180,13 +180,9 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   pull = has_group.astype(jnp.float32)
   frame = lloyd.frame(x, pull, metric)
   x = lloyd.enter(frame, x, metric)
-  # Loops of no length, not branches, skip what only the first batch needs: also under `vmap`.
-  seeds = lloyd.seed(key, x, pull, num_groups, wanted=first)
-  start = jnp.where(first, seeds, lloyd.enter(frame, state.centroids, metric))
-  iterate = lambda _, c: lloyd.iterate(x, pull, c, metric, dead)[0]
-  iterations = num_iters + jnp.where(first, _FIRST_ITERS, 0)
-  start = _axes.alike(start, x, pull, dead, iterations)
-  centroids = jax.lax.fori_loop(0, iterations, iterate, start)
+  start = lloyd.enter(frame, state.centroids, metric)
+  start = _first_groups(first, key, x, pull, start, metric, dead)
+  centroids, _ = lloyd.iterations(x, pull, start, metric, num_iters, dead)
   labels = lloyd.nearest(x, centroids, metric)
 
   member = jnp.logical_and(lloyd.members(labels, num_groups), has_group[None])
@@ -205,6 +201,22 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
     ages=jnp.where(jnp.logical_and(dead, counts > 0), 0, state.ages + 1),
   )
   return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), counted, state)
+
+
+def _first_groups(first, key, x, pull, centroids, metric, dead):
+  """The groups of the first batch, or `centroids` where it is not the first.
+
+  A loop of one round or none, not a branch: under `vmap` both sides of a branch would be run.
+  """
+
+  def found(i, _):
+    # What hangs on nothing but the data would be taken out of the loop, and done at every step.
+    _, own_key, rows = jax.lax.optimization_barrier((i, key, x))
+    seeds = lloyd.seed(own_key, rows, pull, len(centroids))
+    return lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)[0]
+
+  rounds = first.astype(jnp.int32)
+  return jax.lax.fori_loop(0, rounds, found, _axes.alike(centroids, x, pull, dead, rounds))
 
 
 def _check_state(state: Any, num_groups: int, queue_length: int) -> None:
@@ -284,5 +296,10 @@ def _mean_one(weight, share, bound):
   plain = 1.0 / jnp.maximum(jnp.sum(share * weight), jnp.finfo(jnp.float32).tiny)
   free = jnp.where(share > 0.0, plain * weight, 1.0)
   inside = jnp.all(jnp.logical_and(free <= bound, free >= 1.0 / bound))
+  # As `jnp.interp(1.0, means, corners)`, which searches by a loop.
+  above = jnp.clip(jnp.sum(means <= 1.0), 1, len(means) - 1)
+  low, high = means[above - 1], means[above]
+  part = jnp.clip((1.0 - low) / jnp.where(high > low, high - low, 1.0), 0.0, 1.0)
+  met = corners[above - 1] + part * (corners[above] - corners[above - 1])
   # Where no group meets a bound, the plain quotient is exact and the corners only nearly.
-  return clipped(jnp.where(inside, plain, jnp.interp(1.0, means, corners)))
+  return clipped(jnp.where(inside, plain, met))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _axes, _inputs, _validate
+from gq_optax import _inputs, _validate
 from gq_optax._rarity import lloyd
 
 
@@ -127,13 +127,7 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
     start = jnp.where(jnp.all(jnp.isfinite(init), axis=1, keepdims=True), init, 0.0)
     start = lloyd.enter(frame, start, metric)
 
-  def iterate(_, carry):
-    centroids, _ = carry
-    return lloyd.iterate(x, pull, centroids, metric)
-
-  nobody = jnp.full(x.shape[0], -1, jnp.int32)
-  first = _axes.alike((start, nobody), x, pull)
-  centroids, before = jax.lax.fori_loop(0, num_iters, iterate, first)
+  centroids, before = lloyd.iterations(x, pull, start, metric, num_iters)
   labels = lloyd.nearest(x, centroids, metric)
   # On the unit sphere half the squared distance is 1 - cosine; a zero vector is 1 away from all.
   if metric == "cosine":

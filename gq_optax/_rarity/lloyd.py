@@ -14,6 +14,8 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 _SAME = 1e-12
 # Squares of this, and their sums over any dimension met, are finite in float32.
 _FAR = 1e15
+# So many iterations stand one after the other: each adds to the time of compilation.
+_UNROLLED = 4
 
 
 def power_of_two(largest):
@@ -84,6 +86,25 @@ def iterate(
   return means(x, labels, weight, centroids, metric), labels
 
 
+def iterations(
+  x: jax.Array,
+  weight: jax.Array,
+  centroids: jax.Array,
+  metric: str,
+  num_iters: int,
+  dead: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """`num_iters` of `iterate` `-> (centroids, labels)`; the labels are -1 for no iteration."""
+  labels = jnp.full(x.shape[0], -1, jnp.int32)
+  if num_iters <= _UNROLLED:
+    for _ in range(num_iters):
+      centroids, labels = iterate(x, weight, centroids, metric, dead)
+    return centroids, labels
+  step = lambda _, carry: iterate(x, weight, carry[0], metric, dead)
+  start = _axes.alike((centroids, labels), x, weight, dead)
+  return jax.lax.fori_loop(0, num_iters, step, start)
+
+
 def unit_rows(x):
   """Rows of length one; zero rows stay zero."""
   largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
@@ -113,23 +134,24 @@ def distance(x, labels, centroids):
 def reseed(x, labels, weight, centroids, dead=None):
   """Gives each empty group the farthest row that is still free; ties go to the lowest index.
 
-  A loop over those groups and no branch: under `vmap` both sides of a branch would always be run.
+  No loop and no branch, though most often no group is empty: a device that waits for the answer
+  loses more, and under `vmap` both sides of a branch would be run.
   """
-  empty = jnp.logical_not(jnp.any(members(labels, len(centroids)) & (weight > 0.0)[None], axis=1))
+  num_clusters = len(centroids)
+  empty = jnp.logical_not(jnp.any(members(labels, num_clusters) & (weight > 0.0)[None], axis=1))
   if dead is not None:
     empty = jnp.logical_and(empty, dead)
-  order = jnp.cumsum(empty)
-
-  def move(j, carry):
-    moved, free = carry
-    away = jnp.where(free, distance(x, labels, centroids), 0.0)
-    row, group = jnp.argmax(away), jnp.argmax(order > j)
-    target = jnp.where(away[row] > _SAME, row, len(labels))
-    moved = moved.at[target].set(group.astype(labels.dtype), mode="drop")
-    return moved, free.at[row].set(False)
-
-  start = _axes.alike((labels, weight > 0.0), x, centroids, order)
-  return jax.lax.fori_loop(0, order[-1], move, start)[0]
+  away = jnp.where(weight > 0.0, distance(x, labels, centroids), 0.0)
+  far, rows = jax.lax.top_k(away, min(num_clusters, len(labels)))
+  # The j-th empty group takes the j-th of those rows, if there is one.
+  turn = jnp.cumsum(empty) - 1
+  place = jnp.clip(turn, 0, len(rows) - 1)
+  takes = empty & (turn < len(rows)) & (far[place] > _SAME)
+  # Compared, not scattered: a scatter is a loop on some devices.
+  places, groups = jnp.arange(len(labels)), jnp.arange(num_clusters, dtype=labels.dtype)
+  taken = takes[:, None] & (rows[place][:, None] == places[None])
+  taker = jnp.max(jnp.where(taken, groups[:, None], -1), axis=0)
+  return jnp.where(taker >= 0, taker, labels)
 
 
 def members(labels, num_clusters):
@@ -168,11 +190,8 @@ def draw(noise, mass):
   return line * side + jnp.argmax(jnp.log(square[line]) + noise[1], axis=1)
 
 
-def seed(key, x, weight, num_clusters, wanted=True):
-  """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most.
-
-  Where it is not `wanted` (bool `[]`), its loop is of no length and what comes back is of no use.
-  """
+def seed(key, x, weight, num_clusters):
+  """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most."""
   trials = 2 + int(math.log(num_clusters))
   rows, dim = x.shape
   norms = jnp.sum(jnp.square(x), axis=1)
@@ -194,6 +213,5 @@ def seed(key, x, weight, num_clusters, wanted=True):
     nearest = jnp.minimum(nearest, jnp.sum(jnp.square(x - best[None]), axis=1))
     return centroids.at[i].set(best), nearest
 
-  stop = jnp.where(wanted, num_clusters, 1)
-  start = _axes.alike((centroids, nearest), x, weight, noise, stop)
-  return jax.lax.fori_loop(1, stop, add, start)[0]
+  start = _axes.alike((centroids, nearest), x, weight, noise)
+  return jax.lax.fori_loop(1, num_clusters, add, start)[0]
