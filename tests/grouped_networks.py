@@ -63,7 +63,9 @@ def weights_first():
 
   def loss_fn(params, x):
     h = jnp.tanh(jax.vmap(lambda x: params["left"] @ x)(x))
-    return jnp.sum(jax.vmap(lambda h: jnp.tensordot(params["both"], h, ((2, 1), (1, 0))))(h), axis=1)
+    return jnp.sum(
+      jax.vmap(lambda h: jnp.tensordot(params["both"], h, ((2, 1), (1, 0))))(h), axis=1
+    )
 
   return loss_fn, {"left": normal(0, 4, 2), "both": normal(1, 6, 4, 3)}, normal(2, BATCH, 2, 3)
 

@@ -226,4 +226,3 @@ def _inside(eqn):
 def _holds(eqn, name):
   inner = (e for program in _inside(eqn) for e in program.eqns)
   return eqn.primitive.name == name or any(_holds(e, name) for e in inner)
-
