@@ -171,6 +171,9 @@ def summarise(bench: Bench, results: comparison.Results, baseline: str) -> dict[
   of_pool = None if rare is None else rare["of_pool"]
   comparison.compare(material, results, scores, baseline, trial.figure, of_pool)
   whole, rarest = comparison.why_not(material, trial.figure, trial.seeds)
+  reasons = {"figure": whole, "rarest": rarest}
+  if material.has_kinds:
+    reasons["class"] = comparison.why_not_class(material, trial.seeds)
   return {
     "trial": json.loads(json.dumps(dataclasses.asdict(trial), default=str)),
     "training_examples": len(material.task_of(0).x),
@@ -183,7 +186,7 @@ def summarise(bench: Bench, results: comparison.Results, baseline: str) -> dict[
     "rarest_kind": comparison.rarest_kind(material.counts),
     "rarest_class": comparison.rarest_class(material),
     "baseline": baseline,
-    "no_verdict": {"figure": whole, "rarest": rarest},
+    "no_verdict": reasons,
     "repeated": material.repeated,
     "notes": material.notes,
     "warnings": material.warnings,
