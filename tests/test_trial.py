@@ -263,6 +263,7 @@ def test_the_users_own_model_and_kinds(tmp_path, own_module):
   [
     ({"npz": "missing.npz"}, "path must be an .npz file, but nothing was found at"),
     ({"arm_names": ("SGD",)}, "the arm must be one of SGDM; .*; but 'SGD' was found"),
+    ({"arm_names": ("class weigths",)}, "Did you mean 'class weights'?"),
     ({"data": "minst", "npz": None}, "minst"),
     ({"batch_sizes": (256,)}, "batch_sizes must be 1 to the 106 training examples, but 256"),
     ({"model": "own_models:wide"}, r"model must return a logit for each of 3 classes"),

@@ -31,7 +31,7 @@ def percent(value: float | None) -> str:
 
 
 def quality(summary: Summary, what: str) -> Rows:
-  """For each arm and batch size "figure", "class" or "rarest", and the difference to the baseline."""
+  """For each arm and batch size "figure", "class" or "rarest", and what differs."""
   arms, sizes = names(summary)
   rows = [["arm", *(f"B={b}" for b in sizes)]]
   for arm in arms:
@@ -208,8 +208,8 @@ def sections(summary: Summary) -> list[Section]:
     ),
     (
       "Cost of a step",
-      "Median time, and ratio to the baseline with quartiles. Steps are timed in turn, and the ratio"
-      " is the median of those of pairs, so it may differ from the ratio of the two medians.",
+      "Median time, and ratio to the baseline with quartiles. Steps are timed in turn. The ratio is"
+      " the median over pairs, so it may differ from the ratio of the two medians.",
       [report.cost_table(summary)],
     ),
     ("Learning rates", f"Chosen on validation. {rates}", [report.rate_table(summary)]),

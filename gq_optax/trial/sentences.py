@@ -53,7 +53,7 @@ def best(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def verdicts(summary: Summary, what: str, name: str) -> str:
-  """One sentence on "figure", "class" or "rarest": who is better, who is worse, or why nobody is."""
+  """One sentence on "figure", "class" or "rarest": who is better or worse, or why nobody is."""
   baseline, rivals = summary["baseline"], contenders(summary)
   if summary["no_verdict"][what]:
     return f"No verdict on the {name}: {summary['no_verdict'][what]}."

@@ -116,6 +116,10 @@ def of_own(own: Own, layout: str, seeds: int, standardise: bool = True) -> Mater
   kinds, names, classes = labels, [f"class {c}" for c in range(labels.max() + 1)], None
   if oracle:
     kinds, names, classes = number_kinds(labels, join("kinds"))
+    notes.append(
+      "Kinds are given in training and validation, so the mean over kinds on validation chooses"
+      " learning rates and the best arm; kinds_test alone avoids that."
+    )
   trained = given["train"]
   validation = given.get("validation")
   if validation is None:
