@@ -1,6 +1,8 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The user's own models: what they may return, and BatchNorm and dropout in training and use."""
 
+import pathlib
+import re
 import sys
 import types
 
@@ -119,7 +121,16 @@ def test_batchnorm_and_dropout_are_trained_and_used_as_they_should(name):
   assert not network.plain
 
 
-def test_two_classes_may_share_a_logit():
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_models_of_the_documentation(tmp_path, number):
+  page = pathlib.Path(__file__).parent.parent / "docs" / "trial.md"
+  blocks = re.findall(r"```py\n(.*?)```", page.read_text(), re.DOTALL)
+  (tmp_path / "own_networks.py").write_text(blocks[number])
+  assert networks.check("own_networks:make", 3, (8,))
+  assert len(blocks) == 2
+
+
+def test_two_classes_may_share_a_logit(capsys):
   x = jnp.ones((3, 4))
   for name in ("one", "flat"):
     network = networks.make(f"own_networks:{name}", 2)
@@ -131,6 +142,9 @@ def test_two_classes_may_share_a_logit():
   pool, notes = types.SimpleNamespace(num_classes=2), []
   material = types.SimpleNamespace(pool=pool, notes=notes, task_of=lambda seed: small_task())
   command.check_model(Trial(model="own_networks:two"), material)
+  material.warnings = []
+  command.warn(Trial(arm_names=("class weights",)), material)
+  assert capsys.readouterr().err.startswith("warning: No arm is plain, so all are held against cl")
   assert notes[0].startswith("The model returns no features, so its logits stood for them")
 
 

@@ -240,6 +240,7 @@ def test_the_users_own_model_and_kinds(tmp_path, own_module):
   assert first["figure"] > 0.8
   text = (trial.out / "report.md").read_text()
   assert "The worst kind of SGDM: " in text
+  assert "mean over kinds on validation chooses learning rates and the best arm" in text
   assert "recall of class 1, the rarest class (48 to train on, 30 tested)" in text
   assert "recall of stain, the rarest kind (24 to train on, 30 tested)" in text
   oracle = summary["results"][1]  # class 1 has one kind, so its recall is that of the kind
@@ -472,6 +473,9 @@ def test_verdicts_and_steps_by_hand():
     ],
     "cost": {"64": {"A": {"median": 0.5, "ratio": 2, "ratio_low": 1.9, "ratio_high": 2.1}}},
   }
+  rates = report.plot(summary).axes[1]
+  assert [t.get_text() for t in rates.get_xticklabels()] == ["0.1"]
+  assert not any(t.get_text() for t in rates.get_xticklabels(minor=True))
   # The mean of what the baseline ends on, less .01.
   assert report.target_of(summary) == pytest.approx(0.457)
   found = [row[1] for row in report.quality_table(summary)[2:]]

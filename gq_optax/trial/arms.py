@@ -132,9 +132,9 @@ def find(name: str) -> Arm:
   name, _, optimizer = name.partition(" on ")
   base, *changes = (part.strip() for part in name.split(";"))
   if base not in ARMS:
-    known = {name.lower(): name for name in ARMS}
-    near = difflib.get_close_matches(base.lower(), known, n=1)
-    guess = f" Did you mean {known[near[0]]!r}?" if near else ""
+    lower = {name.lower(): name for name in ARMS}
+    near = difflib.get_close_matches(base.lower(), lower, n=1)
+    guess = f" Did you mean {lower[near[0]]!r}?" if near else ""
     raise ValueError(f"the arm must be one of {'; '.join(ARMS)}; but {base!r} was found.{guess}")
   arm = ARMS[base]
   if optimizer:

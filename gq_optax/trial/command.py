@@ -14,13 +14,13 @@ a report: report.md, report.html and summary.json in `out`.
 A first look takes minutes: --seeds 3 --batch-sizes 64 --epochs 10.
 
 The .npz holds x_train and y_train, and maybe x_test, y_test, x_validation, y_validation,
-kinds_train, kinds_test and kinds_validation. Only the oracle trains with kinds. But with kinds_train
-the mean over kinds on validation chooses the learning rates and the best arm (unless --figure is
-another); kinds_test alone avoids that.
+kinds_train, kinds_test and kinds_validation. Only the oracle trains with kinds. But with
+kinds_train the mean over kinds on validation chooses the learning rates and the best arm (unless
+--figure is another); kinds_test alone avoids that.
 
 The model is make(num_classes), which returns a Linen module, or make(num_classes, rngs) for an NNX
-one. Called with examples it returns logits, (logits, features), or a dict with the keys "logits" and
-"features". Without features the logits stand for them.
+one. Called with examples it returns logits, (logits, features), or a dict with the keys "logits"
+and "features". Without features the logits stand for them.
 """
 
 import dataclasses
@@ -73,6 +73,17 @@ def check(trial: Trial) -> None:
   identity.check_folder(trial.out)
 
 
+def warn(trial: Trial, material: splits.Material) -> None:
+  """Says what makes a trial tell less than it could."""
+  if not any(arms.is_plain(arms.find(name)) for name in trial.arm_names):
+    material.warnings.append(
+      f"No arm is plain, so all are held against {trial.arm_names[0]}: add SGDM to see what weights"
+      " bring."
+    )
+  for warning in material.warnings:
+    print(f"warning: {warning}", file=sys.stderr)
+
+
 def check_model(trial: Trial, material: splits.Material) -> None:
   """Says what is wrong with a model before anything is trained."""
   num_classes = material.pool.num_classes
@@ -122,13 +133,7 @@ def run(trial: Trial) -> dict[str, Any]:
   else:
     layout = networks.layout(trial.model)
     material = splits.of_own(own, layout, trial.seeds, trial.standardise)
-  if not any(arms.is_plain(arms.find(name)) for name in trial.arm_names):
-    material.warnings.append(
-      f"No arm is plain, so all are held against {trial.arm_names[0]}: add SGDM to see what weights"
-      " bring."
-    )
-  for warning in material.warnings:
-    print(f"warning: {warning}", file=sys.stderr)
+  warn(trial, material)
   check_model(trial, material)
   if trial.arm_names == arms.DEFAULT and material.oracle:
     trial = dataclasses.replace(trial, arm_names=(*trial.arm_names, arms.ORACLE))

@@ -115,8 +115,8 @@ def compare(
       own, other = (from_draws[arm, result["batch_size"]] for arm in (result["arm"], baseline))
       gap = uncertainty.difference(own, other, column, num_seeds, n, len(judged))
       values = {k: number(v) for k, v in gap._asdict().items()}
-      values["verdict"] = None if reason else gap.verdict
-      result.setdefault("against", {})[what] = values
+      verdict = None if reason else gap.verdict
+      result.setdefault("against", {})[what] = {**values, "verdict": verdict}
 
   for result in judged:
     result.pop("against", None)

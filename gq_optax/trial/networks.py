@@ -83,9 +83,11 @@ def make(name: str, num_classes: int) -> Network:
     return _linen(models.SmallCNN(num_classes), num_classes)
   function = _find(name)
   try:
-    parameters = inspect.signature(function)
+    # The signature of an NNX class is that of its metaclass, which takes anything.
+    of_class = inspect.isclass(function)
+    parameters = inspect.signature(function.__init__ if of_class else function)
     rngs = {"rngs": None} if "rngs" in parameters.parameters else {}
-    parameters.bind(num_classes, **rngs)
+    parameters.bind(*([None] if of_class else []), num_classes, **rngs)
   except (TypeError, ValueError) as error:
     raise ValueError(
       f"model {name!r} must be called as make(num_classes) for a Linen module or as"
