@@ -1,14 +1,18 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The user's own models: what they may return, and BatchNorm and dropout in training and use."""
 
+import pathlib
+import re
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gq_optax.trial import arms, networks, training
+from gq_optax.trial import arms, command, networks, training
+from gq_optax.trial.runs import Trial
 
 pytestmark = pytest.mark.standard_promotion  # the networks of flax, and optax
 
@@ -42,9 +46,10 @@ class Answers(nn.Module):
   @nn.compact
   def __call__(self, x):
     x = nn.Dense(self.width)(x)
-    return {"array": x, "flat": x[:, 0], "keys": {"scores": x}, "three": (x, x, x), "text": "x"}[
-      self.form
-    ]
+    return {
+      "array": x, "flat": x[:, 0], "keys": {"scores": x}, "three": (x, x, x), "text": "x",
+      "misspelt": {"logits": x, "feature": x},
+    }[self.form]
 
 class Unflagged(nn.Module):
   @nn.compact
@@ -60,7 +65,12 @@ keys = lambda num_classes: Answers(2, "keys")
 three = lambda num_classes: Answers(2, "three")
 text = lambda num_classes: Answers(2, "text")
 unflagged = lambda num_classes: Unflagged()
+misspelt = lambda num_classes: Answers(3, "misspelt")
 nothing = lambda num_classes: 3
+made = Answers(2)
+none = lambda: Answers(2)
+no_rngs = lambda num_classes: Own(num_classes, nnx.Rngs(0))
+broken = lambda num_classes: 1 // 0
 number = 3
 """
 
@@ -86,7 +96,7 @@ def small_task():
 @pytest.mark.parametrize("name", ["linen", "own"])
 def test_batchnorm_and_dropout_are_trained_and_used_as_they_should(name):
   name, task = f"own_networks:{name}", small_task()
-  networks.check(name, 2, (4,))
+  assert networks.check(name, 2, (4,))  # there are features
   sizes = training.Sizes(12, 5, 2, 2, name, scores=True)
   arm, rate = arms.Arm(), jnp.float32(0.1)
   carry = training.start(arm, sizes, task, jnp.int32(0), rate).carry
@@ -111,22 +121,46 @@ def test_batchnorm_and_dropout_are_trained_and_used_as_they_should(name):
   assert not network.plain
 
 
-def test_two_classes_may_share_a_logit():
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_models_of_the_documentation(tmp_path, number):
+  page = pathlib.Path(__file__).parent.parent / "docs" / "trial.md"
+  blocks = re.findall(r"```py\n(.*?)```", page.read_text(), re.DOTALL)
+  (tmp_path / "own_networks.py").write_text(blocks[number])
+  assert networks.check("own_networks:make", 3, (8,))
+  assert len(blocks) == 2
+
+
+def test_two_classes_may_share_a_logit(capsys):
   x = jnp.ones((3, 4))
   for name in ("one", "flat"):
     network = networks.make(f"own_networks:{name}", 2)
-    networks.check(f"own_networks:{name}", 2, (4,))
+    assert not networks.check(f"own_networks:{name}", 2, (4,))
     logits, features = network.apply(network.init(jax.random.key(0), x), x)
     assert logits.shape == features.shape == (3, 2)
     assert (logits[:, 0] == 0.0).all()
     assert (logits[:, 1] != 0.0).all()
+  pool, notes = types.SimpleNamespace(num_classes=2), []
+  material = types.SimpleNamespace(pool=pool, notes=notes, task_of=lambda seed: small_task())
+  command.check_model(Trial(model="own_networks:two"), material)
+  material.warnings = []
+  command.warn(Trial(arm_names=("class weights",)), material)
+  assert capsys.readouterr().err.startswith("warning: No arm is plain, so all are held against cl")
+  assert notes[0].startswith("The model returns no features, so its logits stood for them")
 
 
 @pytest.mark.parametrize(
   ("name", "message"),
   [
     ("mpl", "model must be mlp, logistic, cnn or module:function, but 'mpl'"),
-    ("no_such_module:f", "model 'no_such_module:f' must be importable from here"),
+    ("no_such_module:f", "must be importable from here: .* must lie in the current folder, /.*"),
+    ("../own_networks:own", "must name a module with dots, no path: sub.other:make is make of"),
+    ("sub/other:make", "must name a module with dots, no path"),
+    ("own_networks.py:own", "must name a module, no file: drop .py"),
+    ("own_networks:made", "must name a function that makes a module, but a module was found"),
+    ("own_networks:none", r"must be called as make\(num_classes\) .* make\(num_classes, rngs\)"),
+    ("own_networks:no_rngs", r"returns an NNX module, so it must take \(num_classes, rngs\)"),
+    ("own_networks:broken", "must make a module, but ZeroDivisionError: "),
+    ("own_networks:misspelt", '"features" in a dict, but also feature was found'),
     ("own_networks:missing", "must name a function of own_networks, but there is none"),
     ("own_networks:number", "must name a function of own_networks"),
     ("own_networks:nothing", "must return a Linen module, .* but int was found"),

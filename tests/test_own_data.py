@@ -54,6 +54,11 @@ def test_what_may_be_left_out_and_what_may_be_added(tmp_path):
     ({"x_train": np.full((8, 3), None)}, "x_train must be numbers, but Python objects"),
     ({"x_train": np.full((8, 3), np.nan)}, "x_train must be finite .* 24 values"),
     ({"x_train": np.full((8, 3), 1e300)}, "x_train must be finite in float32"),
+    (
+      {"x_train": np.where(np.arange(24).reshape(8, 3) == 16, np.nan, 0.0)},
+      "but 1 value is not, first in row 5",
+    ),
+    ({"y_train": np.eye(8, dtype=int)}, r"One-hot rows become classes by y_train.argmax\(1\)"),
     ({"x_test": np.full((4, 3), np.inf)}, "x_test must be finite"),
     ({"y_train": np.zeros((8, 1), int)}, r"y_train must have shape \(8,\) .*\(8, 1\) was found"),
     ({"y_train": np.zeros(7, int)}, r"y_train must have shape \(8,\) .*\(7,\) was found"),

@@ -238,7 +238,16 @@ def test_the_users_own_model_and_kinds(tmp_path, own_module):
   first = summary["results"][0]
   assert (first["rate"], first["rate_inside_grid"]) == (0.3, None)
   assert first["figure"] > 0.8
-  assert "The worst kind of SGDM: " in (trial.out / "report.md").read_text()
+  text = (trial.out / "report.md").read_text()
+  assert "The worst kind of SGDM: " in text
+  assert "mean over kinds on validation chooses learning rates and the best arm" in text
+  assert "recall of class 1, the rarest class (48 to train on, 30 tested)" in text
+  assert "recall of stain, the rarest kind (24 to train on, 30 tested)" in text
+  oracle = summary["results"][1]  # class 1 has one kind, so its recall is that of the kind
+  recall = oracle["class"] - first["class"]
+  assert oracle["against"]["class"]["mean"] == pytest.approx(recall, abs=1e-6)
+  assert oracle["class"] == pytest.approx(oracle["reading"]["recall"][1], abs=1e-6)
+  assert summary["no_verdict"]["class"] == ""
   assert summary["rarity"] is None
   own = sys.modules[own_module]
   source = (tmp_path / "own_models.py").read_text()
@@ -255,6 +264,7 @@ def test_the_users_own_model_and_kinds(tmp_path, own_module):
   [
     ({"npz": "missing.npz"}, "path must be an .npz file, but nothing was found at"),
     ({"arm_names": ("SGD",)}, "the arm must be one of SGDM; .*; but 'SGD' was found"),
+    ({"arm_names": ("class weigths",)}, "Did you mean 'class weights'?"),
     ({"data": "minst", "npz": None}, "minst"),
     ({"batch_sizes": (256,)}, "batch_sizes must be 1 to the 106 training examples, but 256"),
     ({"model": "own_models:wide"}, r"model must return a logit for each of 3 classes"),
@@ -333,10 +343,17 @@ def test_three_sentences_by_hand():
   said = "class weights at B = 64 is better (+10.0 [+2.0, +18.0] points)."
   assert figure == f"In the mean recall of the classes, held against SGDM: {said}"
   assert "recall of class 1, the rarest (9 to train on, 12 tested)" in rarest
-  assert advice.endswith("SGDM has 70.0 in the test at that batch size. Take it.")
+  assert advice.endswith("70.0 in the test at that batch size. Take class weights at B = 64.")
   figure, _, advice = sentences.top(hand_made(low=-0.02, verdict="no difference shown"))
   assert figure.startswith("In the mean recall of the classes no arm is shown to differ from SGDM;")
-  assert "does not show that it is better" in advice
+  assert "more seeds or test examples may tell. Take SGDM at B = 64." in advice
+  assert "of the others the highest is class weights at B = 64, by +10.0 [-2.0" in figure
+  for low, high, said in (
+    (0.9, 1.1, "about the same as one of SGDM"),
+    (1.2, 1.4, "1.30 (1.20, 1.40)"),
+  ):
+    cost = {"64": {"class weights": {"ratio": 1.3, "ratio_low": low, "ratio_high": high}}}
+    assert f"a step costs {said}" in sentences.top(hand_made() | {"cost": cost})[2]
   summary = hand_made(verdict=None) | {"no_verdict": {"figure": "too few", "rarest": "one"}}
   figure, rarest, _ = sentences.top(summary)
   assert figure == "No verdict on the mean recall of the classes: too few."
@@ -345,6 +362,25 @@ def test_three_sentences_by_hand():
   assert page.quality(summary, "rarest")[3][1].endswith("no verdict), here K = 1")
   rows = page.quality(summary, "rarest")
   assert rows[2] == ["class weights", "50.0 (+10.0 [+2.0, +18.0], no verdict)"]
+
+
+def test_the_rarest_class_is_told_beside_the_rarest_kind():
+  summary = hand_made(verdict="no difference shown", mean=-0.027)
+  kinds = {"has_kinds": True, "rarest_class": 1, "kind_names": ["dent", "stain"]}
+  summary |= kinds | {"class_counts": {"training": [80, 19], "test": [40, 22]}}
+  summary["no_verdict"] = REASONS | {"class": ""}
+  baseline, rival = summary["results"][:2]
+  baseline["validation"] = [0.85]
+  rival["against"]["class"] = rival["against"]["rarest"] | {"mean": 0.1, "verdict": "better"}
+  figure, of_class, of_kind, advice = sentences.top(summary)
+  assert "all others are lower, the least class weights at B = 64, by -2.7 [" in figure
+  assert "recall of class 1, the rarest class (19 to train on, 22 tested)" in of_class
+  assert "class weights at B = 64 is better (+10.0" in of_class
+  assert "recall of stain, the rarest kind (9 to train on, 12 tested) no arm" in of_kind
+  said = "Take SGDM at B = 64, or where class 1 counts most class weights at B = 64."
+  assert advice.endswith(f"70.0 in the test. {said}")
+  rival["against"]["class"]["verdict"] = "no difference shown"
+  assert sentences.top(summary)[3].endswith("No gain by weights is shown. Take SGDM at B = 64.")
 
 
 @pytest.mark.parametrize("name", arms.RECOMMENDED)
@@ -437,6 +473,9 @@ def test_verdicts_and_steps_by_hand():
     ],
     "cost": {"64": {"A": {"median": 0.5, "ratio": 2, "ratio_low": 1.9, "ratio_high": 2.1}}},
   }
+  rates = report.plot(summary).axes[1]
+  assert [t.get_text() for t in rates.get_xticklabels()] == ["0.1"]
+  assert not any(t.get_text() for t in rates.get_xticklabels(minor=True))
   # The mean of what the baseline ends on, less .01.
   assert report.target_of(summary) == pytest.approx(0.457)
   found = [row[1] for row in report.quality_table(summary)[2:]]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from typing import Any, NamedTuple
 
 import jax
@@ -131,7 +132,10 @@ def find(name: str) -> Arm:
   name, _, optimizer = name.partition(" on ")
   base, *changes = (part.strip() for part in name.split(";"))
   if base not in ARMS:
-    raise ValueError(f"the arm must be one of {'; '.join(ARMS)}; but {base!r} was found.")
+    lower = {name.lower(): name for name in ARMS}
+    near = difflib.get_close_matches(base.lower(), lower, n=1)
+    guess = f" Did you mean {lower[near[0]]!r}?" if near else ""
+    raise ValueError(f"the arm must be one of {'; '.join(ARMS)}; but {base!r} was found.{guess}")
   arm = ARMS[base]
   if optimizer:
     plain = [known for known, other in ARMS.items() if is_plain(other)]

@@ -10,6 +10,17 @@ its own learning rate at each batch size: the best on validation over the first 
 that grows until the best lies inside it. At that rate all seeds are run; only then the test counts.
 The plain arms come first; all others are trained with the optimizer of the best of them. It ends in
 a report: report.md, report.html and summary.json in `out`.
+
+A first look takes minutes: --seeds 3 --batch-sizes 64 --epochs 10.
+
+The .npz holds x_train and y_train, and maybe x_test, y_test, x_validation, y_validation,
+kinds_train, kinds_test and kinds_validation. Only the oracle trains with kinds. But with
+kinds_train the mean over kinds on validation chooses the learning rates and the best arm (unless
+--figure is another); kinds_test alone avoids that.
+
+The model is make(num_classes), which returns a Linen module, or make(num_classes, rngs) for an NNX
+one. Called with examples it returns logits, (logits, features), or a dict with the keys "logits"
+and "features". Without features the logits stand for them.
 """
 
 import dataclasses
@@ -62,10 +73,24 @@ def check(trial: Trial) -> None:
   identity.check_folder(trial.out)
 
 
+def warn(trial: Trial, material: splits.Material) -> None:
+  """Says what makes a trial tell less than it could."""
+  if not any(arms.is_plain(arms.find(name)) for name in trial.arm_names):
+    material.warnings.append(
+      f"No arm is plain, so all are held against {trial.arm_names[0]}: add SGDM to see what weights"
+      " bring."
+    )
+  for warning in material.warnings:
+    print(f"warning: {warning}", file=sys.stderr)
+
+
 def check_model(trial: Trial, material: splits.Material) -> None:
   """Says what is wrong with a model before anything is trained."""
   num_classes = material.pool.num_classes
-  networks.check(trial.model, num_classes, material.task_of(0).x.shape[1:])
+  if not networks.check(trial.model, num_classes, material.task_of(0).x.shape[1:]):
+    material.notes.append(
+      "The model returns no features, so its logits stood for them wherever examples are grouped."
+    )
   clustered = [name for name in trial.arm_names if arms.find(name).clusters != "none"]
   if clustered and not networks.make(trial.model, num_classes).plain:
     raise ValueError(
@@ -108,8 +133,7 @@ def run(trial: Trial) -> dict[str, Any]:
   else:
     layout = networks.layout(trial.model)
     material = splits.of_own(own, layout, trial.seeds, trial.standardise)
-  for warning in material.warnings:
-    print(f"warning: {warning}", file=sys.stderr)
+  warn(trial, material)
   check_model(trial, material)
   if trial.arm_names == arms.DEFAULT and material.oracle:
     trial = dataclasses.replace(trial, arm_names=(*trial.arm_names, arms.ORACLE))
@@ -171,6 +195,9 @@ def summarise(bench: Bench, results: comparison.Results, baseline: str) -> dict[
   of_pool = None if rare is None else rare["of_pool"]
   comparison.compare(material, results, scores, baseline, trial.figure, of_pool)
   whole, rarest = comparison.why_not(material, trial.figure, trial.seeds)
+  reasons = {"figure": whole, "rarest": rarest}
+  if material.has_kinds:
+    reasons["class"] = comparison.why_not_class(material, trial.seeds)
   return {
     "trial": json.loads(json.dumps(dataclasses.asdict(trial), default=str)),
     "training_examples": len(material.task_of(0).x),
@@ -183,7 +210,7 @@ def summarise(bench: Bench, results: comparison.Results, baseline: str) -> dict[
     "rarest_kind": comparison.rarest_kind(material.counts),
     "rarest_class": comparison.rarest_class(material),
     "baseline": baseline,
-    "no_verdict": {"figure": whole, "rarest": rarest},
+    "no_verdict": reasons,
     "repeated": material.repeated,
     "notes": material.notes,
     "warnings": material.warnings,

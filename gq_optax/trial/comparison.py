@@ -61,6 +61,17 @@ def why_not(material: Material, figure: str, num_seeds: int) -> tuple[str, str]:
   return whole, rare
 
 
+def why_not_class(material: Material, num_seeds: int) -> str:
+  """Why there is no verdict on the rarest class where kinds are known; empty where there is one."""
+  if num_seeds < 2:
+    return why_not(material, "accuracy", num_seeds)[0]
+  c, need = rarest_class(material), uncertainty.MIN_TEST
+  n = class_counts(material)["test"][c]
+  if n >= need:
+    return ""
+  return f"class {c} has {n} test example{'s' * (n != 1)}, and a verdict takes at least {need}"
+
+
 def compare(
   material: Material,
   results: Results,
@@ -75,6 +86,7 @@ def compare(
     material: what was tested.
     results: of `runs.run_arm`; each gets "reading", "figure", "rarest" and, if it is not plain,
       "against": for "figure" and "rarest" the difference, its interval and the verdict, or None.
+      Where kinds are known, "rarest" is of them, and "class" of the rarest class is added.
     scores: of every result, by arm and batch size.
     baseline: an arm.
     figure: what counts.
@@ -97,15 +109,28 @@ def compare(
     result["figure"], result["rarest"] = (
       number(drawn[key].found[column]) for column in (0, 1 + rarest)
     )
-  for result in judged:
-    own, other = (drawn[arm, result["batch_size"]] for arm in (result["arm"], baseline))
-    result["against"] = {}
-    for what, column, n, reason in zip(
-      ("figure", "rarest"), (0, 1 + rarest), sizes, reasons, strict=True
-    ):
+
+  def hold(what: str, from_draws: dict[Any, Any], column: int, n: int, reason: str) -> None:
+    for result in judged:
+      own, other = (from_draws[arm, result["batch_size"]] for arm in (result["arm"], baseline))
       gap = uncertainty.difference(own, other, column, num_seeds, n, len(judged))
       values = {k: number(v) for k, v in gap._asdict().items()}
-      result["against"][what] = {**values, "verdict": None if reason else gap.verdict}
+      verdict = None if reason else gap.verdict
+      result.setdefault("against", {})[what] = {**values, "verdict": verdict}
+
+  for result in judged:
+    result.pop("against", None)
+  hold("figure", drawn, 0, sizes[0], reasons[0])
+  hold("rarest", drawn, 1 + rarest, sizes[1], reasons[1])
+  if material.has_kinds:  # the classes are drawn by themselves: a kind of one example never varies
+    c = rarest_class(material)
+    classes = uncertainty.Pool(pool.labels, pool.labels, pool.num_classes, pool.num_classes)
+    draws = uncertainty.draw(classes, num_seeds)
+    of_class = {k: uncertainty.bootstrap(a, classes, draws, "mean") for k, a in answers.items()}
+    for result in results:
+      result["class"] = number(of_class[result["arm"], result["batch_size"]].found[1 + c])
+    n = int((pool.labels == c).sum())
+    hold("class", of_class, 1 + c, n, why_not_class(material, num_seeds))
 
 
 def best_size(results: Results, arm: str) -> int:

@@ -5,6 +5,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -46,12 +47,14 @@ class Network(NamedTuple):
     apply: variables and examples to logits `[n, C]` and features `[n, d]`, as when it is used.
     train: variables, examples and a key to logits and features as in training, and the next state.
     plain: whether training and use are the same function: no BatchNorm, no dropout.
+    answer: like `apply`, but what the module itself returns.
   """
 
   init: Callable[[jax.Array, jax.Array], Variables]
   apply: Callable[[Variables, jax.Array], tuple[jax.Array, jax.Array]]
   train: Callable[[Variables, jax.Array, jax.Array], tuple[tuple[jax.Array, jax.Array], Any]]
   plain: bool
+  answer: Callable[[Variables, jax.Array], Any]
 
 
 @functools.cache
@@ -79,9 +82,27 @@ def make(name: str, num_classes: int) -> Network:
   if name == "cnn":
     return _linen(models.SmallCNN(num_classes), num_classes)
   function = _find(name)
-  if "rngs" in inspect.signature(function).parameters:
-    return _nnx(name, function, num_classes)
-  module = function(num_classes)
+  try:
+    # The signature of an NNX class is that of its metaclass, which takes anything.
+    of_class = inspect.isclass(function)
+    parameters = inspect.signature(function.__init__ if of_class else function)
+    rngs = {"rngs": None} if "rngs" in parameters.parameters else {}
+    parameters.bind(*([None] if of_class else []), num_classes, **rngs)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f"model {name!r} must be called as make(num_classes) for a Linen module or as"
+      f" make(num_classes, rngs) for an NNX one, but: {error}."
+    ) from error
+  try:
+    if rngs:
+      return _nnx(name, function, num_classes)
+    module = function(num_classes)
+  except ValueError:
+    raise
+  except Exception as error:  # whatever the user's code raises
+    raise ValueError(f"model {name!r} must make a module, but {_line(error)}") from error
+  if isinstance(module, nnx.Module):
+    raise ValueError(f"model {name!r} returns an NNX module, so it must take (num_classes, rngs).")
   if not isinstance(module, nn.Module):
     raise ValueError(
       f"model {name!r} must return a Linen module, or an NNX one and take rngs, but"
@@ -96,13 +117,35 @@ def _find(name: str) -> Callable[..., Any]:
     raise ValueError(
       f"model must be {', '.join(LAYOUTS)} or module:function, but {name!r} was found."
     )
+  if module.endswith(".py"):
+    raise ValueError(f"model {name!r} must name a module, no file: drop .py.")
+  if not all(part.isidentifier() for part in module.split(".")):
+    raise ValueError(
+      f"model {name!r} must name a module with dots, no path: sub.other:make is make of"
+      f" sub/other.py in the current folder, {Path.cwd()}."
+    )
   try:
     found = getattr(importlib.import_module(module), function, None)
-  except ImportError as error:
-    raise ValueError(f"model {name!r} must be importable from here: {error}.") from error
+  except ModuleNotFoundError as error:
+    raise ValueError(
+      f"model {name!r} must be importable from here: {error}. Its file must lie in the current"
+      f" folder, {Path.cwd()}, or be installed; in a folder below, write sub.other:make."
+    ) from error
+  except Exception as error:  # whatever the user's code raises
+    raise ValueError(f"model {name!r} must be importable from here: {_line(error)}") from error
+  if isinstance(found, nn.Module | nnx.Module):
+    raise ValueError(
+      f"model {name!r} must name a function that makes a module, but a module was found: write"
+      " make(num_classes), or make(num_classes, rngs) for NNX, that returns it."
+    )
   if not callable(found):
     raise ValueError(f"model {name!r} must name a function of {module}, but there is none.")
   return found
+
+
+def _line(error: Exception) -> str:
+  """What another's code raised, in one line."""
+  return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
 def _mode(call: Callable[..., Any]) -> Callable[[bool], dict[str, Any]]:
@@ -120,9 +163,11 @@ def _linen(module: nn.Module, num_classes: int) -> Network:
     variables.pop("intermediates", None)  # what is sown for a look, and never read
     return Variables(params, variables)
 
+  def answer(variables, x):
+    return module.apply({"params": variables.params, **variables.state}, x, **mode(False))
+
   def apply(variables, x):
-    found = module.apply({"params": variables.params, **variables.state}, x, **mode(False))
-    return _outputs(found, len(x), num_classes)
+    return _outputs(answer(variables, x), len(x), num_classes)
 
   def train(variables, x, key):
     found, state = module.apply(
@@ -134,7 +179,7 @@ def _linen(module: nn.Module, num_classes: int) -> Network:
     )
     return _outputs(found, len(x), num_classes), dict(state)
 
-  return Network(init, apply, train, not mode(True))
+  return Network(init, apply, train, not mode(True), answer)
 
 
 def _nnx(name: str, function: Callable[..., Any], num_classes: int) -> Network:
@@ -154,16 +199,22 @@ def _nnx(name: str, function: Callable[..., Any], num_classes: int) -> Network:
   def call(variables, x, training):
     module = nnx.merge(graph, variables.params, variables.state, copy=True)
     module.train() if training else module.eval()
-    outputs = _outputs(module(x, **mode(training)), len(x), num_classes)
+    found = module(x, **mode(training))
     parts: Any = nnx.split(module, nnx.Param, ...)
-    return outputs, parts[2]
+    return found, parts[2]
+
+  def train(variables, x, key):
+    del key
+    found, state = call(variables, x, True)
+    return _outputs(found, len(x), num_classes), state
 
   # Its random streams are part of its state, and go on from step to step.
   return Network(
     init,
-    lambda variables, x: call(variables, x, False)[0],
-    lambda variables, x, key: call(variables, x, True),
+    lambda variables, x: _outputs(call(variables, x, False)[0], len(x), num_classes),
+    train,
     not jax.tree.leaves(rest) and not mode(True),
+    lambda variables, x: call(variables, x, False)[0],
   )
 
 
@@ -179,6 +230,11 @@ def _outputs(found: Any, n: int, num_classes: int) -> tuple[jax.Array, jax.Array
     if "logits" not in found:
       keys = ", ".join(map(str, found))
       raise ValueError(f'model must return logits, as "logits" in a dict, but {keys} was found.')
+    if others := [str(key) for key in found if key not in ("logits", "features")]:
+      raise ValueError(
+        'model must return "logits" and maybe "features" in a dict, but also'
+        f" {', '.join(others)} was found."
+      )
     found, features = found["logits"], found.get("features")
   elif isinstance(found, tuple | list):
     if len(found) != 2:
@@ -198,13 +254,16 @@ def _outputs(found: Any, n: int, num_classes: int) -> tuple[jax.Array, jax.Array
   return logits, features.reshape(n, -1)
 
 
-def check(name: str, num_classes: int, example: tuple[int, ...]) -> None:
+def check(name: str, num_classes: int, example: tuple[int, ...]) -> bool:
   """Traces a user's model once, so that what does not fit is said in one line.
 
   Args:
     name: see `make`.
     num_classes: C.
     example: shape of an example.
+
+  Returns:
+    Whether it returns features; if not, the logits stand for them.
 
   Raises:
     ValueError: whatever goes wrong inside.
@@ -216,6 +275,7 @@ def check(name: str, num_classes: int, example: tuple[int, ...]) -> None:
     variables = jax.eval_shape(network.init, key, x)
     jax.eval_shape(network.train, variables, x, key)
     jax.eval_shape(network.apply, variables, x)
+    answer = jax.eval_shape(network.answer, variables, x)
   except Exception as error:  # whatever the user's code raises
     line = str(error).strip().partition("\n")[0] or type(error).__name__
     if line.startswith("model must"):
@@ -224,6 +284,9 @@ def check(name: str, num_classes: int, example: tuple[int, ...]) -> None:
       f"model {name!r} must take float32 examples of shape {('n', *example)}, in training and in"
       f" use (BatchNorm and dropout by an argument `train`), but: {line[:200]}"
     ) from error
+  if isinstance(answer, dict):
+    return answer.get("features") is not None
+  return isinstance(answer, tuple | list) and answer[1] is not None
 
 
 def layout(name: str) -> str:

@@ -179,13 +179,22 @@ def _examples(key: str, x: np.ndarray) -> np.ndarray:
   with np.errstate(over="ignore"):  # it becomes infinite, and is found below
     x = x.astype(np.float32)
   if bad := int(np.count_nonzero(~np.isfinite(x))):
-    raise ValueError(f"{key} must be finite in float32, but {bad} values that are not were found.")
+    row = int(np.argwhere(~np.isfinite(x))[0, 0])
+    number = "1 value is" if bad == 1 else f"{bad} values are"
+    raise ValueError(f"{key} must be finite in float32, but {number} not, first in row {row}.")
   return x
 
 
 def _labels(key: str, y: np.ndarray, n: int) -> np.ndarray:
   if y.shape != (n,):
-    raise ValueError(f"{key} must have shape ({n},) as its examples, but {y.shape} was found.")
+    cure = ""
+    if y.ndim == 2 and len(y) == n:
+      cure = f" One-hot rows become classes by {key}.argmax(1)."
+      if y.shape[1] == 1:
+        cure = f" Take {key}[:, 0]."
+    raise ValueError(
+      f"{key} must have shape ({n},) as its examples, but {y.shape} was found.{cure}"
+    )
   if y.dtype.kind == "f" and not np.array_equal(y, np.floor(y)):
     raise ValueError(
       f"{key} must be integers, but {y.dtype} that are none were found. A trial classifies: cut a"

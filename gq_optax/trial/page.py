@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The report of a trial: three sentences, then tables, as Markdown and as one HTML page.
+"""The report of a trial: three or four sentences, then tables, as Markdown and as one HTML page.
 
 python -m gq_optax.trial.page out/trial/summary.json
 """
@@ -31,7 +31,7 @@ def percent(value: float | None) -> str:
 
 
 def quality(summary: Summary, what: str) -> Rows:
-  """For each arm and batch size "figure" or "rarest", and the difference to the baseline."""
+  """For each arm and batch size "figure", "class" or "rarest", and what differs."""
   arms, sizes = names(summary)
   rows = [["arm", *(f"B={b}" for b in sizes)]]
   for arm in arms:
@@ -172,7 +172,10 @@ def sections(summary: Summary) -> list[Section]:
       f" enough that of {judged} verdicts in the table not one is wrong in 95 % of trials.",
       [quality(summary, "figure")],
     ),
-    (f"Recall of the rarest: {sentences.rarest_name(summary)}", "", [quality(summary, "rarest")]),
+    *(
+      (f"Recall of the rarest{more}: {name}", "", [quality(summary, what)])
+      for what, more, name in sentences.rare_ones(summary)
+    ),
     ("What was tested", " ".join(summary["notes"]), tested),
     (f"Classes at B = {at}", "", [by_class(summary, told)]),
   ]
@@ -205,7 +208,8 @@ def sections(summary: Summary) -> list[Section]:
     ),
     (
       "Cost of a step",
-      "Median, and ratio to the baseline with quartiles, taken in turn in one run.",
+      "Median time, and ratio to the baseline with quartiles. Steps are timed in turn. The ratio is"
+      " the median over pairs, so it may differ from the ratio of the two medians.",
       [report.cost_table(summary)],
     ),
     ("Learning rates", f"Chosen on validation. {rates}", [report.rate_table(summary)]),

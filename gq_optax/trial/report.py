@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 
 from gq_optax.trial import tables
@@ -166,6 +167,11 @@ def plot(summary: dict[str, Any]) -> matplotlib.figure.Figure:
       best = max(s for r in summary["results"] for s in r["validation_by_rate"].values())
       rates.set_ylim(bottom=max(100 * best - 30.0, 0.0))
     rates.set_xscale("log")
+    here = [r["validation_by_rate"] for arm in arms if (r := find(summary, arm, b))]
+    if tried := sorted({float(rate) for own in here for rate in own}):  # three labels have room
+      marks = sorted({tried[0], tried[len(tried) // 2], tried[-1]})
+      rates.set_xticks(marks, [f"{rate:.2g}" for rate in marks])
+      rates.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     rates.set_xlabel(f"learning rate, B={b}")
     course.set_xlabel(f"step, B={b}")
     course.axhline(100 * target_of(summary), color="grey", linewidth=0.6)

@@ -29,11 +29,13 @@ class Trial:
   """What is compared, on what, and for how long.
 
   Attributes:
-    data: a public data set, see `data.load`.
-    npz: the user's own arrays in its stead, see `own_data.load_npz`.
-    model: "mlp", "logistic", "cnn", or "module:function", see `networks.make`.
-    arm_names: see `arms.ARMS`. Of the plain ones, which are an optimizer and nothing else, the best
-      on validation is the baseline; the others are trained with its optimizer.
+    data: a public data set: "digits", "fashion_mnist" and others.
+    npz: the file of your own arrays in its stead.
+    model: "mlp", "logistic", "cnn", or "my_module:make" for make in my_module.py, in the current
+      folder or installed.
+    arm_names: what is compared, out of the list above. Of the plain ones, which are an optimizer
+      and nothing else, the best on validation is the baseline; the others are trained with its
+      optimizer.
     batch_sizes: the mini-batches.
     rates: the grid of learning rates for all arms; each optimizer has its own by default. One
       alone is run as it is.

@@ -1,11 +1,11 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The three plain sentences on top of a report: the figure, the rarest kind, and what to do."""
+"""The plain sentences on top of a report: the figure, the rarest class and kind, what to take."""
 
 from typing import Any
 
 import numpy as np
 
-from gq_optax.trial import arms
+from gq_optax.trial import arms, tables
 from gq_optax.trial.report import FIGURES, find
 
 Summary = dict[str, Any]
@@ -18,9 +18,12 @@ def is_control(name: str) -> bool:
   return base.startswith(arms.ORACLE) or "random" in base
 
 
-def rarest_name(summary: Summary) -> str:
-  """The name of the rarest kind."""
-  return summary["kind_names"][summary["rarest_kind"]]
+def rare_ones(summary: Summary) -> list[tuple[str, str, str]]:
+  """What is rare: where it stands in "against", "class" or "kind" if both are told, its name."""
+  name = summary["kind_names"][summary["rarest_kind"]]
+  if not summary["has_kinds"]:
+    return [("rarest", "", name)]
+  return [("class", " class", f"class {summary['rarest_class']}"), ("rarest", " kind", name)]
 
 
 def figure_name(summary: Summary) -> str:
@@ -50,7 +53,7 @@ def best(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def verdicts(summary: Summary, what: str, name: str) -> str:
-  """One sentence on "figure" or "rarest": who is better, who is worse, or why nobody is."""
+  """One sentence on "figure", "class" or "rarest": who is better or worse, or why nobody is."""
   baseline, rivals = summary["baseline"], contenders(summary)
   if summary["no_verdict"][what]:
     return f"No verdict on the {name}: {summary['no_verdict'][what]}."
@@ -68,44 +71,80 @@ def verdicts(summary: Summary, what: str, name: str) -> str:
   if shown:
     return f"In the {name}, held against {baseline}: {'; '.join(shown)}."
   closest = max(rivals, key=lambda r: r["against"][what]["mean"])
+  gap = closest["against"][what]
+  place = "all others are lower, the least" if gap["mean"] < 0 else "of the others the highest is"
   return (
-    f"In the {name} no arm is shown to differ from {baseline}; the highest, {closest['arm']} at"
-    f" B = {closest['batch_size']}, differs by {span(closest['against'][what])} points."
+    f"In the {name} no arm is shown to differ from {baseline}; {place} {closest['arm']} at B ="
+    f" {closest['batch_size']}, by {span(gap)} points."
   )
+
+
+def price(summary: Summary, result: dict[str, Any]) -> str:
+  """What a step costs beside one of the baseline, empty where that is not known."""
+  baseline = summary["baseline"]
+  cost = summary["cost"].get(str(result["batch_size"]), {}).get(result["arm"])
+  if not cost or result["arm"] == baseline:
+    return ""
+  if cost["ratio_low"] <= 1.0 <= cost["ratio_high"]:
+    return f", a step costs about the same as one of {baseline}"
+  return f", a step costs {tables.quartiles(cost, 2)} times one of {baseline}"
+
+
+def better_on(summary: Summary, what: str) -> list[dict[str, Any]]:
+  """The results that the test shows to be better than the baseline."""
+  return [r for r in contenders(summary) if r["against"][what]["verdict"] == "better"]
+
+
+def take(summary: Summary, result: dict[str, Any]) -> str:
+  """What to take, and what in its stead if the rare ones count most."""
+  word = lambda r: f"{r['arm']} at B = {r['batch_size']}"
+  for what, _, name in rare_ones(summary):
+    found = better_on(summary, what)
+    if result in found:
+      break
+    if found:
+      return f"Take {word(result)}, or where {name} counts most {word(best(found))}."
+  return f"Take {word(result)}."
 
 
 def advice(summary: Summary) -> str:
-  """What does best on validation, what it costs, and whether a plain arm would do."""
+  """What does best on validation, what it costs, what the test shows of it, and what to take."""
   baseline = summary["baseline"]
   top = best([r for r in summary["results"] if not is_control(r["arm"])])
-  cost = summary["cost"].get(str(top["batch_size"]), {}).get(top["arm"])
-  price = ""
-  if cost and top["arm"] != baseline:
-    price = f", a step costs {cost['ratio']:.2f} of that of {baseline}"
   tell = lambda value: "not tested" if value is None else f"{100 * value:.1f} in the test"
   says = (
     f"Of all arms and batch sizes {top['arm']} at B = {top['batch_size']} does best on validation:"
-    f" {tell(top['figure'])}{price}"
+    f" {tell(top['figure'])}{price(summary, top)}"
   )
-  if top["arm"] == baseline:
-    return f"{says}." + (" So nothing here is gained by weights." if contenders(summary) else "")
-  if "against" not in top:
-    return f"{says}. It is plain, so an optimizer does more here than weights do."
+  if "against" not in top:  # a plain arm
+    there = ("figure", *(what for what, _, _ in rare_ones(summary)))
+    gains = any(better_on(summary, what) for what in there)
+    shown = "" if gains or not contenders(summary) else " No gain by weights is shown."
+    return f"{says}.{shown} {take(summary, top)}"
   plain = find(summary, baseline, top["batch_size"])
-  there = "" if plain is None else f"; {baseline} has {tell(plain['figure'])} at that batch size"
-  if top["against"]["figure"]["verdict"] == "better":
-    return f"{says}{there}. Take it."
-  return f"{says}{there}. The test does not show that it is better: more seeds or examples would."
+  if plain is not None:
+    says += f"; {baseline} has {tell(plain['figure'])} at that batch size"
+  verdict = top["against"]["figure"]["verdict"]
+  if verdict == "better":
+    return f"{says}. {take(summary, top)}"
+  own = best([r for r in summary["results"] if r["arm"] == baseline])
+  if verdict == "worse":
+    return f"{says}. The test shows that it is worse. {take(summary, own)}"
+  return (
+    f"{says}. The test does not show that it is better: more seeds or test examples may tell."
+    f" {take(summary, own)}"
+  )
 
 
 def top(summary: Summary) -> list[str]:
-  """The three sentences."""
-  rarest = f"recall of {rarest_name(summary)}, the rarest"
-  if "training" in summary["counts"]:
-    trained, tested = (summary["counts"][p][summary["rarest_kind"]] for p in ("training", "test"))
-    rarest += f" ({trained} to train on, {tested} tested)"
-  return [
-    verdicts(summary, "figure", figure_name(summary)),
-    verdicts(summary, "rarest", rarest),
-    advice(summary),
-  ]
+  """The sentences: three, or four where kinds are known beside the classes."""
+  found = [verdicts(summary, "figure", figure_name(summary))]
+  for what, more, name in rare_ones(summary):
+    counts, k = summary["counts"], summary["rarest_kind"]
+    if what == "class":
+      counts, k = summary["class_counts"], summary["rarest_class"]
+    rarest = f"recall of {name}, the rarest{more}"
+    if "training" in counts:
+      rarest += f" ({counts['training'][k]} to train on, {counts['test'][k]} tested)"
+    found.append(verdicts(summary, what, rarest))
+  return [*found, advice(summary)]
