@@ -190,7 +190,8 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   ring = state.counts.at[state.index].set(counts)
   similarity = None if pooling is None else _similarity(centroids, shares(ring), pooling)
   by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
-  weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group)
+  exact = jax.lax.Precision.HIGHEST
+  weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group, precision=exact)
   weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
   counted = GroupScarcityState(
     centroids=lloyd.leave(frame, centroids, metric),

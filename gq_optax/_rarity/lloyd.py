@@ -47,7 +47,8 @@ def frame(x: jax.Array, weight: jax.Array, metric: str) -> Frame:
   scale = power_of_two(jnp.max(jnp.abs(x)))
   # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
   total = jnp.maximum(jnp.sum(weight), _TINY)
-  center = jnp.round(jnp.einsum("n,nd->d", weight, x / scale) / total * 2.0**11) * 2.0**-11
+  sums = jnp.einsum("n,nd->d", weight, x / scale, precision=jax.lax.Precision.HIGHEST)
+  center = jnp.round(sums / total * 2.0**11) * 2.0**-11
   return Frame(center, scale)
 
 
