@@ -377,7 +377,7 @@ def test_the_rarest_class_is_told_beside_the_rarest_kind():
   assert "recall of class 1, the rarest class (19 to train on, 22 tested)" in of_class
   assert "class weights at B = 64 is better (+10.0" in of_class
   assert "recall of stain, the rarest kind (9 to train on, 12 tested) no arm" in of_kind
-  said = "Take SGDM at B = 64, or where class 1 counts most class weights at B = 64."
+  said = "Take SGDM at B = 64, or class weights at B = 64 where class 1 counts most."
   assert advice.endswith(f"70.0 in the test. {said}")
   rival["against"]["class"]["verdict"] = "no difference shown"
   assert sentences.top(summary)[3].endswith("No gain by weights is shown. Take SGDM at B = 64.")

@@ -103,7 +103,7 @@ def take(summary: Summary, result: dict[str, Any]) -> str:
     if result in found:
       break
     if found:
-      return f"Take {word(result)}, or where {name} counts most {word(best(found))}."
+      return f"Take {word(result)}, or {word(best(found))} where {name} counts most."
   return f"Take {word(result)}."
 
 
