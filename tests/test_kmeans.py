@@ -109,6 +109,42 @@ def test_seeding_is_as_good_as_scikit_learns(seed):
   assert np.median(ours) <= 1.1 * np.median(oracle)
 
 
+def test_seeding_among_many_rows_finds_rare_kinds_as_greedy_k_means_plus_plus_does():
+  rng, many, num_clusters = np.random.RandomState(0), lloyd._MANY, 16
+  kind = np.minimum(rng.geometric(0.35, many) - 1, 15)
+  kind[:16] = np.arange(16)  # the rarest have one row
+  x = rng.normal(size=(16, 8))[kind] * 5 + rng.normal(size=(many, 8)) * 0.3
+  x, weight = np.float32(x), np.ones(many, np.float32)
+  weight[100:300], x[100:300] = 0.0, x[100:300] * 3  # padding
+
+  @functools.partial(jax.jit, static_argnums=0)
+  @functools.partial(jax.vmap, in_axes=(None, 0))
+  def start(way, key):
+    seeds = way(key, x, weight, num_clusters)
+    centroids, _ = lloyd.iterations(x, weight, seeds, "euclidean", 5)
+    labels = lloyd.nearest(x, centroids, "euclidean")
+    return seeds, jnp.sum(weight * lloyd.distance(x, labels, centroids))
+
+  x, weight, keys = jnp.asarray(x), jnp.asarray(weight), jax.random.split(jax.random.key(0), 10)
+  (seeds, few), (_, one_by_one) = start(lloyd.seed, keys), start(lloyd.greedy, keys)
+  assert np.mean(few) <= 1.02 * np.mean(one_by_one)
+  fit = lambda k: sklearn.cluster.KMeans(16, n_init=1, max_iter=5, tol=0.0, random_state=k)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+    oracle = [
+      fit(k).fit(np.asarray(x), sample_weight=np.asarray(weight)).inertia_ for k in range(10)
+    ]
+  assert np.mean(few) <= 1.02 * np.mean(oracle)
+  used = {row.tobytes() for row in np.asarray(x)[np.asarray(weight) > 0]}
+  assert all(row.tobytes() in used for row in np.asarray(seeds).reshape(-1, 8))
+  # Few rows among padding, of fewer kinds than groups: each is found, and no padding.
+  rows = jnp.repeat(x[:8], many // 8, axis=0)
+  few = jnp.arange(many) % 128 == 0
+  rows = jnp.where(few[:, None], rows, rows + 0.01)
+  found = jax.jit(lloyd.seed, static_argnums=3)(keys[0], rows, few.astype(jnp.float32), 16)
+  np.testing.assert_array_equal(np.unique(found, axis=0), np.unique(x[:8], axis=0))
+
+
 def test_seeding_picks_distinct_far_rows():
   # Eight tight, far clusters: greedy k-means++ must find one seed in each.
   x = np.repeat(np.arange(8.0, dtype=np.float32)[:, None] * 100, 20, axis=0)

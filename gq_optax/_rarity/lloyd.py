@@ -16,6 +16,9 @@ _SAME = 1e-12
 _FAR = 1e15
 # So many iterations stand one after the other: each adds to the time of compilation.
 _UNROLLED = 4
+# From so many rows on, seeds are found among candidates: this many rounds of 2 K of them. Two
+# rounds lose rare kinds: 16 % more inertia after ten iterations where three lose nothing.
+_MANY, _ROUNDS = 2048, 3
 
 
 def power_of_two(largest):
@@ -192,6 +195,39 @@ def draw(noise, mass):
 
 
 def seed(key, x, weight, num_clusters):
+  """First centroids by greedy k-means++, among candidates where there are many rows."""
+  size = 2 * num_clusters
+  if len(x) < max(_MANY, 2 * _ROUNDS * size):
+    return greedy(key, x, weight, num_clusters)
+  key, draws = jax.random.split(key)
+  x, weight = candidates(draws, x, weight, size)
+  return greedy(key, x, weight, num_clusters)
+
+
+def candidates(key, x, weight, size):
+  """Rows drawn by squared distance, `size` a round, and the weight that is nearest to each.
+
+  Reference: Bahmani et al., Scalable k-means++ (2012).
+  """
+  norms = jnp.sum(jnp.square(x), axis=1)
+  noise = jax.random.gumbel(key, (_ROUNDS, len(x)))
+  found, owner, mass = x[:0], jnp.zeros(len(x), jnp.int32), weight
+  least = jnp.full(len(x), jnp.inf, x.dtype)
+  for i in range(_ROUNDS):
+    # Padding is drawn only once every row that weighs something is drawn, or equal to one that is.
+    rows = jax.lax.top_k(jnp.log(mass) + noise[i], size)[1]
+    squares = norms[rows][:, None] + norms[None] - 2.0 * products(x[rows], x)
+    nearer = jnp.min(squares, axis=0)
+    place = jnp.argmin(squares, axis=0).astype(jnp.int32) + len(found)
+    owner = jnp.where(nearer < least, place, owner)
+    least = jnp.minimum(nearer, least)
+    found = jnp.concatenate([found, x[rows]])
+    mass = weight * distance(x, owner, found)
+  owned = jnp.where(members(owner, len(found)), weight[None], 0.0)
+  return found, jnp.sum(owned, axis=1)
+
+
+def greedy(key, x, weight, num_clusters):
   """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most."""
   trials = 2 + int(math.log(num_clusters))
   rows, dim = x.shape
