@@ -10,6 +10,7 @@ import pytest
 from reference import Reference
 
 import gq_optax as gq
+from gq_optax import _group_gradients
 
 SHAPES = {"w": (4, 3), "b": (3,), "scale": ()}
 STEPS, BATCH, GROUPS = 14, 24, 4
@@ -179,3 +180,23 @@ def test_the_twin_notices_a_difference():
         trees,
         Reference.mean,
       )
+
+
+def test_more_groups_than_stand_in_a_line_go_round_a_loop(monkeypatch):
+  """Eleven groups, one of them empty: eight in the loop's body, three behind it."""
+
+  def last(at_once):
+    monkeypatch.setattr(_group_gradients, "_AT_ONCE", at_once)
+    tx = gq.grad_queue(queue_length=2, num_clusters=11, track=True)
+    state, update = tx.init(jnp.zeros(3)), jax.jit(tx.update)
+    counts = jnp.arange(11)
+    for step in range(5):
+      grads = jax.random.normal(jax.random.key(step), (11, 3))
+      groups = gq.GroupGradients(grads, counts)
+      result, state = update(groups, state)
+    return result, state
+
+  (looped, state), (straight, expected) = last(8), last(100)
+  np.testing.assert_allclose(looped, straight, rtol=1e-5)
+  for found, wanted in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
