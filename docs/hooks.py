@@ -14,9 +14,16 @@ BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 
 
 def mathml(source: str, display: str) -> str:
-  """A TeX formula as MathML; nothing has to be fetched to draw it. A wide one can be scrolled."""
-  drawn = latex2mathml.converter.convert(" ".join(source.split()), display=display)
-  return f'<div style="overflow-x: auto">{drawn}</div>' if display == "block" else drawn
+  r"""A TeX formula as MathML; nothing has to be fetched to draw it.
+
+  Browsers break no line inside a formula. So what a `\quad` parts is drawn apart, and `site.css`
+  puts it on lines of its own where the page is narrow.
+  """
+  convert = lambda part: latex2mathml.converter.convert(" ".join(part.split()), display=display)
+  if display != "block":
+    return convert(source)
+  parts = "".join(convert(part) for part in re.split(r"\\q?quad", source))
+  return f'<div class="formula">{parts}</div>'
 
 
 def fence(source: str, language: str, css_class: str, options: Any, md: Any, **kwargs: Any) -> str:
@@ -38,7 +45,7 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
   """What else lies beside docs/ is in the source, not on the site: its link goes."""
   del kwargs
   markdown = re.sub(r"(!\[[^\]]*\]\()\.\./benchmarks/\w+/results/", r"\1figures/", markdown)
-  return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", markdown)
+  return re.sub(r"\[([^\[\]]+)\]\(\.\./[^)]*\)", r"\1", markdown)
 
 
 def readable(docstring: str) -> str:

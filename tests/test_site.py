@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from docs import hooks
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -38,7 +40,8 @@ def test_docstrings_can_be_read(site):
 
 
 def test_formulas_are_drawn_and_links_out_of_the_site_are_gone(site):
-  assert (site / "theory" / "index.html").read_text().count("<math") == 3
+  page = (site / "theory" / "index.html").read_text()
+  assert page.count('<div class="formula"><math') == 3
   for page in site.rglob("*.html"):
     assert "../benchmarks/" not in page.read_text(), page
 
@@ -50,3 +53,15 @@ def test_plots_are_on_the_site(site):
       assert (page.parent / source).is_file(), source
       shown.add(pathlib.Path(source).name)
   assert {"poison.png", "sensitivity.png", "toy_lines.png"} <= shown
+
+
+def test_links_out_of_the_site_go_and_other_brackets_stay():
+  page = "A label outside `[0, K)` is padding. See [the table](../x/y.json) and [costs](cost.md)."
+  kept = "A label outside `[0, K)` is padding. See the table and [costs](cost.md)."
+  assert hooks.on_page_markdown(page) == kept
+
+
+def test_a_long_formula_is_drawn_in_parts_that_a_narrow_page_can_put_on_lines():
+  drawn = hooks.mathml(r"a = b, \qquad c = d \quad\text{if } e", "block")
+  assert drawn.count("<math") == drawn.count('display="block"') == 3
+  assert hooks.mathml("a", "inline").count("<math") == 1
