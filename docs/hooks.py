@@ -35,17 +35,21 @@ def fence(source: str, language: str, css_class: str, options: Any, md: Any, **k
 def on_files(files: Any, config: Any, **kwargs: Any) -> Any:
   """The plots of the benchmarks are taken along."""
   del kwargs
-  for path in sorted(BENCHMARKS.glob("*/results/*.png")):
+  for path in sorted([*BENCHMARKS.glob("*/results/*.png"), *BENCHMARKS.glob("*/results/*.svg")]):
     name = f"figures/{path.name}"
     files.append(File.generated(config, name, abs_src_path=str(path)))
   return files
 
 
-def on_page_markdown(markdown: str, **kwargs: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
   """What else lies beside docs/ is in the source, not on the site: its link goes."""
   del kwargs
-  markdown = re.sub(r"(!\[[^\]]*\]\()\.\./benchmarks/\w+/results/", r"\1figures/", markdown)
-  return re.sub(r"\[([^\[\]]+)\]\(\.\./[^)]*\)", r"\1", markdown)
+  up = "../" * page.file.src_uri.count("/")
+  outside = re.escape(f"{up}../")
+  markdown = re.sub(
+    rf"(!\[[^\]]*\]\(){outside}benchmarks/\w+/results/", rf"\1{up}figures/", markdown
+  )
+  return re.sub(rf"\[([^\[\]]+)\]\({outside}[^)]*\)", r"\1", markdown)
 
 
 def readable(docstring: str) -> str:

@@ -8,44 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.pages import markers, rarity_page
+from benchmarks.pages import markers, questions_page, rare_results, rarity_page
 from benchmarks.rarity import rare_kinds
 from gq_optax.trial import arms, recipes, training
 
 OPTIONS = ("num_groups", "queue_length", "exponent", "pooling")
 
 
-def test_tables_of_the_page_are_those_of_the_raw_files():
-  found = rarity_page.read(rarity_page.RESULTS)
-  assert len(found) >= 60
-  page = rarity_page.PAGE.read_text()
-  assert markers.between_markers(page, rarity_page.tables(found)) == page
-  questions = rarity_page.questions(found)
-  assert markers.between_markers(page, questions, "questions") == page
-  assert "| - | - | - |\n" not in questions + "\n"
-  series = [points for by in rarity_page.sensitivity(found).values() for points in by.values()]
+def test_questions_and_sensitivity_have_rows():
+  found = rare_results.read(rare_results.RESULTS)
+  for title in questions_page.QUESTIONS:
+    table, panels = questions_page.question(found, title)
+    assert "| - | - | - |\n" not in table + "\n"
+    assert all(panels.values())
+  series = [p for by in questions_page.sensitivity(found).values() for p in by.values()]
   assert min(map(len, series)) > 1
-  sensitivity = rarity_page.sensitivity_table(found)
-  assert markers.between_markers(page, sensitivity, "sensitivity") == page
-  costs = rarity_page.cost_table(rarity_page.read_costs())
-  assert markers.between_markers(page, costs, "costs") == page
-  assert markers.between_markers(page, "other", "costs") != page
-  assert markers.between_markers(page, "other") != page
-
-
-def test_figures_of_the_page_of_alternatives_stand_in_those_tables():
-  page = (markers.DOCS / "alternatives.md").read_text().replace("**", "")
-  found = re.findall(r"[+-]\d\.\d \[[+-]\d\.\d, [+-]\d\.\d\]", page)
-  assert len(found) >= 20
-  rows = rarity_page.tables(rarity_page.read(rarity_page.RESULTS)).splitlines()
-  for line in page.splitlines():
-    same_arm = [row for row in rows if row.split(" | ")[0] == line.split(" | ")[0]]
-    for figure in re.findall(r"[+-]\d\.\d \[[+-]\d\.\d, [+-]\d\.\d\]", line):
-      assert any(figure in row for row in same_arm or rows), line
 
 
 def test_figures_of_the_page_of_choices_are_those_of_the_raw_files():
-  results = rarity_page.read(rarity_page.RESULTS)
+  results = rare_results.read(rare_results.RESULTS)
   rows = re.findall(
     r"^\| (\d+), (\d+), ([\d.]+), ([\d.]+) \| (\S+ ± \S+) \| (\S+) \|$",
     (markers.DOCS / "choosing.md").read_text().replace("**", ""),
@@ -62,15 +43,15 @@ def test_figures_of_the_page_of_choices_are_those_of_the_raw_files():
       if not {"temper", "entropy", "ramp"} & set(re.findall(r"[a-z]+", r["arm"].partition(";")[2]))
       if not r["options"].get("second") and not r["options"].get("teacher")
     ]
-    assert rarity_page.cell(result, None, "mean") == mean
-    assert f"{np.mean(rarity_page.values(result, 'worst')):.1f}" == worst
+    assert rare_results.cell(result, None, "mean") == mean
+    assert f"{np.mean(rare_results.values(result, 'worst')):.1f}" == worst
 
 
 def test_the_best_rival_by_hand():
   def result(*means):
     return {"test": [{"mean": mean} for mean in means]}
 
-  names = ("SGDM", "JTT", "group scarcity, features", rarity_page.ORACLE)
+  names = ("SGDM", "JTT", "group scarcity, features", rare_results.ORACLE)
   runs = {("hidden5", 64, name): result(k / 8, k / 8 + 0.125) for k, name in enumerate(names)}
   runs["hidden5", 64, "group scarcity, features, pooled"] = result(0.5, 0.75)
   runs["hidden5, 20 % noise", 64, "SGDM"] = result(0.0)

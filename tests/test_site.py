@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -52,13 +53,17 @@ def test_plots_are_on_the_site(site):
     for source in re.findall(r'<img alt="[^"]+" src="([^"]+)"', page.read_text()):
       assert (page.parent / source).is_file(), source
       shown.add(pathlib.Path(source).name)
-  assert {"poison.png", "sensitivity.png", "toy_lines.png"} <= shown
+  assert {"poison.png", "sensitivity.svg", "toy_lines.png"} <= shown
 
 
 def test_links_out_of_the_site_go_and_other_brackets_stay():
+  page_of = lambda name: types.SimpleNamespace(file=types.SimpleNamespace(src_uri=name))
   page = "A label outside `[0, K)` is padding. See [the table](../x/y.json) and [costs](cost.md)."
   kept = "A label outside `[0, K)` is padding. See the table and [costs](cost.md)."
-  assert hooks.on_page_markdown(page) == kept
+  assert hooks.on_page_markdown(page, page_of("a.md")) == kept
+  deep = "![plot](../../benchmarks/cost/results/x.svg), [costs](../cost.md), [raw](../../x)"
+  kept = "![plot](../figures/x.svg), [costs](../cost.md), raw"
+  assert hooks.on_page_markdown(deep, page_of("evidence/a.md")) == kept
 
 
 def test_a_long_formula_is_drawn_in_parts_that_a_narrow_page_can_put_on_lines():

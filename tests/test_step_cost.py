@@ -8,7 +8,6 @@ import matplotlib.image
 import pytest
 
 from benchmarks.cost import step_cost
-from benchmarks.pages import markers, step_page
 from gq_optax.trial import models, records, timing
 
 # A program of its own, under JAX's usual rules.
@@ -41,16 +40,6 @@ def test_a_tiny_workload(tmp_path, monkeypatch, capsys):
   (kept,) = records.read(out)
   out.write_text(json.dumps(kept | {"title": "not measured again"}) + "\n")
   assert step_cost.main(("tiny",), rounds=2, out=out)["tiny"]["title"] == "not measured again"
-
-
-def test_tables_of_the_page_are_those_of_the_raw_files():
-  page = step_page.PAGE.read_text()
-  tables = step_page.tables(step_page.read(step_page.RESULTS))
-  assert markers.between_markers(page, tables) == page
-  assert markers.between_markers(page, "other") != page
-  peers = step_page.peers_table(step_page.read_peers())
-  assert markers.between_markers(page, peers, "peers") == page
-  assert markers.between_markers(page, "other", "peers") != page
 
 
 def test_a_step_that_is_given_memory_takes_other_inputs():

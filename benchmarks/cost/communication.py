@@ -28,12 +28,10 @@ from jax.sharding import PartitionSpec as P
 import gq_optax as gq
 from benchmarks.pages import markers
 from gq_optax.trial import models
-from gq_optax.trial.tables import markdown
 
 BATCH, GROUPS, DEVICES = 512, 8, (1, 2, 4, 8)
 MODEL, SHAPE = models.MLP((256, 256), 16), (BATCH, 784)
 WAYS = ("SGDM", "GQ, K=1", "group scarcity", "GQ, K=8, one gradient a device", "GQ, K=8 clusters")
-PAGE = markers.DOCS / "scale.md"
 RAW = markers.COST / "communication.json"
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8}
 _SENT = r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
@@ -183,12 +181,11 @@ def plan() -> list[list[str]]:
   return rows
 
 
-def main(out: Path = RAW, page: Path = PAGE) -> None:
-  """Compiles all, writes the JSON and the table of the page.
+def main(out: Path = RAW) -> None:
+  """Compiles all, and writes the JSON.
 
   Args:
     out: the JSON.
-    page: the page with the markers of the table.
   """
   jax.config.update("jax_num_cpu_devices", max(DEVICES))
   ways: dict[str, Any] = {}
@@ -209,8 +206,6 @@ def main(out: Path = RAW, page: Path = PAGE) -> None:
   for row in rows[1:]:
     shown.add_row(*row)
   rich.print(shown)
-  text = markers.between_markers(page.read_text(), markdown(rows), "communication")
-  page.write_text(markers.between_markers(text, markdown(plan()), "plan"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""What the first run shows: a table, a sentence and a plot, written by its numbers alone."""
+"""What the first run shows: a table, a conclusion and a plot, written by its numbers alone."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import rich.table
 
 METRICS = ("test_accuracy", "balanced_accuracy", "worst_recall")
 
-COLORS = ("#555555", "#56b4e9", "#0072b2", "#d55e00", "#009e73")
+COLORS = ("#555555", "#e69f00", "#d55e00", "#009e73", "#56b4e9", "#0072b2")
 
 
 def points(difference: dict[str, Any]) -> str:
@@ -21,32 +21,33 @@ def points(difference: dict[str, Any]) -> str:
 
 
 def conclude(report: dict[str, Any]) -> str:
-  """What was seen, as one sentence that the numbers write."""
-  results, contest, setup = report["arms"], report["control_against_best"], report["setup"]
-  baseline, *others = results
-  parts, better = [], []
-  for name in others:
-    balanced = results[name]["against_baseline"]["balanced_accuracy"]
-    plain = results[name]["against_baseline"]["test_accuracy"]
-    loss = " (but worse in test accuracy)" if plain["verdict"] == "worse" else ""
-    cost = f"at {results[name]['step_cost']:.1f} times the step cost"
-    parts.append(f"{name} {balanced['verdict']}{loss}, {points(balanced)}, {cost}")
-    if balanced["verdict"] == "better":
-      better.append(name)
+  """What was seen, in short sentences that the numbers write."""
+  results, contest = report["arms"], report["control_against_best"]
+  best, control = contest["best"], "class weights"
+  plain, *_, paper = results
 
-  best, control, gain = contest["best"], others[-1], points(contest)
-  if control in better and contest["verdict"] != "worse":
+  def told(name: str) -> str:
+    found = results[name]["against_baseline"]
+    text = f"{found['balanced_accuracy']['verdict']}, {points(found['balanced_accuracy'])}"
+    return text + " (but worse in accuracy)" * (found["test_accuracy"]["verdict"] == "worse")
+
+  better = lambda name: (
+    results[name]["against_baseline"]["balanced_accuracy"]["verdict"] == "better"
+  )
+  if better(control) and contest["verdict"] != "worse":
     end = (
-      "where the rare kinds are labelled classes, as here, class weights do the job more simply"
-      f" (against {best}: {contest['verdict']}, {gain})"
+      "Where labels name the rare cases, as here, class weights do the job more simply"
+      f" (against {best}: {contest['verdict']}, {points(contest)})."
     )
-  elif better:
-    end = f"class weights against {best}: {contest['verdict']}, {gain}"
+  elif better(best):
+    end = f"Class weights against {best}: {contest['verdict']}, {points(contest)}."
   else:
-    end = "nothing here is shown to be worth its cost"
+    end = "Nothing here is shown to be worth its cost."
+  cost = f"at {results[paper]['step_cost']:.1f} times the step cost"
   return (
-    f"Balanced accuracy against {baseline} in points with 95 % interval, {setup['seeds']} seeds,"
-    f" batches of {setup['batch_size']}: {'; '.join(parts)}; {end}."
+    f"Points of balanced accuracy against {plain}, with 95 % interval. The best of the weights for"
+    f" rare examples, {best}: {told(best)}. Class weights, which read the labels: {told(control)}."
+    f" The paper's transformation, {paper}: {told(paper)}, {cost}. {end}"
   )
 
 
@@ -61,12 +62,13 @@ def make_table(report: dict[str, Any]) -> rich.table.Table:
     padding=0,
   )
   for header in ("", "rate", "accuracy", "balanced", "worst", "against SGDM", "cost"):
-    result.add_column(header, justify="right" if header else "left")
+    result.add_column(header, justify="right" if header else "left", no_wrap=not header)
   for name, arm in report["arms"].items():
     rate = f"{arm['rate']:g}" + ("" if arm["rate_inside_grid"] else " (edge)")
-    spread = [f"{100 * np.mean(arm[m]):.1f}±{100 * np.std(arm[m], ddof=1):.1f}" for m in METRICS]
+    mean = [f"{100 * np.mean(arm[m]):.1f}" for m in METRICS]
+    mean[1] += f"±{100 * np.std(arm['balanced_accuracy'], ddof=1):.1f}"
     difference = points(arm["against_baseline"]["balanced_accuracy"]).replace("[", r"\[")
-    result.add_row(name, rate, *spread, difference, f"{arm['step_cost']:.2f}")
+    result.add_row(name, rate, *mean, difference, f"{arm['step_cost']:.2f}")
   return result
 
 

@@ -1,23 +1,37 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The tables and the plot of docs/example-scarcity.md, out of the results of `rare_kinds`.
+"""The tables and plots of docs/evidence/example-scarcity.md, and the picture of the first page.
 
     python -m benchmarks.pages.examples_page
 
-Example scarcity beside group scarcity and what else is done about rare examples.
+Example scarcity beside group scarcity and what else is done about rare examples, out of the
+results of `benchmarks.rarity.rare_kinds`.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib.figure
 import numpy as np
 import tyro
 
-from benchmarks.pages import markers, rarity_page
-from benchmarks.pages.rarity_page import BASELINE, ORACLE, Results, cell, values
+from benchmarks.pages import markers, plots
+from benchmarks.pages.rare_results import (
+  BASELINE,
+  ORACLE,
+  RESULTS,
+  Results,
+  cell,
+  gap,
+  hidden_tasks,
+  part_of_way,
+  read,
+  rows_of,
+  values,
+  worst,
+)
 from gq_optax.trial.tables import markdown
 
-PAGE = markers.DOCS / "example-scarcity.md"
-PLOT = markers.RARITY / "example_scarcity.png"
+PAGE = markers.EVIDENCE / "example-scarcity.md"
+START = RESULTS / "start.svg"
 FEATURES, OUTPUTS = "example scarcity, features", "example scarcity, outputs"
 GROUPS_BY_FEATURES, GROUPS_BY_OUTPUTS = (
   "group scarcity, features, pooled",
@@ -32,14 +46,13 @@ SENSITIVE = (f"{FEATURES}; bandwidth=0.2", FEATURES, f"{FEATURES}; bandwidth=0.3
 
 
 def way(results: Results, arm: str, size: int) -> str:
-  """Part of the way from the baseline to the oracle over the hidden tasks, a ratio of means."""
-  tasks, _ = rarity_page.hidden_tasks(results)
-  ready = [t for t in tasks if all((t, size, a) in results for a in (arm, BASELINE, ORACLE))]
-  if not ready:
+  """Part of the way from the baseline to the oracle over the hidden tasks."""
+  part = part_of_way(results, arm, size)
+  if part is None:
     return "-"
-  mean = lambda a: np.mean([np.mean(values(results[t, size, a], "mean")) for t in ready])
-  part = (mean(arm) - mean(BASELINE)) / (mean(ORACLE) - mean(BASELINE))
-  return f"{part:.2f}" + ("" if len(ready) == len(tasks) else f" ({len(ready)} tasks)")
+  return f"{part[0]:.2f}" + (
+    "" if part[1] == len(hidden_tasks(results)[0]) else f" ({part[1]} tasks)"
+  )
 
 
 def way_table(results: Results) -> str:
@@ -57,68 +70,92 @@ def task_table(results: Results, tasks: list[str], arms: tuple[str, ...], size: 
     for task in tasks:
       own, base = results.get((task, size, arm)), results.get((task, size, BASELINE))
       text = cell(own, base, "mean")
-      cells.append(text if own is None else f"{text}, {np.mean(values(own, 'worst')):.0f}")
+      cells.append(text if own is None else f"{text}, {worst(own)}")
     if set(cells) != {"-"}:
       rows.append([arm, *cells])
   return markdown(rows)
 
 
-def bodies(results: Results) -> dict[str, str]:
+class Shown(NamedTuple):
+  """A table for each batch size, and one plot above them."""
+
+  tasks: list[str]
+  arms: tuple[str, ...]
+  sizes: tuple[int, ...] = (1024,)
+
+
+def shown(results: Results) -> dict[str, Shown]:
   """What stands between each pair of markers."""
-  hidden, _ = rarity_page.hidden_tasks(results)
-  of = lambda tasks, arms, sizes: "\n\n".join(task_table(results, tasks, arms, b) for b in sizes)
-  halves = (hidden[:3], hidden[3:])
+  hidden, _ = hidden_tasks(results)
+  noisy = ["LT100, 20 % noise", "LT100, 40 % noise", "hidden5, 20 % noise"]
+  by_noise = ("class weights", GROUPS_BY_OUTPUTS, GROUPS_BY_FEATURES, OUTPUTS, FEATURES)
+  strong = ["LT100", "hidden5", "hidden7", "mnist hidden6"]
   return {
-    "way": way_table(results),
-    "hidden": "\n\n".join(of(tasks, HIDDEN, SIZES[1:]) for tasks in halves),
-    "classes": of(["LT100", "balanced"], CLASSES, SIZES),
-    "balanced features": of(["balanced"], (BASELINE, GROUPS_BY_FEATURES, FEATURES), SIZES),
-    "noise": of(
-      ["LT100, 20 % noise", "LT100, 40 % noise", "hidden5, 20 % noise"],
-      (BASELINE, "class weights", GROUPS_BY_OUTPUTS, GROUPS_BY_FEATURES, OUTPUTS, FEATURES),
-      (1024,),
-    ),
-    "controls": of(["LT100", "hidden5", "hidden7"], (OUTPUTS, FEATURES, *AT_RANDOM), (1024,)),
-    "bandwidth": of(["hidden5", "hidden7", "mnist hidden6"], SENSITIVE, (1024,)),
-    "muon": of(["LT100", "hidden5", "hidden7", "mnist hidden6"], (BASELINE, *MUON), (1024,)),
+    "hidden": Shown(hidden[:3], HIDDEN, SIZES[1:]),
+    "hidden mnist": Shown(hidden[3:], HIDDEN, SIZES[1:]),
+    "classes": Shown(["LT100", "balanced"], CLASSES, SIZES),
+    "balanced features": Shown(["balanced"], (BASELINE, GROUPS_BY_FEATURES, FEATURES), SIZES),
+    "noise": Shown(noisy, (BASELINE, *by_noise)),
+    "controls": Shown(["LT100", "hidden5", "hidden7"], (OUTPUTS, FEATURES, *AT_RANDOM)),
+    "bandwidth": Shown(["hidden5", "hidden7", "mnist hidden6"], SENSITIVE),
+    "muon": Shown(strong, (BASELINE, *MUON)),
   }
 
 
-def plot(results: Results, path: Path) -> None:
-  """The way to the oracle, and long-tailed classes, at each batch size."""
-  figure = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
-  left, right = figure.subplots(1, 2)
-  for arm, color in zip(HIDDEN[1:-1], ("#e69f00", "#0072b2", "#d55e00"), strict=True):
-    points = [(b, way(results, arm, b)) for b in SIZES]
-    there = [(b, float(text.split(" ")[0])) for b, text in points if text != "-"]
-    left.plot(*zip(*there, strict=True), "o-", color=color, label=arm)
-  left.axhline(0.0, color="#555555", linewidth=0.8)
-  left.set_title("hidden kinds: part of the way to weights that know them", fontsize=9)
-  for arm, color in zip(CLASSES, ("#555555", "#009e73", "#0072b2", "#d55e00"), strict=True):
-    there = [
-      (b, float(np.mean(values(results["LT100", b, arm], "mean"))))
-      for b in SIZES
-      if ("LT100", b, arm) in results
-    ]
-    right.plot(*zip(*there, strict=True), "o-", color=color, label=arm)
-  right.set_title("long-tailed classes: mean accuracy, %", fontsize=9)
-  for ax in (left, right):
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(SIZES, [str(b) for b in SIZES])
-    ax.set_xlabel("batch size")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=7)
-  figure.savefig(path, dpi=130)
+def panels(results: Results, what: Shown) -> dict[str, dict[str, plots.Interval]]:
+  """Differences to the baseline: a panel for each task and batch size."""
+  found = {}
+  for size in what.sizes:
+    for task in what.tasks:
+      title = task if len(what.sizes) == 1 else f"{task}, B={size}"
+      rows = rows_of({arm: gap(results, task, size, arm, "mean") for arm in what.arms})
+      if rows:
+        found[title] = rows
+  return found
+
+
+def plot_of(name: str) -> Path:
+  """Where the plot of a pair of markers lies."""
+  return RESULTS / f"examples_{name.replace(' ', '_')}.svg"
+
+
+def bodies(results: Results) -> dict[str, str]:
+  """What stands between each pair of markers."""
+  tells = "Part of the way to weights that know every kind, against batch size"
+  found = {"way": markers.exhibit(plot_of("way"), tells, way_table(results))}
+  for name, what in shown(results).items():
+    tables = [task_table(results, what.tasks, what.arms, b) for b in what.sizes]
+    if panels(results, what):
+      tells = f"Difference to {BASELINE} in points with 95 % interval: {', '.join(what.tasks)}"
+      found[name] = markers.exhibit(plot_of(name), tells, *tables)
+    else:  # rows that were not run yet
+      found[name] = "\n\n".join(tables)
+  return found
+
+
+def start(results: Results) -> dict[str, dict[str, list[plots.Point]]]:
+  """The picture of the first page: rare classes against batch size, plain and ours."""
+  names = {"plain SGD with momentum": BASELINE, "example scarcity, no class counts": OUTPUTS}
+  names["class weights, told the class counts"] = "class weights"
+  titles = {"mean": "mean recall over classes, %", "worst": "recall of the worst class, %"}
+  line = lambda arm, figure: [
+    (float(b), float(np.mean(values(results["LT100", b, arm], figure)))) for b in SIZES
+  ]
+  return {t: {n: line(a, figure) for n, a in names.items()} for figure, t in titles.items()}
 
 
 def main() -> None:
-  """Writes tables and plot."""
-  results = rarity_page.read(rarity_page.RESULTS)
-  page = PAGE.read_text()
-  for name, body in bodies(results).items():
-    page = markers.between_markers(page, body, name)
-  PAGE.write_text(page)
-  plot(results, PLOT)
+  """Writes plots and tables."""
+  results = read(RESULTS)
+  ways = {a: [(b, part_of_way(results, a, b)) for b in SIZES] for a in HIDDEN[1:-1]}
+  there = {a: [(float(b), p[0]) for b, p in points if p] for a, points in ways.items()}
+  plots.lines({"": there}, "batch size", "part of the way", plot_of("way"), SIZES)
+  for name, what in shown(results).items():
+    if found := panels(results, what):
+      plots.dots(found, f"points against {BASELINE}, 95 % interval", plot_of(name))
+  told = {"class weights, told the class counts"}
+  plots.lines(start(results), "batch size", "", START, SIZES, told)
+  markers.fill(PAGE, bodies(results))
 
 
 if __name__ == "__main__":

@@ -1,183 +1,132 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Tables and plots out of the files that `benchmarks.rarity.rare_kinds` wrote.
 
-    python -m benchmarks.pages.rarity_page --results out/rare_kinds
+    python -m benchmarks.pages.rarity_page
 
-Writes the tables into docs/group-scarcity.md between its markers; plots lie beside the results.
+Writes docs/evidence/group-scarcity.md, and docs/evidence/all-tasks.md with every arm on every task.
 """
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
 import tyro
 
 from benchmarks.cost import scarcity_cost
-from benchmarks.pages import markers
-from gq_optax.trial import arms, records
+from benchmarks.pages import markers, plots
+from benchmarks.pages.rare_results import (
+  BASELINE,
+  ORACLE,
+  RESULTS,
+  Results,
+  cell,
+  gap,
+  hidden_tasks,
+  part_of_way,
+  read,
+  rows_of,
+  values,
+  worst,
+)
+from gq_optax.trial import arms
 from gq_optax.trial.protocol import paired
 from gq_optax.trial.tables import markdown, quartiles
 
-RESULTS = markers.RARITY
-PAGE = markers.DOCS / "group-scarcity.md"
-BASELINE, ORACLE = "SGDM", "true kinds (oracle)"
-VARIED = {"num_groups": "groups", "queue_length": "queue length", "exponent": "exponent"}
+PAGE, TASKS_PAGE = markers.EVIDENCE / "group-scarcity.md", markers.EVIDENCE / "all-tasks.md"
 
 _OUTPUTS, _POOLED = "group scarcity, outputs", "group scarcity, features, pooled"
-_NOISY = ("LT100", "LT100, 20 % noise", "LT100, 40 % noise", "LT100, 30 % asymmetric")
-QUESTIONS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
-  "(a) one embedding for both": (
-    {
-      BASELINE: BASELINE,
-      "output gradients": _OUTPUTS,
-      "features, pooled": _POOLED,
-      "both beside each other": "group scarcity, both",
-      "gradients of the last layer, pooled": "group scarcity, last layer, pooled",
-      "the same beside features": "group scarcity, features and last layer, pooled",
-      "features and label beside each other, pooled": "group scarcity, features and label, pooled",
-      "two levels": "group scarcity, two levels",
-      "weights of output gradients, dealt at random": "random groups; embedding=output gradients",
-      "weights of features, pooled, dealt at random": "random groups; num_groups=20; pooling=0.5",
-      "features of a first training, pooled": f"{_POOLED}, of a teacher",
-    },
-    ("LT100", "hidden5", "hidden6"),
-  ),
-  "(b) confidence, output gradients": (
-    {
-      BASELINE: BASELINE,
-      "class weights": "class weights",
-      "as they are": _OUTPUTS,
-      "coherence": f"{_OUTPUTS}; temper=coherence",
-      "recurrence": f"{_OUTPUTS}; temper=recurrence",
-    },
-    _NOISY,
-  ),
-  "(b) confidence, features, pooled": (
-    {
-      BASELINE: BASELINE,
-      "as they are": _POOLED,
-      "coherence": f"{_POOLED}; temper=coherence",
-      "recurrence": f"{_POOLED}; temper=recurrence",
-    },
-    ("hidden5", "hidden5, 20 % noise"),
-  ),
-  "(c) exponent, output gradients": (
-    {
-      BASELINE: BASELINE,
-      "1": _OUTPUTS,
-      "by entropy, factor 4": f"{_OUTPUTS}; entropy_factor=4",
-      "by entropy, factor 8": f"{_OUTPUTS}; entropy_factor=8",
-      "rising over half of the training": f"{_OUTPUTS}; ramp=0.5",
-      "rising over the training": f"{_OUTPUTS}; ramp=1",
-      "class weights": "class weights",
-      "class weights, rising over the training": "class weights; ramp=1",
-    },
-    ("LT100", "balanced", "CIFAR-10 LT100"),
-  ),
-  "(c) exponent, features, pooled": (
-    {
-      BASELINE: BASELINE,
-      "1": _POOLED,
-      "by entropy, factor 4": f"{_POOLED}; entropy_factor=4",
-      "by entropy, factor 8": f"{_POOLED}; entropy_factor=8",
-      "rising over the training": f"{_POOLED}; ramp=1",
-    },
-    ("hidden5", "balanced"),
-  ),
-  "(c) rho of Delta_rho, norm-matched": (
-    {BASELINE: BASELINE, "3": "Delta_rho", "by the groups' shares": "Delta_rho, rho by groups"},
-    ("LT100", "balanced"),
-  ),
-}
-
 MORE = {"Reuters": (("macro_f1", "macro-F1"), ("accuracy", "accuracy"))}
-
-COLORS = {  # of the arms in the plot of batch sizes
-  BASELINE: "#555555",
-  "Adam": "#cc79a7",
-  "class weights": "#009e73",
-  "JTT": "#e69f00",
-  _OUTPUTS: "#d55e00",
-  _POOLED: "#0072b2",
-  ORACLE: "#999999",
-}
-
-Results = dict[tuple[str, int, str], dict[str, Any]]
+SHOWN = (BASELINE, "Adam", "class weights", "JTT", _OUTPUTS, _POOLED)  # against batch size
 
 
-def read(folder: Path) -> Results:
-  """All results by task (with the number of updates, if that was fixed), batch size and arm."""
-  results: Results = {}
-  for path in sorted(folder.glob("*.jsonl")):
-    for run in records.read(path):
-      results[run["task"] + run.get("length", ""), run["batch_size"], run["arm"]] = run
-  return results
+def sizes_of(results: Results, task: str) -> list[int]:
+  """The batch sizes at which a task was run."""
+  return sorted({b for t, b, _ in results if t == task})
 
 
-def values(result: dict[str, Any], figure: str) -> list[float]:
-  """One figure of the test split for every seed, in percent."""
-  return [100 * test[figure] for test in result["test"]]
+def arms_of(results: Results, task: str) -> list[str]:
+  """The arms that were run on a task. Variants of an arm stand on the page of questions."""
+  ran = {a for t, _, a in results if t == task}
+  names = [a for a in arms.ARMS if a in ran]
+  return names + sorted(a for a in ran if task in MORE and ";" in a)
 
 
-def cell(result: dict[str, Any] | None, baseline: dict[str, Any] | None, figure: str) -> str:
-  """Mean and standard deviation over seeds, and the paired difference with its interval."""
-  if result is None:
-    return "-"
-  own = values(result, figure)
-  text = f"{np.mean(own):.1f} ± {np.std(own, ddof=1):.1f}"
-  if baseline is None or baseline is result or len(own) != len(baseline["test"]):
-    return text
-  gap = paired(own, values(baseline, figure))
-  return f"{text} ({gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}])"
-
-
-def task_table(results: Results, task: str) -> str:
-  """One row per arm; for each batch size all kinds alike, other figures, and the worst kind."""
-  more = MORE.get(task, ())
-  sizes = sorted({b for t, b, _ in results if t == task})
-  names = [a for a in arms.ARMS if any((task, b, a) in results for b in sizes)]
-  if task in MORE:  # other tasks have their variants in the tables of sensitivity and of questions
-    names += sorted({a for t, _, a in results if t == task and ";" in a})
-  head = [f"B={b}" for b in sizes]
-  head += [f"{label}, B={b}" for _, label in more for b in sizes]
-  head += [f"worst kind, B={b}" for b in sizes]
-  lines = [[task, *head]]
-  for name in names:
-    rows = [(results.get((task, b, name)), results.get((task, b, BASELINE))) for b in sizes]
-    cells = [cell(*row, figure) for figure, _ in (("mean", ""), *more) for row in rows]
-    cells += ["-" if r is None else f"{np.mean(values(r, 'worst')):.1f}" for r, _ in rows]
+def task_table(results: Results, task: str, figure: str = "mean", label: str = "") -> str:
+  """One row per arm and one column per batch size: mean, difference, and the worst kind."""
+  sizes = sizes_of(results, task)
+  lines = [[label or f"{task}: mean recall, worst kind", *(f"B={b}" for b in sizes)]]
+  for name in arms_of(results, task):
+    cells = []
+    for b in sizes:
+      own = results.get((task, b, name))
+      text = cell(own, results.get((task, b, BASELINE)), figure)
+      cells.append(f"{text}, {worst(own)}" if own is not None and figure == "mean" else text)
     lines.append([name, *cells])
   return markdown(lines)
 
 
-def hidden_tasks(results: Results) -> tuple[list[str], list[int]]:
-  """The tasks with kinds hidden in classes, without noise, and the batch sizes they were run at."""
-  names = sorted({t for t, _, _ in results if re.fullmatch(r"(mnist )?hidden\d", t)})
-  return names, sorted({b for t, b, _ in results if t in names})
+def task_tables(results: Results, task: str) -> list[str]:
+  """The table of a task, and one for each further figure that it has."""
+  more = [
+    task_table(results, task, figure, f"{task}: {label}") for figure, label in MORE.get(task, ())
+  ]
+  return [task_table(results, task), *more]
+
+
+def task_plot(results: Results, task: str) -> dict[str, dict[str, plots.Interval]]:
+  """Differences to the baseline, a panel for each batch size."""
+  names = arms_of(results, task)
+  panel = lambda b: rows_of({a: gap(results, task, b, a, "mean") for a in names})
+  return {f"B={b}": panel(b) for b in sizes_of(results, task)}
+
+
+def order(results: Results) -> list[str]:
+  """The tasks in the order of the page."""
+  names = list(dict.fromkeys(t for t, _, _ in results))
+  return sorted(names, key=lambda t: (not t.startswith("hidden"), t != "LT100", t))
+
+
+def task_file(task: str) -> str:
+  """The name of a task's plot."""
+  return "task_" + re.sub(r"\W+", "_", task.replace("%", "pct")) + ".svg"
 
 
 def closed_table(results: Results) -> str:
   """How much of the way from the baseline to the oracle each arm goes, over all hidden tasks."""
-  hidden, sizes = hidden_tasks(results)
+  sizes = hidden_tasks(results)[1]
   lines = [["part of the way from SGDM to the oracle", *(f"B={b}" for b in sizes)]]
   for name in arms.ARMS:
-    cells = []
-    for b in sizes:
-      ready = [t for t in hidden if all((t, b, a) in results for a in (name, BASELINE, ORACLE))]
-      gain = [
-        [np.mean(values(results[t, b, a], "mean")) for a in (name, BASELINE, ORACLE)] for t in ready
-      ]
-      if not gain:
-        cells.append("-")
-        continue
-      own, base, oracle = np.mean(gain, axis=0)
-      cells.append(f"{(own - base) / (oracle - base):+.2f} ({len(ready)} tasks)")
+    parts = [part_of_way(results, name, b) for b in sizes]
+    cells = ["-" if p is None else f"{p[0]:+.2f} ({p[1]} tasks)" for p in parts]
     if set(cells) != {"-"} and name not in (BASELINE, ORACLE):
       lines.append([name, *cells])
   return markdown(lines)
+
+
+def closed_plot(results: Results) -> dict[str, dict[str, float]]:
+  """The same for arms that were run on all hidden tasks."""
+  hidden, sizes = hidden_tasks(results)
+  panels: dict[str, dict[str, float]] = {}
+  for b in sizes:
+    parts = {a: part_of_way(results, a, b) for a in arms.ARMS if a not in (BASELINE, ORACLE)}
+    panels[f"B={b}"] = {a: p[0] for a, p in parts.items() if p and p[1] == len(hidden)}
+  return panels
+
+
+def rivals(results: Results, task: str, b: int) -> tuple[str, plots.Interval]:
+  """The best arm that is neither ours nor the oracle, and how far pooled features are ahead."""
+  own = results[task, b, _POOLED]
+  others = {
+    a: np.mean(values(results[task, b, a], "mean"))
+    for a in arms.ARMS
+    if (task, b, a) in results
+    and a != ORACLE
+    and not a.startswith(("group scarcity", "example scarcity"))
+  }
+  best = max(others, key=lambda a: others[a])
+  found = paired(values(own, "mean"), values(results[task, b, best], "mean"))
+  return best, (found["mean"], found["low"], found["high"])
 
 
 def rivals_table(results: Results) -> str:
@@ -187,34 +136,10 @@ def rivals_table(results: Results) -> str:
   for task in hidden:
     cells = []
     for b in sizes:
-      own = results[task, b, _POOLED]
-      others = {
-        a: np.mean(values(results[task, b, a], "mean"))
-        for a in arms.ARMS
-        if (task, b, a) in results
-        and a != ORACLE
-        and not a.startswith(("group scarcity", "example scarcity"))
-      }
-      best = max(others, key=lambda a: others[a])
-      gap = paired(values(own, "mean"), values(results[task, b, best], "mean"))
-      cells.append(f"{best}: {gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}]")
+      best, (mean, low, high) = rivals(results, task, b)
+      cells.append(f"{best}: {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
     lines.append([task, *cells])
   return markdown(lines)
-
-
-def questions(results: Results) -> str:
-  """Three questions, each a table: which variant of an arm does better on what? All at B=1024."""
-  tables = []
-  for title, (names, wanted) in QUESTIONS.items():
-    there = [t for t in wanted if any((t, 1024, name) in results for name in names.values())]
-    lines = [[title, *there]]
-    for label, name in names.items():
-      pairs = [(results.get((t, 1024, name)), results.get((t, 1024, BASELINE))) for t in there]
-      if not any(own for own, _ in pairs):
-        continue
-      lines.append([label, *(cell(*pair, "mean") for pair in pairs)])
-    tables.append(markdown(lines))
-  return "\n\n".join(tables)
 
 
 def rates_note(results: Results) -> str:
@@ -226,89 +151,28 @@ def rates_note(results: Results) -> str:
   return f"The best learning rate lies on the edge of its grid for: {names}."
 
 
-def tables(results: Results) -> str:
-  """All tables, in the order of the page."""
-  names = list(dict.fromkeys(t for t, _, _ in results))
-  order = sorted(names, key=lambda t: (not t.startswith("hidden"), t != "LT100", t))
-  parts = [
-    closed_table(results),
-    rivals_table(results),
-    *(task_table(results, t) for t in order),
-    rates_note(results),
-  ]
-  return "\n\n".join(parts)
+def against_batch_size(results: Results, task: str) -> dict[str, list[plots.Point]]:
+  """Mean recall over kinds at each batch size, one line an arm."""
+  found = {}
+  for name in SHOWN:
+    there = [b for b in sizes_of(results, task) if (task, b, name) in results]
+    if there:
+      found[name] = [
+        (float(b), float(np.mean(values(results[task, b, name], "mean")))) for b in there
+      ]
+  return found
 
 
-def sensitivity(results: Results) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
-  """By option and task the mean and its standard error for each value, all else as in the arm."""
-  found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
-  for (task, size, name), result in results.items():
-    base, *changes = (part.strip() for part in name.split(";"))
-    for option in VARIED:
-      if changes and (len(changes) > 1 or not changes[0].startswith(f"{option}=")):
-        continue
-      if not any(
-        (t, b, a.split(";")[0]) == (task, size, base) and f"; {option}=" in a for t, b, a in results
-      ):
-        continue
-      own = values(result, "mean")
-      error = np.std(own, ddof=1) / len(own) ** 0.5
-      point = (float(result["options"]["groups"][option]), float(np.mean(own)), float(error))
-      found.setdefault(option, {}).setdefault(f"{task}, B={size}, {base}", []).append(point)
-  several = lambda series: {name: points for name, points in series.items() if len(points) > 1}
-  return {option: several(series) for option, series in found.items()}
-
-
-def sensitivity_table(results: Results) -> str:
-  """Mean and standard error at each value of an option."""
-  lines = [["option, task", "mean accuracy over kinds at each value (± standard error)"]]
-  for option, series in sensitivity(results).items():
-    for name, points in sorted(series.items()):
-      cells = [f"{x:g}: {mean:.1f} ± {error:.1f}" for x, mean, error in sorted(points)]
-      lines.append([f"{VARIED[option]}; {name}", "; ".join(cells)])
+def batch_table(results: Results, tasks: tuple[str, ...]) -> str:
+  """The figures of that plot."""
+  sizes = sizes_of(results, tasks[0])
+  lines = [["mean recall over kinds", *(f"B={b}" for b in sizes)]]
+  for task in tasks:
+    for name, points in against_batch_size(results, task).items():
+      by_size = dict(points)
+      cells = [f"{by_size[b]:.1f}" if b in by_size else "-" for b in sizes]
+      lines.append([f"{task}, {name}", *cells])
   return markdown(lines)
-
-
-def plot_sensitivity(results: Results, path: Path) -> None:
-  """One panel for each option."""
-  found = sensitivity(results)
-  figure = matplotlib.figure.Figure(figsize=(12, 3.6), layout="constrained")
-  for ax, (option, label) in zip(figure.subplots(1, len(VARIED)), VARIED.items(), strict=True):
-    shown = {name: points for name, points in found.get(option, {}).items() if len(points) > 2}
-    for series, points in sorted(shown.items()):
-      x, y, error = np.array(sorted(points)).T
-      ax.errorbar(x, y, error, marker="o", markersize=3, label=series)
-    ax.set_xlabel(label)
-    if option != "exponent":
-      ax.set_xscale("log")
-      ticks = sorted({int(x) for points in shown.values() for x, *_ in points})
-      ax.set_xticks(ticks, [str(t) for t in ticks])
-      ax.minorticks_off()
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=6)
-  figure.supylabel("mean accuracy over kinds, %")
-  figure.savefig(path, dpi=130)
-
-
-def plot_batch_sizes(results: Results, path: Path) -> None:
-  """Quality against batch size on the main tasks, one line an arm."""
-  names = [*hidden_tasks(results)[0], "LT100", "balanced"]
-  figure = matplotlib.figure.Figure(figsize=(13, 6.5), layout="constrained")
-  for ax, task in zip(figure.subplots(2, 4).flat, names, strict=False):
-    for name, color in COLORS.items():
-      own = {b: r for (t, b, a), r in results.items() if (t, a) == (task, name)}
-      means = [np.mean(values(own[b], "mean")) for b in sorted(own)]
-      style = "-o" if name.startswith("group scarcity") else "--"
-      ax.plot(sorted(own), means, style, ms=4, color=color, label=name)
-    ax.set_xscale("log", base=2)
-    ax.set_xticks([256, 1024, 4096], ["256", "1024", "4096"])
-    ax.set_title(task, fontsize=10)
-    ax.spines[["top", "right"]].set_visible(False)
-  handles, labels = figure.axes[0].get_legend_handles_labels()
-  figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-  figure.supxlabel("batch size", fontsize=10)
-  figure.supylabel("mean accuracy over kinds, %", fontsize=10)
-  figure.savefig(path, dpi=110)
 
 
 def read_costs() -> dict[str, Any]:
@@ -324,22 +188,71 @@ def cost_table(results: dict[str, Any]) -> str:
   return markdown(lines)
 
 
-def main(results: Path = RESULTS, page: Path = PAGE) -> None:
-  """Writes tables and plots.
+def cost_plot(results: dict[str, Any]) -> dict[str, dict[str, plots.Interval]]:
+  """The same as dots with quartiles."""
+  dot = lambda timed: (timed["ratio"], timed["ratio_low"], timed["ratio_high"])
+  return {
+    name: {w: dot(ways[w]) for w in list(scarcity_cost.WAYS)[1:]} for name, ways in results.items()
+  }
 
-  Args:
-    results: folder of the result files.
-    page: a Markdown page with the markers of the tables.
-  """
-  found = read(results)
+
+def bodies(results: Results) -> dict[str, str]:
+  """What stands between each pair of markers of the page."""
+  plot = lambda name: RESULTS / f"{name}.svg"
+  return {
+    "way": markers.exhibit(
+      plot("way"), "Part of the way from SGDM to the oracle, a panel for each batch size",
+      closed_table(results),
+    ),
+    "rivals": markers.exhibit(
+      plot("rivals"), "Pooled features against the best other arm, points with 95 % interval",
+      rivals_table(results),
+    ),
+    "batch sizes": markers.exhibit(
+      plot("group_batch_sizes"), "Mean recall over kinds against batch size, two tasks",
+      batch_table(results, ("LT100", "balanced")),
+    ),
+    "costs": markers.exhibit(
+      markers.COST / "scarcity_cost.svg", "Time of a gradient with weights, against a plain one",
+      cost_table(read_costs()),
+    ),
+    "rates": rates_note(results),
+  }  # fmt: skip
+
+
+def tables(results: Results) -> str:
+  """Every arm on every task: a plot, then its tables."""
+  parts = []
+  for task in order(results):
+    tells = f"{task}: difference to {BASELINE} in points, with 95 % interval"
+    shown = markers.exhibit(RESULTS / task_file(task), tells, *task_tables(results, task))
+    parts.append(f"## {task}\n\n{shown}")
+  return "\n\n".join(parts)
+
+
+def main() -> None:
+  """Writes plots and tables."""
+  found = read(RESULTS)
   if not found:
-    raise FileNotFoundError(f"results must hold files of rare_kinds, but {results} does not.")
-  text = markers.between_markers(page.read_text(), tables(found))
-  page.write_text(markers.between_markers(text, cost_table(read_costs()), "costs"))
-  text = markers.between_markers(page.read_text(), questions(found), "questions")
-  page.write_text(markers.between_markers(text, sensitivity_table(found), "sensitivity"))
-  plot_sensitivity(found, results / "sensitivity.png")
-  plot_batch_sizes(found, results / "batch_sizes.png")
+    raise FileNotFoundError(f"results must hold files of rare_kinds, but {RESULTS} does not.")
+  points = f"points against {BASELINE}, 95 % interval"
+  for task in order(found):
+    plots.dots(task_plot(found, task), points, RESULTS / task_file(task))
+  plots.bars(closed_plot(found), "part of the way to the oracle", RESULTS / "way.svg", 0.0)
+  hidden, sizes = hidden_tasks(found)
+  panels = {f"B={b}": {t: rivals(found, t, b)[1] for t in hidden} for b in sizes}
+  plots.dots(panels, "points against the best other arm, 95 % interval", RESULTS / "rivals.svg")
+  series = {task: against_batch_size(found, task) for task in ("LT100", "balanced")}
+  sizes = sizes_of(found, "LT100")
+  dashed = set(SHOWN) - {BASELINE, _OUTPUTS, _POOLED}
+  plots.lines(
+    series, "batch size", "mean recall, %", RESULTS / "group_batch_sizes.svg", sizes, dashed
+  )
+  plots.dots(
+    cost_plot(read_costs()), "time of a plain gradient", markers.COST / "scarcity_cost.svg", 1.0
+  )
+  markers.fill(PAGE, bodies(found))
+  markers.fill(TASKS_PAGE, {"tables": tables(found)})
 
 
 if __name__ == "__main__":

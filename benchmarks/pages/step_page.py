@@ -1,7 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/group-gradients.md, out of the files that the benchmarks of cost wrote.
+"""The tables of docs/evidence/group-gradients.md, out of what the benchmarks of cost wrote.
 
-python -m benchmarks.pages.step_page --results out/step_cost.jsonl
+python -m benchmarks.pages.step_page
 """
 
 import json
@@ -11,11 +11,11 @@ from typing import Any
 import tyro
 
 from benchmarks.cost import step_cost
-from benchmarks.pages import markers
+from benchmarks.pages import markers, plots
 from gq_optax.trial.tables import markdown, quartiles
 
 RESULTS = markers.COST / "step_cost.jsonl"
-PAGE = markers.DOCS / "group-gradients.md"
+PAGE = markers.EVIDENCE / "group-gradients.md"
 ORDER = ("cnn", "encoder", "mlp", "reuters")
 
 
@@ -27,20 +27,23 @@ def read(path: Path) -> dict[str, Any]:
 
 def ratio_table(results: dict[str, Any]) -> str:
   """Time of every way as a ratio to the plain gradient, equal / skewed."""
-  head = ["ratio to one plain gradient, equal / skewed groups"]
-  lines = [[*head, *(r["title"] for r in results.values()), "geometric mean"]]
+  lines = [["equal / skewed groups", *(r["title"] for r in results.values())]]
   for step in results["mlp"]["steps"]:
     if step == "plain":
       continue
     rows = [r["steps"].get(step) for r in results.values()]
     both = [[_ratio(row, kind) for kind in ("equal", "skewed")] for row in rows]
-    mean = ["-", "-"]
-    for i, kind in enumerate(("equal", "skewed")):
-      if all(pair[i] != "-" for pair in both):
-        mean[i] = f"{step_cost.geometric_mean(results, step, kind):.2f}"
-    cells = ["-" if pair == ["-", "-"] else " / ".join(pair) for pair in (*both, mean)]
-    lines.append([step, *cells])
+    lines.append([step, *("-" if pair == ["-", "-"] else " / ".join(pair) for pair in both)])
   return markdown(lines)
+
+
+def dots_of(results: dict[str, Any]) -> dict[str, dict[str, plots.Interval]]:
+  """Equal groups: the ratio and its quartiles, a panel for each network."""
+  dot = lambda timed: (timed["ratio"], timed["ratio_low"], timed["ratio_high"])
+  return {
+    r["title"]: {w: dot(t.get("equal", t)) for w, t in r["steps"].items() if w != "plain"}
+    for r in results.values()
+  }
 
 
 def memory_table(results: dict[str, Any]) -> str:
@@ -74,20 +77,37 @@ def _ratio(row: dict[str, Any] | None, kind: str) -> str:
   return "-" if row is None or kind not in row else f"{row[kind]['ratio']:.2f}"
 
 
-def tables(results: dict[str, Any]) -> str:
-  """Both, in the order of the page."""
-  return ratio_table(results) + "\n\n" + memory_table(results)
+def bodies() -> dict[str, str]:
+  """What stands between each pair of markers."""
+  results = read(RESULTS)
+  memory = markers.COST / "step_memory.svg"
+  return {
+    "time": markers.exhibit(
+      markers.COST / "step_time.svg",
+      "Time of each way as a ratio to one plain gradient, equal groups, logarithmic",
+      ratio_table(results),
+    ),
+    "memory": markers.exhibit(memory, "Temporary memory of each way", memory_table(results)),
+    "peers": markers.exhibit(
+      markers.COST / "peers.svg",
+      "Time of ways of PyTorch as a ratio to its own plain gradient, logarithmic",
+      peers_table(read_peers()),
+    ),
+  }
 
 
-def main(results: Path = RESULTS, page: Path = PAGE) -> None:
-  """Writes the tables.
-
-  Args:
-    results: a file with a line for each workload.
-    page: a Markdown page with the markers of the tables.
-  """
-  text = markers.between_markers(page.read_text(), tables(read(results)))
-  page.write_text(markers.between_markers(text, peers_table(read_peers()), "peers"))
+def main() -> None:
+  """Writes plots and tables."""
+  results = read(RESULTS)
+  label = "time of a plain gradient of the same library"
+  plots.dots(dots_of(results), label, markers.COST / "step_time.svg", 1.0, log=True)
+  plots.dots(dots_of(read_peers()), label, markers.COST / "peers.svg", 1.0, log=True)
+  memory = {
+    r["title"]: {w: row["temp_bytes"] / 2**20 for w, row in r["steps"].items()}
+    for r in results.values()
+  }
+  plots.bars(memory, "temporary memory, MiB", markers.COST / "step_memory.svg")
+  markers.fill(PAGE, bodies())
 
 
 if __name__ == "__main__":

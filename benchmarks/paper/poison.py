@@ -24,12 +24,11 @@ import tyro
 import gq_optax as gq
 from benchmarks.pages import markers
 from gq_optax.trial import arms, data, networks, tasks
-from gq_optax.trial.tables import markdown
 
 STEPS, FIRST, LAST = 300, 100, 150
 BATCH, RATE, CLIP, SEEDS, EVERY = 128, 0.1, 1.0, 10, 5
 SHARE = 0.1  # of the examples, or of the steps
-RAW, PAGE = markers.PAPER / "poison.json", markers.DOCS / "safety.md"
+RAW = markers.PAPER / "poison.json"
 
 POISONS = {
   "NaN and Inf": "in every second step the gradient is NaN or Inf",
@@ -163,12 +162,11 @@ def plot(results: dict[str, Any], path: Path) -> None:
   figure.savefig(path, dpi=120)
 
 
-def main(out: Path = RAW, page: Path = PAGE) -> None:
-  """Runs what is missing; writes the JSON, the plot beside it, and the page's table.
+def main(out: Path = RAW) -> None:
+  """Runs what is missing; writes the JSON and the plot beside it.
 
   Args:
     out: the JSON.
-    page: a page with the markers "poison".
   """
   examples = load()
   results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
@@ -192,7 +190,6 @@ def main(out: Path = RAW, page: Path = PAGE) -> None:
     shown.add_row(*row)
   rich.print(shown)
   plot(results, out.with_suffix(".png"))
-  page.write_text(markers.between_markers(page.read_text(), markdown(rows), "poison"))
 
 
 if __name__ == "__main__":

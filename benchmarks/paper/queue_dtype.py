@@ -27,7 +27,7 @@ from gq_optax.trial.tables import markdown
 
 STEPS, LAST, BATCH, RATE, SEEDS = 300, 100, 128, 0.1, 10
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
-RAW, PAGE = markers.PAPER / "queue_dtype.json", markers.DOCS / "scale.md"
+RAW = markers.PAPER / "queue_dtype.json"
 
 
 def queue(name: str) -> optax.GradientTransformationExtraArgs:
@@ -94,12 +94,11 @@ def table(results: dict[str, Any]) -> list[list[str]]:
   return rows
 
 
-def main(out: Path = RAW, page: Path = PAGE) -> None:
-  """Trains all; writes the JSON and the page's table.
+def main(out: Path = RAW) -> None:
+  """Trains all; writes the JSON.
 
   Args:
     out: the JSON.
-    page: a page with the markers "queue dtype".
   """
   examples = poison.load()
   results: dict[str, Any] = {}
@@ -110,9 +109,7 @@ def main(out: Path = RAW, page: Path = PAGE) -> None:
       "errors": np.asarray(runs["float32"][name]).round(6).tolist(),
     }
   out.write_text(json.dumps(results))
-  body = markdown(table(results))
-  print(body)
-  page.write_text(markers.between_markers(page.read_text(), body, "queue dtype"))
+  print(markdown(table(results)))
 
 
 if __name__ == "__main__":
