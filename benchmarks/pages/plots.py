@@ -36,8 +36,14 @@ def save(figure: matplotlib.figure.Figure, path: Path) -> None:
 
 
 def _rows(panels: Iterable[Iterable[str]]) -> list[str]:
-  """The labels of all panels, in the order in which they appear."""
-  return list(dict.fromkeys(label for panel in panels for label in panel))
+  """The labels of all panels, in the order of the longest."""
+  longest_first = sorted(map(list, panels), key=len, reverse=True)
+  return list(dict.fromkeys(label for panel in longest_first for label in panel))
+
+
+def _short(value: float) -> str:
+  """A number behind its bar: 1,478, 39.7, 0.46."""
+  return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{1 if abs(value) >= 10 else 2}f}"
 
 
 def _grid(panels: Mapping[str, object], labels: Sequence[str]) -> matplotlib.figure.Figure:
@@ -95,18 +101,14 @@ def bars(
     for label, value in rows.items():
       color = OURS if is_ours(label) else "#9a9a9a"
       ax.barh(labels.index(label), value, color=color, height=0.7)
-      ax.annotate(
-        f" {value:.3g}",
-        (value, labels.index(label)),
-        va="center",
-        fontsize=7,
-        annotation_clip=False,
-      )
+      side = "left" if value >= 0.0 else "right"
+      where = (value, labels.index(label))
+      ax.annotate(f" {_short(value)} ", where, va="center", ha=side, fontsize=7)
     if reference is not None:
       ax.axvline(reference, color="black", linewidth=0.8)
     if log:
       ax.set_xscale("log")
-    ax.margins(x=0.15)
+    ax.margins(x=0.2)
   figure.supxlabel(xlabel, fontsize=9)
   save(figure, path)
 
@@ -126,8 +128,9 @@ def lines(
   ours = [label for label in labels if is_ours(label)]
   if ours:
     colors[ours[-1]] = OURS
-  with matplotlib.rc_context(STYLE):
-    figure = matplotlib.figure.Figure(figsize=(9.0, 3.6), layout="constrained")
+  with matplotlib.rc_context(STYLE | {"font.size": 10.0}):  # read on a telephone, too
+    width = 7.2 if len(panels) > 1 else 5.4
+    figure = matplotlib.figure.Figure(figsize=(width, 3.4), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
   for ax, (title, series) in zip(axes, panels.items(), strict=True):
     for label, points in series.items():
@@ -135,8 +138,8 @@ def lines(
       width = 2.0 if label in (*ours[-1:], labels[0]) else 1.3
       x, y = zip(*points, strict=True)
       ax.plot(x, y, style, color=colors[label], linewidth=width, markersize=4, label=label)
-    ax.set_title(title, fontsize=9)
-    ax.set_xlabel(xlabel, fontsize=9)
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(xlabel, fontsize=10)
     if ticks:
       ax.set_xscale("log", base=2)
       ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
@@ -147,8 +150,8 @@ def lines(
     for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
       handles.setdefault(label, handle)
   figure.legend(
-    list(handles.values()), list(handles), loc="outside lower center", ncols=min(4, len(handles)),
-    frameon=False, fontsize=8,
+    list(handles.values()), list(handles), loc="outside lower center", ncols=2,
+    frameon=False, fontsize=9,
   )  # fmt: skip
-  axes[0].set_ylabel(ylabel, fontsize=9)
+  axes[0].set_ylabel(ylabel, fontsize=10)
   save(figure, path)

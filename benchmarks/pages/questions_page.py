@@ -132,7 +132,7 @@ def sensitivity(results: Results) -> dict[str, dict[str, list[tuple[float, float
 
 def sensitivity_table(results: Results) -> str:
   """Mean and standard error at each value of an option."""
-  lines = [["option, task", "mean accuracy over kinds at each value (± standard error)"]]
+  lines = [["option, task", "mean recall over kinds at each value (± standard error)"]]
   for option, series in sensitivity(results).items():
     for name, points in sorted(series.items()):
       cells = [f"{x:g}: {mean:.1f} ± {error:.1f}" for x, mean, error in sorted(points)]
@@ -144,8 +144,9 @@ def plot_sensitivity(results: Results, path: Path) -> None:
   """One panel for each option."""
   found = sensitivity(results)
   with matplotlib.rc_context(plots.STYLE):
-    figure = matplotlib.figure.Figure(figsize=(9.0, 3.6), layout="constrained")
-  for ax, (option, label) in zip(figure.subplots(1, len(VARIED)), VARIED.items(), strict=True):
+    figure = matplotlib.figure.Figure(figsize=(9.0, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(VARIED))
+  for ax, (option, label) in zip(axes, VARIED.items(), strict=True):
     shown = {name: points for name, points in found.get(option, {}).items() if len(points) > 2}
     for series, points in sorted(shown.items()):
       x, y, error = np.array(sorted(points)).T
@@ -153,11 +154,12 @@ def plot_sensitivity(results: Results, path: Path) -> None:
     ax.set_xlabel(label)
     if option != "exponent":
       ax.set_xscale("log")
-      ticks = sorted({int(x) for points in shown.values() for x, *_ in points})
+      ticks = (4, 10, 20, 40, 64) if option == "num_groups" else (1, 2, 5, 10, 20, 50)
       ax.set_xticks(ticks, [str(t) for t in ticks])
       ax.minorticks_off()
-    ax.legend(fontsize=6, frameon=False)
-  figure.supylabel("mean accuracy over kinds, %")
+  axes[0].set_ylabel("mean recall over kinds, %")
+  handles = axes[0].get_legend_handles_labels()
+  figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
   plots.save(figure, path)
 
 

@@ -38,10 +38,14 @@ def ratio_table(results: dict[str, Any]) -> str:
 
 
 def dots_of(results: dict[str, Any]) -> dict[str, dict[str, plots.Interval]]:
-  """Equal groups: the ratio and its quartiles, a panel for each network."""
+  """Equal groups: the ratio and its quartiles, a panel for each network.
+
+  K-means alone is left out: it is so short that it would hide all else.
+  """
+  left_out = ("plain", "K-means alone")
   dot = lambda timed: (timed["ratio"], timed["ratio_low"], timed["ratio_high"])
   return {
-    r["title"]: {w: dot(t.get("equal", t)) for w, t in r["steps"].items() if w != "plain"}
+    r["title"]: {w: dot(t.get("equal", t)) for w, t in r["steps"].items() if w not in left_out}
     for r in results.values()
   }
 

@@ -146,7 +146,7 @@ def table(results: dict[str, Any]) -> list[list[str]]:
 
 def plot(results: dict[str, Any], path: Path) -> None:
   """Mean accuracy over seeds; the poisoned steps are grey."""
-  figure = matplotlib.figure.Figure(figsize=(4.2 * len(results), 4.2), layout="constrained")
+  figure = matplotlib.figure.Figure(figsize=(2.6 * len(results), 3.6), layout="constrained")
   axes = figure.subplots(1, len(results), sharey=True)
   marks = np.arange(EVERY, STEPS + 1, EVERY)
   for ax, (poison, by_chain) in zip(axes, results.items(), strict=True):
@@ -158,7 +158,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
     ax.set_xlabel("step")
     ax.spines[["top", "right"]].set_visible(False)
   axes[0].set_ylabel("test accuracy, %")
-  axes[-1].legend(fontsize=7, loc="lower right")
+  handles = axes[-1].get_legend_handles_labels()
+  figure.legend(*handles, fontsize=8, loc="outside lower center", ncols=3, frameon=False)
   figure.savefig(path, dpi=120)
 
 
