@@ -71,35 +71,36 @@ def share(
     The cells that failed here, or that need one of them.
   """
   waiting, failed = list(cells), []
+  finished = lambda: {key(row): row for row in read(folder)}
 
-  def settled(cell: Cell, path: Path) -> bool:
-    """Whether nothing is left to do for a cell, whose lock is ours."""
-    done = {key(row): row for row in read(folder)}
-    first = needs(cell)
+  def attempt(cell: Cell, path: Path) -> None:
+    """Runs a cell whose lock is ours, unless another process did since we looked."""
+    done, first = finished(), needs(cell)
     if cell in done:
-      return True
-    if first is not None and first not in done:
-      if first in failed:
-        failed.append(cell)
-      return first in failed
+      return
     try:
       row = run(cell, None if first is None else done[first])
     except Exception:  # the other cells still count
       traceback.print_exc()
       failed.append(cell)
-      return True
+      return
     records.append(path, row)
     emit(row)
-    return True
 
   with own_file(folder) as path:
-    while waiting:
-      before = len(waiting)
-      for cell in tuple(waiting):
-        name = hashlib.sha256(repr(cell).encode()).hexdigest()[:16]
-        with locked(folder / "locks" / name) as ours:
-          if ours and settled(cell, path):
-            waiting.remove(cell)
-      if len(waiting) == before:
+    while True:
+      done = finished()
+      failed += [cell for cell in waiting if needs(cell) in failed and needs(cell) not in done]
+      waiting = [cell for cell in waiting if cell not in done and cell not in failed]
+      if not waiting:
+        return failed
+      tried = False
+      for cell in waiting:
+        if needs(cell) is None or needs(cell) in done:
+          name = hashlib.sha256(repr(cell).encode()).hexdigest()[:16]
+          with locked(folder / "locks" / name) as ours:
+            if ours:
+              attempt(cell, path)
+              tried = True
+      if not tried:
         time.sleep(WAIT)
-  return failed
