@@ -56,6 +56,7 @@ STAGES: dict[int, dict[str, Any]] = {
   3: {"task_names": ("LT100", "hidden7"), "seeds": 10, "longer": 4},
 }
 OUT = Path("out/optimizers")
+AS_WRITTEN = argparse.RawTextHelpFormatter  # the description
 
 
 class Cell(NamedTuple):
@@ -203,11 +204,16 @@ def run_cell(tiny: bool, cell: Cell, plain: shared_folder.Row | None) -> shared_
     "test": [test for _, test in results],
     "seconds": time.perf_counter() - began,
     "seconds_of_calls": [round(seconds, 2) for seconds in trainer.calls],
-    "environment": {
-      **{m.__name__: m.__version__ for m in (gq, jax, optax)},
-      "python": platform.python_version(),
-      "device": jax.devices()[0].device_kind,
-    },
+    "environment": environment(),
+  }
+
+
+def environment() -> dict[str, str]:
+  """What a run ran on."""
+  return {
+    **{m.__name__: m.__version__ for m in (gq, jax, optax)},
+    "python": platform.python_version(),
+    "device": jax.devices()[0].device_kind,
   }
 
 
@@ -225,9 +231,7 @@ def line(row: shared_folder.Row) -> str:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
   """The options; those of a stage can be given one by one."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-  )
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=AS_WRITTEN)
   parser.add_argument("--stage", type=int, choices=STAGES, default=1, help="sets the next five")
   parser.add_argument("--task-names", nargs="+", choices=RECIPES, metavar="TASK")
   parser.add_argument("--batch-sizes", nargs="+", type=int)
@@ -250,9 +254,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
   return options
 
 
-def spread(argv: Sequence[str], jobs: int) -> int:
-  """Runs the same command in several processes; 0 if all went well."""
-  command = [sys.executable, "-m", "benchmarks.rarity.optimizers", *argv, "--jobs", "1"]
+def spread(module: str, argv: Sequence[str], jobs: int) -> int:
+  """Runs a script's command in several processes; 0 if all went well."""
+  command = [sys.executable, "-m", module, *argv, "--jobs", "1"]
   started = [subprocess.Popen(command) for _ in range(jobs)]
   try:
     return max(abs(process.wait()) for process in started)
@@ -265,7 +269,8 @@ def main(argv: Sequence[str] | None = None, emit: Callable[[str], None] = print)
   """Runs what has not been run yet; returns 0 if nothing failed."""
   options = parse(argv)
   if options.jobs > 1:
-    return spread(sys.argv[1:] if argv is None else argv, options.jobs)
+    module = "benchmarks.rarity.optimizers"  # not "__main__"
+    return spread(module, sys.argv[1:] if argv is None else argv, options.jobs)
   with jax.default_matmul_precision("highest"):  # an accelerator then gives what a CPU does
     failed = shared_folder.share(
       cells(options),

@@ -24,7 +24,7 @@ RATES = {
   "adamw": (0.0005, 0.001, 0.002, 0.004, 0.008),
   "lamb": (0.005, 0.01, 0.02, 0.04, 0.08),
   "muon": (0.005, 0.01, 0.02, 0.04, 0.08),
-  "scaled": (0.001, 0.002, 0.004, 0.008, 0.016),
+  "scaled": (0.0005, 0.001, 0.002, 0.004, 0.008),
 }
 # The decays that a trial chooses from; of about the same reach, times the rates above.
 DECAYS = {
