@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.rarity import optimizers as script
-from benchmarks.rarity import shared_folder
-from gq_optax.trial import arms, optimizers, training
+from benchmarks.rarity import shared_folder, why
+from gq_optax.trial import arms, optimizers, records, training
 
 PARAMS = {"w": jnp.array([[1.0, -2.0], [0.5, 4.0]]), "b": jnp.array([3.0]), "z": jnp.ones(2)}
 GRADIENT = {"w": jnp.array([[3.0, 0.0], [0.0, 4.0]]), "b": jnp.array([-0.01]), "z": jnp.zeros(2)}
@@ -100,8 +100,9 @@ def test_several_share_the_cells_and_none_is_run_twice(tmp_path, monkeypatch):
   assert work() == [4, 5]
 
 
-@pytest.mark.standard_promotion  # the networks of flax
-def test_the_script_tunes_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+@pytest.fixture
+def small_task(monkeypatch):
+  """Three blobs in two labels, one of them rare, in place of every task."""
   rng = np.random.default_rng(0)
   kinds = np.repeat([0, 1, 2], [40, 20, 4])
   x = jnp.asarray(np.eye(3)[kinds] * 3 + rng.normal(0, 1, (64, 3)), jnp.float32)
@@ -109,6 +110,11 @@ def test_the_script_tunes_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
   split = (x, kinds % 2, kinds)
   task = training.Task(x, kinds % 2, kinds, split, split)
   monkeypatch.setattr(script, "made", lambda _: (task, 2, np.array([0, 1, 0])))
+
+
+@pytest.mark.standard_promotion  # the networks of flax
+@pytest.mark.usefixtures("small_task")
+def test_the_script_tunes_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
   monkeypatch.setitem(optimizers.RATES, "scaled", (0.1, 0.2, 0.4))
   argv = [
     *("--task-names", "hidden7", "--batch-sizes", "16", "--seeds", "3", "--tiny"),
@@ -143,6 +149,40 @@ def test_the_script_tunes_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
   assert len(lines) == 3
   again = shared_folder.read(tmp_path)[1]
   assert again["test"] == weighted["test"]
+
+
+@pytest.mark.standard_promotion  # the networks of flax
+@pytest.mark.usefixtures("small_task")
+def test_curves_of_a_run(tmp_path):
+  names = ("SGDM", "example scarcity, features")
+  for name in names:
+    cell = script.Cell("hidden7", 16, name, 5, 1)._asdict()
+    records.append(tmp_path / "0.jsonl", {**cell, "rate": 0.1, "weight_decay": 0.0})
+  argv = [
+    *("--task-names", "hidden7", "--batch-size", "16", "--optimizers", "SGDM", "--seeds", "2"),
+    *("--results", str(tmp_path), "--out", str(tmp_path / "why"), "--tiny"),
+  ]
+  lines: list[str] = []
+  assert why.main(argv, lines.append) == 0
+  assert why.main(argv, lines.append) == 0
+  assert len(lines) == 2
+  plain, weighted = shared_folder.read(tmp_path / "why")
+  assert (plain["arm"], weighted["arm"]) == names
+  assert plain["rare_kinds"] == [2]
+  for row in (plain, weighted):
+    assert row["steps"] == [0, 1, 2, 3]
+    found = {key: np.array(values) for key, values in row["curves"].items()}
+    assert found["step"][0] == pytest.approx(0.1 * found["gradient"][0], rel=1e-3)
+    parts = found["gradient, rare"] + found["gradient, frequent"]
+    assert (found["gradient"] <= parts * (1 + 1e-3)).all()
+    assert found["training loss, frequent"][-1] < found["training loss, frequent"][0]
+    for key in ("training accuracy, rare", "validation accuracy, frequent"):
+      assert ((found[key] >= 0) & (found[key] <= 1)).all()
+  # All starts from the same variables, and the first weights are of the batch alone.
+  first = [row["curves"]["training loss, rare"][0] for row in (plain, weighted)]
+  assert first[0] == pytest.approx(first[1])
+  with pytest.raises(ValueError, match="results must hold the rate of every arm, but 'Muon' on"):
+    why.main([*argv, "--optimizers", "Muon"])
 
 
 def test_cells_of_the_stages():
