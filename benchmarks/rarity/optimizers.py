@@ -11,11 +11,13 @@ share the work.
 """
 
 import argparse  # an image for accelerators may hold nothing but JAX, Flax, Optax and Rich
+import concurrent.futures
 import dataclasses
 import functools
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -124,9 +126,17 @@ def train(arm, sizes, task, seed, rate, weight_decay) -> training.Outcome:
   return training.one_run(decayed, sizes, task, seed, rate)
 
 
-@functools.cache
 def made(name: str) -> tuple[training.Task, int, np.ndarray]:
-  """A task, its number of classes, and the class of each kind."""
+  """A task, its number of classes, and the class of each kind; made once, by whichever thread."""
+  with _MAKING:
+    return _made(name)
+
+
+_MAKING = threading.Lock()
+
+
+@functools.cache
+def _made(name: str) -> tuple[training.Task, int, np.ndarray]:
   task, num_classes = make_task(RECIPES[name])
   return task, num_classes, classes_of_kinds(task)
 
@@ -243,6 +253,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument("--out", type=Path, default=OUT)
   parser.add_argument("--jobs", type=int, default=1, help="processes")
+  parser.add_argument(
+    "--threads", type=int, default=1, help="of each process; they compile at once"
+  )
   parser.add_argument("--tiny", action="store_true", help="one epoch, to try this out")
   options = parser.parse_args(argv)
   defaults = {"batch_sizes": (1024,), "longer": 1, "optimizers": PLAIN, **STAGES[options.stage]}
@@ -271,16 +284,21 @@ def main(argv: Sequence[str] | None = None, emit: Callable[[str], None] = print)
   if options.jobs > 1:
     module = "benchmarks.rarity.optimizers"  # not "__main__"
     return spread(module, sys.argv[1:] if argv is None else argv, options.jobs)
-  with jax.default_matmul_precision("highest"):  # an accelerator then gives what a CPU does
-    failed = shared_folder.share(
-      cells(options),
-      options.out,
-      cell_of,
-      plain_of,
-      functools.partial(run_cell, options.tiny),
-      lambda row: emit(line(row)),
-    )
-  return min(1, len(failed))
+
+  def work() -> list[Cell]:
+    with jax.default_matmul_precision("highest"):  # an accelerator then gives what a CPU does
+      return shared_folder.share(
+        cells(options),
+        options.out,
+        cell_of,
+        plain_of,
+        functools.partial(run_cell, options.tiny),
+        lambda row: emit(line(row)),
+      )
+
+  with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
+    started = [pool.submit(work) for _ in range(options.threads)]
+  return int(any(failed.result() for failed in started))
 
 
 if __name__ == "__main__":
