@@ -40,7 +40,6 @@ GROUPS_BY_FEATURES, GROUPS_BY_OUTPUTS = (
 SIZES = (256, 1024, 4096)
 HIDDEN = (BASELINE, "JTT", GROUPS_BY_FEATURES, FEATURES, ORACLE)
 CLASSES = (BASELINE, "class weights", GROUPS_BY_OUTPUTS, OUTPUTS)
-MUON = ("Muon", f"{FEATURES} on Muon", f"{OUTPUTS} on Muon")
 AT_RANDOM = (f"{FEATURES}, dealt at random", f"{OUTPUTS}, dealt at random")
 SENSITIVE = (f"{FEATURES}; bandwidth=0.2", FEATURES, f"{FEATURES}; bandwidth=0.3")
 
@@ -89,7 +88,6 @@ def shown(results: Results) -> dict[str, Shown]:
   hidden, _ = hidden_tasks(results)
   noisy = ["LT100, 20 % noise", "LT100, 40 % noise", "hidden5, 20 % noise"]
   by_noise = ("class weights", GROUPS_BY_OUTPUTS, GROUPS_BY_FEATURES, OUTPUTS, FEATURES)
-  strong = ["LT100", "hidden5", "hidden7", "mnist hidden6"]
   return {
     "hidden": Shown(hidden[:3], HIDDEN, SIZES[1:]),
     "hidden mnist": Shown(hidden[3:], HIDDEN, SIZES[1:]),
@@ -98,7 +96,6 @@ def shown(results: Results) -> dict[str, Shown]:
     "noise": Shown(noisy, (BASELINE, *by_noise)),
     "controls": Shown(["LT100", "hidden5", "hidden7"], (OUTPUTS, FEATURES, *AT_RANDOM)),
     "bandwidth": Shown(["hidden5", "hidden7", "mnist hidden6"], SENSITIVE),
-    "muon": Shown(strong, (BASELINE, *MUON)),
   }
 
 
