@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gq_optax as gq
 from benchmarks.rarity import optimizers as script
 from benchmarks.rarity import shared_folder, why
 from gq_optax.trial import arms, optimizers, records, training
@@ -195,3 +196,19 @@ def test_cells_of_the_stages():
   assert len(found) == 7 * 2 * 4  # the plain ones too
   assert {cell.seeds for cell in found} == {10}
   assert script.plain_of(found[-1]) == found[-1]._replace(arm=script.optimizer_of(found[-1].arm))
+
+
+@pytest.mark.standard_promotion  # the optimizers of optax
+def test_gradients_of_groups_are_made_orthogonal_before_they_are_added():
+  rng = np.random.default_rng(0)
+  c = {"w": rng.normal(size=(3, 6, 4)), "b": rng.normal(size=(3, 4))}
+  c = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), c)
+  summed = jax.jit(optimizers.orthogonal)
+  found = summed(gq.GroupGradients(c, jnp.array([1, 2, 0])))
+  u, _, v = np.linalg.svd(np.asarray(c["w"]), full_matrices=False)
+  # Muon's polynomial leaves singular values between .7 and 1.2.
+  np.testing.assert_allclose(found["w"], ((u @ v)[0] + 2 * (u @ v)[1]) / 3, atol=0.15)
+  np.testing.assert_allclose(found["b"], (c["b"][0] + 2 * c["b"][1]) / 3, rtol=1e-6)
+  longer = c | {"w": c["w"] * jnp.array([100.0, 1.0, 1.0])[:, None, None]}
+  again = summed(gq.GroupGradients(longer, jnp.array([1, 2, 0])))
+  np.testing.assert_allclose(again["w"], found["w"], atol=1e-5)  # how long a gradient is

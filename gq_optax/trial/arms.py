@@ -42,6 +42,7 @@ class Arm:
   queue: bool = False  # Delta_rho before the optimizer
   match: bool = True  # brought back to the norm of the mean gradient; the paper does not
   clusters: str = "none"  # or "features", "random": B / 64 groups, each weighted, as in the paper
+  orthogonal: bool = False  # each group's gradient made orthogonal, in place of its weights
   shuffle: bool = False  # the weights dealt to other coordinates
   rho_by_groups: bool = False  # rho from the shares of the groups, which weigh nothing themselves
 
@@ -95,6 +96,7 @@ ARMS = {
   "SAM": Arm(optimizer="sam"),
   "GQ, K=1": Arm(queue=True, match=False),
   "GQ, K=B/64": Arm(queue=True, match=False, clusters="features"),
+  "orthogonal groups, K=B/64": Arm(clusters="features", orthogonal=True),
   "GQ, K=B/64, random groups": Arm(queue=True, match=False, clusters="random"),
   "GQ, K=B/64, norm-matched": Arm(queue=True, clusters="features"),
   "GQ, K=B/64, shuffled weights": Arm(queue=True, match=False, clusters="features", shuffle=True),

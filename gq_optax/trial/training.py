@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 import gq_optax as gq
-from gq_optax.trial import arms, networks
+from gq_optax.trial import arms, networks, optimizers
 
 # JTT (Liu et al. 2021): a first training of half the epochs; its errors then count this much.
 UPWEIGHT = 3.0
@@ -142,6 +142,8 @@ def step(
     gradient, (watch, state) = jax.grad(loss, has_aux=True)(params)
   else:
     gradient = clustered(arm, sizes, network, params, task.x[batch], context)
+    if arm.orthogonal:
+      gradient = optimizers.orthogonal(gradient)
   optimizer = arms.make_optimizer(arm, rate, num_steps(sizes, task), sizes.decay, watch)
   again = lambda params, _: jax.grad(lambda p: loss(p)[0])(params)  # SAM asks for it elsewhere
   updates, opt_state = optimizer.update(gradient, opt_state, params, grad_fn=again)
