@@ -81,6 +81,8 @@ def task_table(rows: Rows, task: str, longer: int = 1) -> str:
 
 def gaps(rows: Rows, task: str, longer: int = 1) -> dict[str, plots.Interval]:
   """The difference of every arm to the best plain optimizer."""
+  if not any((t, times) == (task, longer) for t, _, times in rows):
+    return {}
   best, found = best_plain(rows, task, longer), {}
   for (t, arm, times), row in rows.items():
     if (t, times) == (task, longer) and arm != best:
@@ -157,7 +159,7 @@ def why_table(curves: list[dict], task: str) -> str:
 def bodies(rows: Rows, curves: list[dict]) -> dict[str, str]:
   """What stands between each pair of markers."""
   tells = "Difference to the best plain optimizer in points with 95 % interval"
-  there = [t for t in TASKS if any(task == t and times == 1 for task, _, times in rows)]
+  there = [t for t in TASKS if gaps(rows, t)]
   found = {"way": way_table(rows)}
   for task in there:
     plot = RESULTS / f"{task.replace(' ', '_')}.svg"
@@ -175,8 +177,8 @@ def main() -> None:
   """Writes plots and tables."""
   rows, curves = read(), list(records.read(RESULTS / "why.jsonl"))
   for task in TASKS:
-    if any(t == task and times == 1 for t, _, times in rows):
-      panels = {task: gaps(rows, task)}
+    if found := gaps(rows, task):
+      panels = {task: found}
       plot = RESULTS / f"{task.replace(' ', '_')}.svg"
       plots.dots(panels, "points against the best plain optimizer, 95 % interval", plot)
   for task in dict.fromkeys(row["task"] for row in curves):

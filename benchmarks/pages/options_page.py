@@ -8,7 +8,14 @@ import tyro
 
 from benchmarks.pages import markers, plots
 from benchmarks.pages.examples_page import FEATURES, OUTPUTS, PAGE, plot_of
-from benchmarks.pages.rare_results import RESULTS, Results, read, values
+from benchmarks.pages.rare_results import (
+  RESULTS,
+  Results,
+  hidden_tasks,
+  part_of_way,
+  read,
+  values,
+)
 from gq_optax.trial import arms
 from gq_optax.trial.protocol import paired
 from gq_optax.trial.tables import markdown
@@ -68,6 +75,13 @@ def price(results: Results) -> dict[str, dict[str, plots.Interval]]:
   return {"balanced, B=256": rows}
 
 
+def way_of(results: Results, change: str) -> str:
+  """Part of the way over the hidden tasks, where all of them were run."""
+  arm = FEATURES if change == "defaults" else f"{FEATURES}; {change}"
+  part = part_of_way(results, arm, 1024)
+  return "-" if part is None or part[1] < len(hidden_tasks(results)[0]) else f"{part[0]:.2f}"
+
+
 def main() -> None:
   """Writes plots and tables."""
   results = read(RESULTS)
@@ -83,6 +97,13 @@ def main() -> None:
     "price": price(results),
   }
   bodies = {}
+  priced = markdown([
+    ["changed option", "balanced, B=256", "hidden tasks, B=1024: part of the way"],
+    *(
+      [change, f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]", way_of(results, change)]
+      for change, gap in shown["price"]["balanced, B=256"].items()
+    ),
+  ])  # fmt: skip
   for name, found in shown.items():
     against = "SGDM" if name == "price" else "the defaults"
     plots.dots(found, f"points against {against}, 95 % interval", plot_of(name))
@@ -92,7 +113,8 @@ def main() -> None:
       if len(found) < 5
       else [{t: r for t, r in found.items() if t.endswith(f"B={size}")} for size in (256, 1024)]
     )
-    bodies[name] = markers.exhibit(plot_of(name), tells, *map(table, halves))
+    tables = [priced] if name == "price" else map(table, halves)
+    bodies[name] = markers.exhibit(plot_of(name), tells, *tables)
   markers.fill(PAGE, bodies)
 
 
