@@ -149,6 +149,7 @@ def main() -> None:
   results = read(RESULTS)
   ways = {a: [(b, part_of_way(results, a, b)) for b in SIZES] for a in HIDDEN[1:-1]}
   there = {a: [(float(b), p[0]) for b, p in points if p] for a, points in ways.items()}
+  there = {"JTT, which trains twice" if a == "JTT" else a: points for a, points in there.items()}
   plots.lines({"": there}, "batch size", "part of the way", plot_of("way"), SIZES)
   for name, what in shown(results).items():
     if found := panels(results, what):
