@@ -109,6 +109,7 @@ def loss_fn(params, x, y):
   return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
+@pytest.mark.several_devices
 @pytest.mark.parametrize("devices_after", [4, 8, 2, 1])
 def test_sharded_and_on_another_mesh(tmp_path, devices_after):
   tx, specs = make_tx(), {"w": P("data"), "b": P()}

@@ -113,6 +113,7 @@ def sharded_runs(scarcity, single, batches, masks, losses):
   chex.assert_trees_all_close(whole.effective, state.effective, rtol=1e-4)
 
 
+@pytest.mark.several_devices
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_four_devices_give_the_weights_of_one(metric):
   options = {"neighbours": 1.0, "loss_exponent": 0.5, "metric": metric}

@@ -237,9 +237,16 @@ def test_scan_and_vmap_over_keys_equal_single_runs():
 
 
 def loops(jaxpr):
-  """The loops and branches of a program, without those inside of them."""
+  """The loops and branches of a program, without those inside of them.
+
+  What is chosen by platform is no branch: the compiled program holds one side of it.
+  """
+  platforms = [e.outvars[0] for e in jaxpr.eqns if e.primitive.name == "platform_index"]
   for equation in jaxpr.eqns:
-    if equation.primitive.name in ("while", "scan", "cond"):
+    if equation.primitive.name == "cond" and equation.invars[0] in platforms:
+      for branch in equation.params["branches"]:
+        yield from loops(branch.jaxpr)
+    elif equation.primitive.name in ("while", "scan", "cond"):
       yield equation
     else:
       for inner in equation.params.values():

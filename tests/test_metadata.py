@@ -85,6 +85,7 @@ def test_linen_boxes_around_batched_gradients(lead):
   assert state.queue.slots["kernel"].names == (None, *NAMES)
 
 
+@pytest.mark.several_devices
 def test_linen_on_a_mesh_and_an_orbax_round_trip(tmp_path):
   mesh = make_mesh()
   model = nn.Dense(4, kernel_init=nn.with_partitioning(INIT, NAMES))
@@ -135,6 +136,7 @@ def nnx_step(model, optimizer):
   optimizer.update(model, nnx.grad(loss)(model))
 
 
+@pytest.mark.several_devices
 @pytest.mark.parametrize("length", [3, 4])
 def test_nnx_slots_lie_behind_a_replicated_axis(length):
   with jax.set_mesh(make_mesh()):
@@ -159,6 +161,7 @@ def test_nnx_slots_lie_behind_a_replicated_axis(length):
     )
 
 
+@pytest.mark.several_devices
 def test_nnx_without_a_mesh_gives_the_same_numbers():
   with nnx.use_eager_sharding(False):
     model, optimizer = make_nnx()
@@ -173,6 +176,7 @@ def test_nnx_without_a_mesh_gives_the_same_numbers():
   chex.assert_trees_all_close(*jax.device_get(slots), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.several_devices
 @pytest.mark.skipif(
   not hasattr(nnx, "as_pure"), reason="older versions of Flax know neither of the two"
 )
@@ -190,6 +194,7 @@ def test_nnx_metadata_for_optimizers_and_a_mesh_in_the_metadata():
   assert names(kernel) == NamedSharding(mesh, P(None, *NAMES))
 
 
+@pytest.mark.several_devices
 def test_nnx_gradients_with_their_variables_fit_a_state_made_of_variables():
   with jax.set_mesh(make_mesh()):
     model, optimizer = make_nnx()
@@ -201,6 +206,7 @@ def test_nnx_gradients_with_their_variables_fit_a_state_made_of_variables():
     assert names(state[0].queue.slots["kernel"]) == (None, *NAMES)
 
 
+@pytest.mark.several_devices
 def test_an_orbax_round_trip_of_nnx(tmp_path):
   mesh = make_mesh()
   with jax.set_mesh(mesh):

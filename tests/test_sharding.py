@@ -155,6 +155,7 @@ def train(tx, scarcity, grouped, state, batches):
   return jax.lax.scan(step, state, batches)
 
 
+@pytest.mark.several_devices
 @pytest.mark.parametrize(
   "param_specs",
   [SPECS, pytest.param(jax.tree.map(lambda _: P(), PARAMS), marks=pytest.mark.slow)],
@@ -195,6 +196,7 @@ def collectives(text):
   return [(kind, shape) for shape, kind in re.findall(pattern, text)]
 
 
+@pytest.mark.several_devices
 @pytest.mark.parametrize("mesh", [AxisType.Auto, AxisType.Explicit], indirect=True)
 @pytest.mark.parametrize("update_norm", [None, "match"])
 def test_the_queue_sends_nothing_but_scalars(mesh, update_norm):
@@ -212,6 +214,7 @@ def test_the_queue_sends_nothing_but_scalars(mesh, update_norm):
     assert leaf.sharding.is_equivalent_to(NamedSharding(mesh, expected), leaf.ndim), name
 
 
+@pytest.mark.several_devices
 def test_a_state_made_from_sharded_parameters_is_sharded_as_they_are(mesh):
   params = put(make_params(), SPECS, mesh)
   state = gq.grad_queue().init(params)

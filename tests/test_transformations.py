@@ -173,6 +173,7 @@ def stacked(function):
   return lambda *args: jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], function(*args))
 
 
+@pytest.mark.several_devices
 def test_shard_map_with_its_default_checks_gives_each_device_its_own():
   x, labels = jnp.concatenate([X, X[::-1] * 2.0]), jnp.concatenate([LABELS, LABELS])
   spec = {"mesh": make_mesh(2), "in_specs": (P("b"), P("b")), "out_specs": P("b")}
@@ -189,6 +190,7 @@ ROWS = jax.nn.one_hot(KINDS, 4) + 0.01 * jax.random.normal(jax.random.key(0), (6
 MASK = jnp.arange(64) != 60
 
 
+@pytest.mark.several_devices
 def test_groups_over_devices_are_those_of_one():
   alone, over = gq.group_scarcity(2, 3), gq.group_scarcity(2, 3, axis_name="b")
   weights, state = alone.update(ROWS, alone.init(4), mask=MASK)
@@ -216,6 +218,7 @@ def test_groups_over_devices_are_those_of_one():
       chex.assert_trees_all_close(own, state, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.several_devices
 def test_groups_over_two_axes():
   over = gq.group_scarcity(2, axis_name=("a", "b"))
   mesh = jax.make_mesh((2, 2), ("a", "b"), (AxisType.Auto,) * 2, devices=jax.devices()[:4])
@@ -226,6 +229,7 @@ def test_groups_over_two_axes():
   chex.assert_trees_all_close(found, alone.update(ROWS, alone.init(4)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.several_devices
 @pytest.mark.parametrize("form", ["mean", "group"])
 def test_the_queue_of_parameters_cut_over_devices_is_that_of_one(form):
   options = {"queue_length": 2, "update_norm": "match", "track": True, "num_clusters": 2}
@@ -269,6 +273,7 @@ def test_an_axis_has_a_name(axis_name):
       make(axis_name=axis_name)
 
 
+@pytest.mark.several_devices
 def test_grouped_gradients_under_shard_map_are_each_device_s_own():
   def often(w, x):  # every weight works 16 times for an example, which wants another loop
     return jnp.sum(jnp.square(jnp.einsum("btd,d->bt", jnp.stack([x] * 16, axis=1), w)), axis=1)

@@ -28,6 +28,7 @@ from benchmarks.pages.rare_results import (
   values,
   worst,
 )
+from gq_optax.trial.protocol import paired
 from gq_optax.trial.tables import markdown
 
 PAGE = markers.EVIDENCE / "example-scarcity.md"
@@ -42,7 +43,6 @@ HIDDEN = (BASELINE, "JTT", GROUPS_BY_FEATURES, FEATURES, ORACLE)
 CLASSES = (BASELINE, "class weights", GROUPS_BY_OUTPUTS, OUTPUTS)
 MUON = ("Muon", f"{FEATURES} on Muon", f"{OUTPUTS} on Muon")
 AT_RANDOM = (f"{FEATURES}, dealt at random", f"{OUTPUTS}, dealt at random")
-SENSITIVE = (f"{FEATURES}; bandwidth=0.2", FEATURES, f"{FEATURES}; bandwidth=0.3")
 
 
 def way(results: Results, arm: str, size: int) -> str:
@@ -84,6 +84,13 @@ class Shown(NamedTuple):
   sizes: tuple[int, ...] = (1024,)
 
 
+def variants(results: Results, arm: str) -> tuple[str, ...]:
+  """An arm as it is, then with one option changed, by option and value."""
+  changed = {a for _, _, a in results if a.startswith(f"{arm}; ") and a.count(";") == 1}
+  option = lambda a: a.partition("; ")[2].partition("=")
+  return arm, *sorted(changed, key=lambda a: (option(a)[0], float(option(a)[2])))
+
+
 def shown(results: Results) -> dict[str, Shown]:
   """What stands between each pair of markers."""
   hidden, _ = hidden_tasks(results)
@@ -97,7 +104,8 @@ def shown(results: Results) -> dict[str, Shown]:
     "balanced features": Shown(["balanced"], (BASELINE, GROUPS_BY_FEATURES, FEATURES), SIZES),
     "noise": Shown(noisy, (BASELINE, *by_noise)),
     "controls": Shown(["LT100", "hidden5", "hidden7"], (OUTPUTS, FEATURES, *AT_RANDOM)),
-    "bandwidth": Shown(["hidden5", "hidden7", "mnist hidden6"], SENSITIVE),
+    "options of features": Shown(["hidden7", "mnist hidden6"], variants(results, FEATURES)),
+    "options of outputs": Shown(["LT100"], variants(results, OUTPUTS)),
     "muon": Shown(strong, (BASELINE, *MUON)),
   }
 
@@ -114,6 +122,19 @@ def panels(results: Results, what: Shown) -> dict[str, dict[str, plots.Interval]
   return found
 
 
+def levels(results: Results, what: Shown) -> dict[str, dict[str, plots.Interval]]:
+  """Mean recall with its interval: options were varied over fewer seeds than the baseline has."""
+  panels: dict[str, dict[str, plots.Interval]] = {}
+  for task in what.tasks:
+    for arm in what.arms:
+      if found := results.get((task, what.sizes[0], arm)):
+        own = values(found, "mean")
+        mean = paired(own, np.zeros(len(own)))
+        label = arm.partition("; ")[2] or "as it is"
+        panels.setdefault(task, {})[label] = mean["mean"], mean["low"], mean["high"]
+  return panels
+
+
 def plot_of(name: str) -> Path:
   """Where the plot of a pair of markers lies."""
   return RESULTS / f"examples_{name.replace(' ', '_')}.svg"
@@ -125,7 +146,12 @@ def bodies(results: Results) -> dict[str, str]:
   found = {"way": markers.exhibit(plot_of("way"), tells, way_table(results))}
   for name, what in shown(results).items():
     tables = [task_table(results, what.tasks, what.arms, b) for b in what.sizes]
-    if panels(results, what):
+    if name.startswith("options"):
+      tells = (
+        f"Mean recall with 95 % interval, one option changed at a time: {', '.join(what.tasks)}"
+      )
+      found[name] = markers.exhibit(plot_of(name), tells, *tables)
+    elif panels(results, what):
       tells = f"Difference to {BASELINE} in points with 95 % interval: {', '.join(what.tasks)}"
       found[name] = markers.exhibit(plot_of(name), tells, *tables)
     else:  # rows that were not run yet
@@ -152,7 +178,10 @@ def main() -> None:
   there = {"JTT, which trains twice" if a == "JTT" else a: points for a, points in there.items()}
   plots.lines({"": there}, "batch size", "part of the way", plot_of("way"), SIZES)
   for name, what in shown(results).items():
-    if found := panels(results, what):
+    if name.startswith("options"):
+      as_it_is = {t: rows["as it is"][0] for t, rows in levels(results, what).items()}
+      plots.dots(levels(results, what), "mean recall, 95 % interval", plot_of(name), as_it_is)
+    elif found := panels(results, what):
       plots.dots(found, f"points against {BASELINE}, 95 % interval", plot_of(name))
   told = {"class weights, told the class counts"}
   plots.lines(start(results), "batch size", "", START, SIZES, told)

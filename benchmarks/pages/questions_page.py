@@ -24,6 +24,7 @@ from benchmarks.pages.rare_results import (
   rows_of,
   values,
 )
+from gq_optax.trial import arms
 from gq_optax.trial.tables import markdown
 
 PAGE = markers.EVIDENCE / "questions.md"
@@ -115,6 +116,8 @@ def sensitivity(results: Results) -> dict[str, dict[str, list[tuple[float, float
   found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
   for (task, size, name), result in results.items():
     base, *changes = (part.strip() for part in name.split(";"))
+    if "examples" in arms.find(name).weights:
+      continue  # those have a page of their own
     for option in VARIED:
       if changes and (len(changes) > 1 or not changes[0].startswith(f"{option}=")):
         continue

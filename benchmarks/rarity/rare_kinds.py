@@ -28,7 +28,13 @@ import tyro
 import gq_optax as gq
 from gq_optax.trial import arms, optimizers, records, training
 from gq_optax.trial.protocol import tune
-from gq_optax.trial.recipes import RECIPES, Recipe, classes_of_kinds, figures, make_task
+from gq_optax.trial.recipes import (
+  RECIPES,
+  classes_of_kinds,
+  default_epochs,
+  figures,
+  make_task,
+)
 
 TUNING_SEEDS = 2
 WIDTH = 5  # runs side by side
@@ -113,11 +119,6 @@ def run_one(name: str, batch_size: int, arm: str, seeds: int, epochs: int, made:
 def file_name(task: str) -> str:
   """The file of a task's runs."""
   return re.sub(r"\W+", "_", task.replace("%", "pct")) + ".jsonl"
-
-
-def default_epochs(recipe: Recipe, batch_size: int) -> int:
-  """Twice as many in the largest batches, where an epoch has few updates."""
-  return recipe.epochs * (2 if batch_size >= 4096 else 1)
 
 
 def main(

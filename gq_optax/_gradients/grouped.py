@@ -126,28 +126,28 @@ def by_group(
 def _sums(part, labels, counts):
   """The sums of a part over the examples of each group, `[K, *p]` in float32 or wider."""
   (index, valid, _), (more, more_valid, owner) = _blocks(labels, counts, part.often)
-  empty = counts == 0
 
   def block(index, valid):
+    some = valid[0]  # of an empty block all examples are made up
+    spread = lambda x: valid.reshape(-1, *(1,) * (x.ndim - 1))
     take = lambda x: x.at[index].get(mode="promise_in_bounds")
-    only = lambda x: jnp.where(valid.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
-    sums = part.contract([take(x) for x in part.kept], [only(take(x)) for x in part.cotangents])
+    kept = lambda x: take(x) if part.whole else jnp.where(some, take(x), jnp.ones_like(x[:1]))
+    only = lambda x: jnp.where(spread(x), take(x), jnp.zeros_like(x[:1]))
+    sums = part.contract(list(map(kept, part.kept)), list(map(only, part.cotangents)))
+    if part.whole:
+      sums = [jnp.where(some, s, jnp.zeros_like(s)) for s in sums]
     return [s.astype(_dtypes.at_least_float32(s.dtype)) for s in sums]
 
   def at_once(sums):
-    clear = lambda s: jnp.where(empty.reshape(-1, *(1,) * (s.ndim - 1)), jnp.zeros_like(s), s)
     others = jax.vmap(block)(more, more_valid)
-    return [clear(s).at[owner].add(m, mode="drop") for s, m in zip(sums, others, strict=True)]
+    return [s.at[owner].add(m, mode="drop") for s, m in zip(sums, others, strict=True)]
 
   def in_turn(sums):
     def add(j, sums):
       others = block(more[j], more_valid[j])
       return [s.at[owner[j]].add(m) for s, m in zip(sums, others, strict=True)]
 
-    sums = jax.lax.fori_loop(0, jnp.sum(owner < counts.shape[0]), add, sums)
-    last = jnp.argsort(empty, stable=True)[::-1]
-    clear = lambda j, sums: [s.at[last[j]].set(0.0) for s in sums]
-    return jax.lax.fori_loop(0, jnp.sum(empty), clear, sums)
+    return jax.lax.fori_loop(0, jnp.sum(owner < counts.shape[0]), add, sums)
 
   # On CPU memory is slow: only the blocks that are there, in place. Accelerators are slow to loop.
   return jax.lax.platform_dependent(jax.vmap(block)(index, valid), cpu=in_turn, default=at_once)

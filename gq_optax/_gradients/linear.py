@@ -30,6 +30,7 @@ class Part(NamedTuple):
   Attributes:
     leaves: the numbers of the leaves of the parameters that it belongs to.
     often: whether an example multiplies these weights many times over.
+    whole: whether there are programs in it, such as loops or what is computed again.
     kept: list of `[B, ...]`, what the forward pass keeps.
     cotangents: list of `[B, ...]`.
     contract: `(kept, cotangents) -> gradients` of the leaves, summed over any rows of these.
@@ -37,6 +38,7 @@ class Part(NamedTuple):
 
   leaves: list[int]
   often: bool
+  whole: bool
   kept: list[jax.Array]
   cotangents: list[jax.Array]
   contract: Callable[..., list[jax.Array]]
@@ -121,7 +123,8 @@ def _backward(linear, leaves, own, shared, weights):
 
       return jax.linear_transpose(sums, *(leaves[n] for n in numbers))(cotangents)
 
-    return Part(numbers, often, [own[v] for v in names], [x for _, x in chosen], contract)
+    whole = any(map(_inside, eqns))
+    return Part(numbers, often, whole, [own[v] for v in names], [x for _, x in chosen], contract)
 
   return [p for p in map(part, (True, False)) if p.leaves]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,7 @@ class Arm:
   second: Groups | None = None  # two levels: the weights of both are multiplied
   teacher: bool = False  # groups by the features of a first training of half the epochs
   optimizer: str = "sgd"  # see `optimizers.RATES`
+  weight_decay: Any = None  # see `optimizers.base`; a number, also a traced one
   queue: bool = False  # Delta_rho before the optimizer
   match: bool = True  # brought back to the norm of the mean gradient; the paper does not
   clusters: str = "none"  # or "features", "random": B / 64 groups, each weighted, as in the paper
@@ -89,6 +91,7 @@ ARMS = {
   "Nesterov": Arm(optimizer="nesterov"),
   "LAMB": Arm(optimizer="lamb"),
   "Muon": Arm(optimizer="muon"),
+  "SGDM, one length": Arm(optimizer="scaled"),
   "SAM": Arm(optimizer="sam"),
   "GQ, K=1": Arm(queue=True, match=False),
   "GQ, K=B/64": Arm(queue=True, match=False, clusters="features"),
@@ -110,6 +113,7 @@ for _name in RECOMMENDED:  # the same weights, of other examples of the batch
 PLAIN = ("SGDM", "AdamW", "Muon")
 DEFAULT = (*PLAIN, "class weights", *RECOMMENDED, *(name + AT_RANDOM for name in RECOMMENDED))
 
+DECAY = ", decay "  # what comes before the weight decay in a name
 PAPER_BATCH = 64  # examples of a cluster, as in the paper's figures
 
 
@@ -120,15 +124,17 @@ def num_clusters(arm: Arm, batch_size: int) -> int:
 
 def is_plain(arm: Arm) -> bool:
   """Whether there is nothing but an optimizer."""
-  return arm == Arm(optimizer=arm.optimizer)
+  return arm == Arm(optimizer=arm.optimizer, weight_decay=arm.weight_decay)
 
 
 def find(name: str) -> Arm:
   """An arm by its name.
 
   Options of its groups or its queue of examples may follow, as in "NAME; num_groups=40; pooling=0",
-  and another optimizer, that of a plain arm, as in "NAME on Muon".
+  and another optimizer, that of a plain arm, as in "NAME on Muon"; last, its weight decay, as in
+  "Muon, decay 0.01" or "NAME on Muon, decay 0.01".
   """
+  name, _, decay = name.partition(DECAY)
   name, _, optimizer = name.partition(" on ")
   base, *changes = (part.strip() for part in name.split(";"))
   if base not in ARMS:
@@ -142,6 +148,8 @@ def find(name: str) -> Arm:
     if optimizer not in plain:
       raise ValueError(f"an arm must be on one of {', '.join(plain)}, but {optimizer!r} was found.")
     arm = dataclasses.replace(arm, optimizer=ARMS[optimizer].optimizer)
+  if decay:
+    arm = dataclasses.replace(arm, weight_decay=_decay(decay, arm.optimizer))
   where = "examples" if "examples" in arm.weights else "groups"
   known = {field.name: field.type for field in dataclasses.fields(getattr(arm, where))}
   for change in changes:
@@ -152,6 +160,20 @@ def find(name: str) -> Arm:
     changed = dataclasses.replace(getattr(arm, where), **{option: convert(value)})
     arm = dataclasses.replace(arm, **{where: changed})
   return arm
+
+
+def _decay(text: str, optimizer: str) -> float:
+  """The weight decay that a name ends in."""
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not 0.0 <= value < math.inf:
+    raise ValueError(f"the decay of an arm must be a number from 0, but {text!r} was found.")
+  if optimizer not in optimizers.DECAYS:
+    takes = ", ".join(optimizers.DECAYS)
+    raise ValueError(f"an arm with a decay must be on one of {takes}, but {optimizer!r} was found.")
+  return value
 
 
 class Context(NamedTuple):
@@ -314,7 +336,7 @@ def make_optimizer(
   arm: Arm, rate: jax.Array, steps: int, decay: bool = True, watch: Watch | None = None
 ) -> optax.GradientTransformationExtraArgs:
   """The arm's optimizer, behind the queue if it has one."""
-  last = optimizers.base(arm.optimizer, rate, steps, decay)
+  last = optimizers.base(arm.optimizer, rate, steps, decay, arm.weight_decay)
   if not arm.queue:
     return last
   rho: Any = optimizers.RHO

@@ -39,6 +39,7 @@ class Examples:
   neighbours: float = 8.0
   exponent: float = 1.0
   loss_exponent: float = 0.0
+  max_weight: float = 50.0
 
 
 def embed(
@@ -102,4 +103,5 @@ def examples(options: Examples, size: int) -> gq.ExampleScarcity:
     neighbours=options.neighbours,
     exponent=options.exponent,
     loss_exponent=options.loss_exponent,
+    max_weight=options.max_weight,
   )

@@ -24,36 +24,77 @@ RATES = {
   "adamw": (0.0005, 0.001, 0.002, 0.004, 0.008),
   "lamb": (0.005, 0.01, 0.02, 0.04, 0.08),
   "muon": (0.005, 0.01, 0.02, 0.04, 0.08),
+  "scaled": (0.0005, 0.001, 0.002, 0.004, 0.008),
+}
+# The decays that a trial chooses from; of about the same reach, times the rates above.
+DECAYS = {
+  "sgd": (0.0, 0.003, 0.03),
+  "adamw": (0.0, 0.3, 3.0),
+  "muon": (0.0, 0.03, 0.3),
+  "scaled": (0.0, 0.1, 1.0),
 }
 
 
 def base(
-  name: str, rate: jax.Array, steps: int, decay: bool = True
+  name: str,
+  rate: jax.Array,
+  steps: int,
+  decay: bool = True,
+  weight_decay: jax.typing.ArrayLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   """An optimizer of `RATES` by its name.
 
   Args:
     name: "sgd" (momentum .9), "nesterov", "sam" (Foret et al. 2021, around "sgd"; its update takes
-      `grad_fn=`), "adam", "adamw" (decay .01), "lamb" or "muon".
+      `grad_fn=`), "adam", "adamw", "lamb", "muon" (Adam for all that are no matrices) or "scaled"
+      ("sgd" with the step of each array scaled to a root mean square of 1).
     rate: float32 `[]`, the first learning rate.
     steps: after which the rate has come down to 0.
     decay: False keeps the rate.
+    weight_decay: each step takes the rate times this part off all parameters, whatever the
+      gradient; may be traced. None: .01 for "adamw", else 0. For the names in `DECAYS`.
+
+  Raises:
+    ValueError: if there is a weight decay and the optimizer takes none.
   """
+  if weight_decay is not None and name not in DECAYS:
+    raise ValueError(
+      f"weight_decay must be None for {name!r}, but {weight_decay} was found. Optimizers that take"
+      f" one: {', '.join(DECAYS)}."
+    )
   cosine = lambda step: 0.5 + 0.5 * jnp.cos(step.astype(jnp.float32) * (math.pi / steps))
   schedule = lambda step: rate * (cosine(step) if decay else 1.0)
+  if name == "scaled" or (name == "sgd" and weight_decay is not None):
+    length = one_length() if name == "scaled" else optax.identity()
+    fade = optax.add_decayed_weights(0.0 if weight_decay is None else weight_decay)
+    parts = optax.trace(0.9), length, fade, optax.scale_by_learning_rate(schedule)
+    return optax.with_extra_args_support(optax.chain(*parts))
   sgd = optax.sgd(schedule, momentum=0.9, nesterov=name == "nesterov")
   if name in ("sgd", "nesterov"):
     return optax.with_extra_args_support(sgd)
   if name == "sam":
     climb = optax.chain(optax.contrib.normalize(), optax.sgd(SAM_RADIUS))
     return optax.contrib.sam(sgd, climb, sync_period=2, opaque_mode=True)
+  part = 0.0 if weight_decay is None else weight_decay
   makers: dict[str, Any] = {
     "adam": optax.adam,
-    "adamw": functools.partial(optax.adamw, weight_decay=WEIGHT_DECAY),
+    "adamw": functools.partial(
+      optax.adamw, weight_decay=WEIGHT_DECAY if weight_decay is None else weight_decay
+    ),
     "lamb": optax.lamb,
-    "muon": optax.contrib.muon,
+    "muon": functools.partial(optax.contrib.muon, weight_decay=part, adam_weight_decay=part),
   }
   return optax.with_extra_args_support(makers[name](schedule))
+
+
+def one_length() -> optax.GradientTransformation:
+  """Scales every array of the updates to a root mean square of 1, each on its own."""
+
+  def scaled(update: jax.Array) -> jax.Array:
+    length = jnp.maximum(jnp.linalg.norm(update), 1e-12)  # where nothing was learnt, no step
+    return update * (math.sqrt(update.size) / length)
+
+  return optax.stateless(lambda updates, _: jax.tree.map(scaled, updates))
 
 
 def shuffled(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import gq_optax as gq
 from gq_optax.trial import arms, runs, training
 
-BANDWIDTH = 0.2
 REFERENCE = 4096  # training examples that all are compared with; more make it slower, not better
 NAMED, NEIGHBOURS = 8, 3
 _ROWS = 2048  # at once
@@ -25,9 +25,9 @@ def rarity_of(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   r"""How few of the reference resemble each example.
 
-  .. math:: -\log \frac{1}{n} \sum_{j \ne i} \exp\left(-\frac{d_{ij}}{h \bar d}\right)
+  .. math:: -\log \frac{1}{m} \sum_{j \ne i} k_{ij}
 
-  with the squared distance d of unit vectors, its mean over all pairs and the bandwidth h.
+  with the similarity k of `gq.example_scarcity`, whose queue holds the reference.
 
   Args:
     embeddings: `[n, d]`.
@@ -37,18 +37,25 @@ def rarity_of(
   Returns:
     The rarity `[n]`, and of the nearest `NEIGHBOURS` their rows in the reference and their cosines.
   """
+  number = len(reference)
+  scarcity = gq.example_scarcity(number)
+  _, state = scarcity.update(jnp.float32(reference), scarcity.init(reference.shape[1]))
   unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-  embeddings, reference = unit(np.float32(embeddings)), unit(np.float32(reference))
-  mean = 2.0 - 2.0 * float(embeddings.mean(axis=0) @ reference.mean(axis=0))
-  found = []
+  reference, found = unit(np.float32(reference)), []
   for i in range(0, len(embeddings), _ROWS):
-    cosine = embeddings[i : i + _ROWS] @ reference.T
-    (inside,) = np.nonzero(own[i : i + _ROWS] >= 0)
-    cosine[inside, own[i : i + _ROWS][inside]] = -np.inf
-    kernel = np.exp(-(2.0 - 2.0 * cosine) / max(BANDWIDTH * mean, 1e-6))
+    part, itself = np.float32(embeddings[i : i + _ROWS]), own[i : i + _ROWS]
+    explained = gq.explain_examples(jnp.asarray(part), state, len(part), 1)
+    rows = np.asarray(explained.indices)
+    there = rows >= 0  # what has no direction is not among them, and is held common
+    resembling = np.ones(len(part))
+    resembling[rows[there]] = np.asarray(explained.densities)[there]
+    (inside,) = np.nonzero(itself >= 0)
+    resembling[inside] -= 1.0 / number
+    cosine = unit(part) @ reference.T
+    cosine[inside, itself[inside]] = -np.inf
     nearest = np.argsort(-cosine, axis=1)[:, :NEIGHBOURS]
     near = np.take_along_axis(cosine, nearest, axis=1)
-    found.append((-np.log(kernel.mean(axis=1) + 1e-30), nearest, near))
+    found.append((-np.log(np.maximum(resembling, 1e-6 / number)), nearest, near))
   rarity, nearest, near = (np.concatenate(part) for part in zip(*found, strict=True))
   return rarity, nearest, near
 

@@ -40,6 +40,11 @@ RECIPES = {
 }
 
 
+def default_epochs(recipe: Recipe, batch_size: int) -> int:
+  """Twice as many in the largest batches, where an epoch has few updates."""
+  return recipe.epochs * (2 if batch_size >= 4096 else 1)
+
+
 def make_task(
   recipe: Recipe, source: Data | None = None, layout: str = "auto"
 ) -> tuple[training.Task, int]:

@@ -183,7 +183,7 @@ def first_sizes(sizes: Sizes) -> Sizes:
 
 def first_arm(arm: arms.Arm) -> arms.Arm:
   """What is trained first: nothing but the arm's optimizer."""
-  return arms.Arm(optimizer=arm.optimizer)
+  return arms.Arm(optimizer=arm.optimizer, weight_decay=arm.weight_decay)
 
 
 def look_back(arm: arms.Arm, variables: Any, predicted: jax.Array, task: Task) -> Earlier:
