@@ -60,9 +60,9 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
   Works outside and inside `jit`. Nothing here feeds back into training.
 
   Args:
-    opt_state: the state of any optimizer, however nested, with one `grad_queue(track=True)` or
-      several, the state of a `group_scarcity` or of an `example_scarcity`, or any pytree of such;
-      with several of a kind, the names are prefixed by `0/`, `1/`, ... in the order of the tree.
+    opt_state: any pytree that holds the state of a `grad_queue(track=True)`, a `group_scarcity` or
+      an `example_scarcity`. With several of a kind, the names are prefixed by `0/`, `1/`, ... in
+      the order of the tree.
 
   Returns:
     A dict of scalars `[]`.

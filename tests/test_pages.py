@@ -161,3 +161,13 @@ def test_the_readme_is_short():
   assert readme.count("\n") <= 120
   for name in ("LT100", "hidden5", "JTT", "B/64", "SGDM"):
     assert name not in readme
+
+
+@pytest.mark.parametrize("page", [markers.ROOT / "README.md", *GUIDES], ids=lambda page: page.stem)
+def test_a_sentence_has_at_most_two_figures(page):
+  text = re.sub(r"^\|.*$", "", prose(page.read_text()), flags=re.MULTILINE)  # without tables
+  text = re.sub(r"\]\([^)]*\)", "]", text)
+  for paragraph in re.split(r"\n\s*\n|\n(?=[*\d] )", text):
+    for sentence in re.split(r"(?<=[.:?!])\s+(?=[A-Z*\"(])", " ".join(paragraph.split())):
+      figures = re.findall(r"(?<![\w-])[+-]?\d*\.?\d+(?!\w)", sentence)
+      assert len(figures) <= 2, sentence

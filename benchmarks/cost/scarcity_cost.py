@@ -1,10 +1,11 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""What weights by group scarcity cost, as ratios to the gradient of a plain loss.
+"""What weights for rare examples cost, as ratios to the gradient of a plain loss.
 
     python -m benchmarks.cost.scarcity_cost
 
-The whole gradient is timed, K-means inside, in turn with the plain one; the plain one timed against
-itself is the noise floor. The state of the groups is carried along and donated, as in training.
+The whole gradient is timed, the weights inside, in turn with the plain one. The plain one timed
+against itself is the noise floor. The state of the weights is carried along and donated, as in
+training.
 """
 
 import json
@@ -25,26 +26,25 @@ WORKLOADS = {
   "CNN 32x32x3, B=512": (models.CNN(), (512, 32, 32, 3)),
   "MLP 784-256-256-10, B=1024": (models.MLP(), (1024, 784)),
 }
-Way = tuple[str, int, float]  # what is grouped, K, pooling
+Way = tuple[str, gq.GroupScarcity | gq.ExampleScarcity]  # the embedding, and what weighs
 WAYS: dict[str, Way | None] = {
   "plain": None,
   "plain again": None,
-  "features, K=10": ("features", 10, 0.0),
-  "features, K=20, pooled": ("features", 20, 0.5),
-  "output gradients, K=10": ("outputs", 10, 0.0),
+  "examples by features": ("features", gq.example_scarcity(bandwidth=0.25, loss_exponent=0.5)),
+  "examples by output gradients": ("outputs", gq.example_scarcity()),
+  "features, K=10": ("features", gq.group_scarcity(10)),
+  "features, K=20, pooled": ("features", gq.group_scarcity(20, pooling=0.5)),
+  "output gradients, K=10": ("outputs", gq.group_scarcity(10)),
 }
 
 
-def make_step(
-  model: Any, way: tuple[str, int, float] | None, shape: tuple[int, ...]
-) -> timing.Step:
+def make_step(model: Any, way: Way | None, shape: tuple[int, ...]) -> timing.Step:
   """One way to a gradient, compiled, with its state."""
   key = jax.random.key(0)
   x, y = jax.random.normal(key, shape), jax.random.randint(key, shape[:1], 0, 10)
   params = model.init(key, x[:1])
   cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-  embedding, num_groups, pooling = way or ("features", 1, 0.0)
-  scarcity = gq.group_scarcity(num_groups, pooling=pooling)
+  embedding, scarcity = way or ("features", gq.group_scarcity(1))
   logits, features = jax.eval_shape(model.apply, params, x)
   state = scarcity.init(features if embedding == "features" else logits)
 
@@ -56,7 +56,8 @@ def make_step(
         return jnp.mean(losses), state
       outputs = gq.output_gradients(cross_entropy, logits, y)
       embeddings = features if embedding == "features" else outputs
-      weights, new_state = scarcity.update(embeddings, state)
+      more = {"losses": losses} if isinstance(scarcity, gq.ExampleScarcity) else {}
+      weights, new_state = scarcity.update(embeddings, state, **more)
       return jnp.mean(weights * losses), new_state
 
     (value, new_state), gradient = jax.value_and_grad(loss, has_aux=True)(params)

@@ -51,7 +51,7 @@ class Setup:
   held_out: tuple[int, int] = (50, 100)  # images per class for validation and for test
   rates: tuple[float, ...] = (0.05, 0.1, 0.2)  # the first grid
   max_extensions: int = 6
-  cost_rounds: int = 5
+  cost_rounds: int = 3
 
 
 @functools.partial(

@@ -61,14 +61,15 @@ def make_table(report: dict[str, Any]) -> rich.table.Table:
     box=rich.box.SIMPLE_HEAD,
     padding=0,
   )
-  for header in ("", "rate", "accuracy", "balanced", "worst", "against SGDM", "cost"):
-    result.add_column(header, justify="right" if header else "left", no_wrap=not header)
+  for header in ("", "accuracy", "balanced", "worst", "against SGDM", "cost"):
+    wide = header in ("", "against SGDM")
+    result.add_column(header, justify="right" if header else "left", no_wrap=wide)
   for name, arm in report["arms"].items():
-    rate = f"{arm['rate']:g}" + ("" if arm["rate_inside_grid"] else " (edge)")
+    name += "" if arm["rate_inside_grid"] else " (rate at the edge)"
     mean = [f"{100 * np.mean(arm[m]):.1f}" for m in METRICS]
     mean[1] += f"±{100 * np.std(arm['balanced_accuracy'], ddof=1):.1f}"
     difference = points(arm["against_baseline"]["balanced_accuracy"]).replace("[", r"\[")
-    result.add_row(name, rate, *mean, difference, f"{arm['step_cost']:.2f}")
+    result.add_row(name, *mean, difference, f"{arm['step_cost']:.2f}")
   return result
 
 

@@ -41,7 +41,6 @@ SIZES = (256, 1024, 4096)
 HIDDEN = (BASELINE, "JTT", GROUPS_BY_FEATURES, FEATURES, ORACLE)
 CLASSES = (BASELINE, "class weights", GROUPS_BY_OUTPUTS, OUTPUTS)
 AT_RANDOM = (f"{FEATURES}, dealt at random", f"{OUTPUTS}, dealt at random")
-SENSITIVE = (f"{FEATURES}; bandwidth=0.2", FEATURES, f"{FEATURES}; bandwidth=0.3")
 
 
 def way(results: Results, arm: str, size: int) -> str:
@@ -95,7 +94,6 @@ def shown(results: Results) -> dict[str, Shown]:
     "balanced features": Shown(["balanced"], (BASELINE, GROUPS_BY_FEATURES, FEATURES), SIZES),
     "noise": Shown(noisy, (BASELINE, *by_noise)),
     "controls": Shown(["LT100", "hidden5", "hidden7"], (OUTPUTS, FEATURES, *AT_RANDOM)),
-    "bandwidth": Shown(["hidden5", "hidden7", "mnist hidden6"], SENSITIVE),
   }
 
 
@@ -146,6 +144,7 @@ def main() -> None:
   results = read(RESULTS)
   ways = {a: [(b, part_of_way(results, a, b)) for b in SIZES] for a in HIDDEN[1:-1]}
   there = {a: [(float(b), p[0]) for b, p in points if p] for a, points in ways.items()}
+  there = {"JTT, which trains twice" if a == "JTT" else a: points for a, points in there.items()}
   plots.lines({"": there}, "batch size", "part of the way", plot_of("way"), SIZES)
   for name, what in shown(results).items():
     if found := panels(results, what):

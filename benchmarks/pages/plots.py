@@ -68,15 +68,16 @@ def dots(
   panels: Mapping[str, Mapping[str, Interval]],
   xlabel: str,
   path: Path,
-  reference: float = 0.0,
+  reference: float | Mapping[str, float] = 0.0,
   log: bool = False,
 ) -> None:
-  """A dot and its interval for each row; the line marks what it is held against."""
+  """A dot and its interval for each row; a line, or one a panel, marks what it is held against."""
   panels = {title: rows for title, rows in panels.items() if rows}
   labels = _rows(panels.values())
   figure = _grid(panels, labels)
-  for ax, rows in zip(figure.axes, panels.values(), strict=True):
-    ax.axvline(reference, color="#888888", linewidth=0.8)
+  for ax, (title, rows) in zip(figure.axes, panels.items(), strict=True):
+    line = reference if isinstance(reference, float) else reference[title]
+    ax.axvline(line, color="#888888", linewidth=0.8)
     for label, (mean, low, high) in rows.items():
       color = OURS if is_ours(label) else PLAIN
       ax.plot([low, high], [labels.index(label)] * 2, color=color, linewidth=1.4)

@@ -242,7 +242,8 @@ def main() -> None:
   hidden, sizes = hidden_tasks(found)
   panels = {f"B={b}": {t: rivals(found, t, b)[1] for t in hidden} for b in sizes}
   plots.dots(panels, "points against the best other arm, 95 % interval", RESULTS / "rivals.svg")
-  series = {task: against_batch_size(found, task) for task in ("LT100", "balanced")}
+  titles = {"LT100": "a long tail (LT100)", "balanced": "balanced classes"}
+  series = {title: against_batch_size(found, task) for task, title in titles.items()}
   sizes = sizes_of(found, "LT100")
   dashed = set(SHOWN) - {BASELINE, _OUTPUTS, _POOLED}
   plots.lines(

@@ -59,19 +59,19 @@ def gq_sgd(  # noqa: D417  # grad_queue describes its options
   _check(learning_rate, momentum=0.0 if momentum is None else momentum)
   _validate.flag("nesterov", nesterov)
   optimizer = optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov)
-  return _behind_queue(
-    optimizer,
+  front = grad_queue(
     queue_length,
     rho,
-    scarcity,
-    num_clusters,
-    group_exponent,
-    update_norm,
-    queue_dtype,
-    track,
-    key,
-    axis_name,
+    scarcity=scarcity,
+    num_clusters=num_clusters,
+    group_exponent=group_exponent,
+    update_norm=update_norm,
+    queue_dtype=queue_dtype,
+    track=track,
+    key=key,
+    axis_name=axis_name,
   )
+  return optax.chain(front, optimizer)
 
 
 def gq_adam(  # noqa: D417  # grad_queue describes its options
@@ -96,7 +96,7 @@ def gq_adam(  # noqa: D417  # grad_queue describes its options
   .. math:: \theta_t = \theta_{t-1} - \alpha\, \mathrm{Adam}(g^*_t)
 
   `optax.chain(grad_queue(...), optax.adam(learning_rate, b1, b2, eps))`. Adam divides a constant
-  factor of the gradient out again, so that `update_norm` does little here.
+  factor of the gradient out again. So `update_norm` does little here.
 
   Args:
     learning_rate: a number or a schedule.
@@ -124,43 +124,6 @@ def gq_adam(  # noqa: D417  # grad_queue describes its options
   """
   _check(learning_rate, b1=b1, b2=b2, eps=eps)
   optimizer = optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
-  return _behind_queue(
-    optimizer,
-    queue_length,
-    rho,
-    scarcity,
-    num_clusters,
-    group_exponent,
-    update_norm,
-    queue_dtype,
-    track,
-    key,
-    axis_name,
-  )
-
-
-def _check(learning_rate, **decays):
-  """Raises ValueError for what the optimizer behind the queue would refuse later, or never."""
-  if not callable(learning_rate):
-    _validate.real("learning_rate", learning_rate, -math.inf)
-  for name, value in decays.items():
-    _validate.real(name, value, 0.0)
-
-
-def _behind_queue(
-  optimizer,
-  queue_length,
-  rho,
-  scarcity,
-  num_clusters,
-  group_exponent,
-  update_norm,
-  queue_dtype,
-  track,
-  key,
-  axis_name,
-):
-  """`optimizer` behind a `grad_queue` of these options."""
   front = grad_queue(
     queue_length,
     rho,
@@ -174,3 +137,11 @@ def _behind_queue(
     axis_name=axis_name,
   )
   return optax.chain(front, optimizer)
+
+
+def _check(learning_rate, **decays):
+  """Raises ValueError for what the optimizer behind the queue would refuse later, or never."""
+  if not callable(learning_rate):
+    _validate.real("learning_rate", learning_rate, -math.inf)
+  for name, value in decays.items():
+    _validate.real(name, value, 0.0)

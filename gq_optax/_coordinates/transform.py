@@ -60,13 +60,13 @@ def grad_queue(
             g^* = \sum_k a_k\; w(c_k; \mu, \sigma) \odot c_k, \qquad
             w = \mathrm{clip}(|c_k - \mu| / \sigma, 1/\rho, \rho)
 
-  where :math:`c_k` are the mean gradients of K groups of the batch and :math:`a_k` their shares;
-  with one group :math:`c_1 = g_t`. Chain it before any optimizer. `update` takes one of three:
+  :math:`c_k` are the mean gradients of K groups of the batch, :math:`a_k` their shares. With one
+  group :math:`c_1 = g_t`. Chain it before any optimizer. `update` takes one of three:
 
   - a mean gradient `[*p]`;
-  - per-example gradients `[B, *p]` (every leaf with one leading axis more than its parameter),
-    grouped here by K-means on `embeddings=[B, d]` or on `embed(gradients)`; what `mask=[B]` (bool)
-    leaves out, such as padding, is in no group and no mean;
+  - per-example gradients `[B, *p]`: every leaf has one leading axis more than its parameter. They
+    are grouped here by K-means on `embeddings=[B, d]` or on `embed(gradients)`. What `mask=[B]`
+    (bool) leaves out, such as padding, is in no group and no mean;
   - a `GroupGradients` of means `[K, *p]`, counts `[K]` and losses `[K]` or None.
 
   ================================  ==============================================================
@@ -86,15 +86,14 @@ def grad_queue(
   bfloat16, float16                 statistics in float32, the update in the gradient's dtype
   ================================  ==============================================================
 
-  Does not compose with `optax.masked` and `optax.partition` for the two batched forms (an error
-  says so: they would leave other leaves batched); wrap the optimizer behind it. Frozen parameters
-  must not reach it: take the gradients of the trained ones alone (docs/recipes.md).
-  `optax.MultiSteps` and `optax.apply_if_finite` go around the mean form and behind the batched
-  forms.
+  `optax.masked` and `optax.partition` would leave other leaves of the two batched forms batched. An
+  error says so: wrap the optimizer behind it. Frozen parameters must not reach it: take the
+  gradients of the trained ones alone (docs/recipes-optimizer.md). `optax.MultiSteps` and
+  `optax.apply_if_finite` go around the mean form and behind the batched forms.
 
   Args:
     queue_length: L, the gradients kept. A pair `(shortest, longest)` follows the trend of the loss:
-      the longer it has been falling, the longer the window; `update` then needs `value=`.
+      the longer it has been falling, the longer the window. `update` then needs `value=`.
     rho: bound of the weights, at least 1 (1 switches them off). May be traced, and is then clamped.
     scarcity: a function `(g, mean, std) -> weight` in place of Delta_rho (`rho` is then unused),
       such as `gq.tail_probability`, `gq.surprisal`, `gq.identity`.
@@ -106,12 +105,12 @@ def grad_queue(
       None: a sketch of each gradient, 64 numbers of length one.
     update_norm: "match" rescales the update to the norm of the raw mean gradient; a number caps the
       ratio of the two, at the steps at which something is weighted. None leaves it.
-    queue_dtype: storage dtype of the queue; None: each parameter's. Where it is narrower than the
-      gradient, the gradient is rounded to it before it is compared.
+    queue_dtype: storage dtype of the queue; None: each parameter's. A wider gradient is rounded to
+      it before it is compared.
     track: carry the figures that `gq.diagnostics` reads.
     key: int or PRNG key for K-means and sketch.
-    axis_name: axis or axes of `jax.shard_map` or `jax.pmap` that the parameters are cut over:
-      whether all is finite, norms and figures are then of the whole gradient, not of a part.
+    axis_name: axis or axes of `jax.shard_map` or `jax.pmap` that the parameters are cut over.
+      Norms, figures and the check for NaN are then of the whole gradient, not of a part.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`. Unknown extra args are ignored.

@@ -182,7 +182,7 @@ def surprisal(
 def identity(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
   """No coordinate scarcity: every weight is exactly 1.
 
-  For group weighting alone, or as the control that only the groups differ from.
+  Use it for group weighting alone, or as a control.
 
   Args:
     g: gradient, `[*p]`.

@@ -22,8 +22,8 @@ def output_gradients(
 
   .. math:: e_i = \nabla_{o_i}\, \ell(o_i, y_i)
 
-  For softmax cross-entropy that is the predicted probabilities minus the label: its direction says
-  which class is to be had at the cost of which others. Costs one pass over the outputs, none
+  For softmax cross-entropy that is the predicted probabilities minus the label. Its direction says
+  which class is to be had at the cost of which others. It costs one pass over the outputs, and none
   through the network.
 
   Args:
@@ -47,7 +47,7 @@ def output_gradients(
     [[-0.5  0.5]
      [ 0.5 -0.5]]
 
-  Reference: what `group_scarcity` finds rare classes by; docs/group-scarcity.md.
+  Reference: what `example_scarcity` and `group_scarcity` find rare classes by; docs/choosing.md.
   """
   _validate.function("loss_fn", loss_fn)
   outputs = jax.lax.stop_gradient(_inputs.floating("outputs", outputs))
@@ -70,9 +70,9 @@ def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> j
   .. math:: s_{b,j} = \sum_{i \equiv j \,(\mathrm{mod}\ d)} \epsilon_i\, g_{b,i}, \qquad
             \mathrm{E}\,\langle s_b, s_c \rangle = \langle g_b, g_c \rangle
 
-  with independent random signs :math:`\epsilon_i`: a count sketch with strided buckets. It reads
-  every gradient once, where it lies: neither a concatenated `[B, P]` copy nor a `[P, dim]` matrix
-  exists.
+  The signs :math:`\epsilon_i` are random and independent: a count sketch with strided buckets. It
+  reads every gradient once, where it lies. No concatenated `[B, P]` copy is made, and no `[P, dim]`
+  matrix.
 
   Args:
     per_example_tree: pytree of `[B, *p]` leaves, floating.

@@ -74,19 +74,22 @@ def example_scarcity(
             w_i = \mathrm{clip}_{1/c}^{c}\, \lambda \big(1 + r_i (u_i - 1)\big), \qquad
             r_i = \frac{s_i^2}{s_i^2 + (m / 2)^2}
 
-  Here :math:`s_i` is the number of examples that resemble example i: in the queue, and in this
-  batch without itself; on the first step in the batch alone. Then the batch enters the queue. d is
-  the squared distance of two embeddings, of length one under the cosine metric, and D its mean over
-  pairs that are drawn with a chance of :math:`d^2`: about that of different kinds, even where one
-  kind is 99 % of the data. :math:`\sum_i r_i u_i = \sum_i r_i`, and :math:`\lambda` makes the mean
-  weight 1. An example without neighbours is no rare kind, and may be a mistake: with
-  :math:`s_i = 0` it weighs what the mean does. :math:`\ell_i` is the mean loss of its neighbours.
+  :math:`s_i` is the number of examples that resemble example i, in the queue and in this batch
+  without itself. Then the batch enters the queue. On the first step the queue is empty.
 
-  Multiply the losses by the weights and take the mean: a rare kind then counts about as much as a
+  d is the squared distance of two embeddings, of length one under the cosine metric. D is its mean
+  over pairs that are drawn with a chance of :math:`d^2`. That is about the distance of different
+  kinds, even where one kind is 99 % of the data.
+
+  :math:`\ell_i` is the mean loss of the neighbours. :math:`\sum_i r_i u_i = \sum_i r_i`, and
+  :math:`\lambda` makes the mean weight 1. An example without neighbours is no rare kind, and may be
+  a mistake: with :math:`s_i = 0` it weighs what the mean does.
+
+  Multiply the losses by the weights and take the mean. A rare kind then counts about as much as a
   frequent one. No number of kinds is given. The smallest kind that can be found has about m
-  examples in the queue, a share of m / queue_size (.8 % by default); smaller ones count more than
-  others, but less than they should. The queue must be shorter than an epoch: a copy of an example
-  from an earlier epoch counts as a neighbour, and with several copies nothing is isolated.
+  examples in the queue, a share of m / queue_size. Smaller ones count more than others, but less
+  than they should. The queue must be shorter than an epoch. A copy of an example from an earlier
+  epoch counts as a neighbour, and with several copies nothing is isolated.
 
   ===============================  ===============================================================
   case                             what happens
@@ -104,22 +107,21 @@ def example_scarcity(
   ===============================  ===============================================================
 
   Args:
-    queue_size: M, how many examples the queue holds; under `axis_name` see there. Several batches
-      if they are small: a kind must have m examples in queue and batch.
-    bandwidth: h, positive. May be traced, and is then clamped, as all that follow.
+    queue_size: M, how many examples the queue holds. Several batches if they are small: a kind must
+      have m examples in queue and batch.
+    bandwidth: h, positive. May be traced, and is then clamped, as all numbers that follow.
     neighbours: m, not negative: so many examples that resemble each other are a kind.
     exponent: a in `[0, 4]`: 0 weighs all examples the same, 1 all kinds.
     loss_exponent: b in `[0, 4]`; .5 with features, where kinds that are learnt already should not
       count. Needs `losses`; they are not negative.
-    metric: "cosine", or "euclidean", which knows neither units nor origin, but one far outlier
-      makes all else look alike.
+    metric: "cosine" or "euclidean". With "euclidean" one far outlier makes all else look alike.
     max_weight: c, at least 1; a weight lies in :math:`[1/c, c]`.
     queue_dtype: of the embeddings in the queue; None: float32. The batch is rounded to it, too.
     axis_name: of the devices that share one batch, under `jax.shard_map` or `jax.pmap`. Each gives
-      its own examples and keeps a queue of its own; together they weigh as one device would whose
+      its own examples and keeps a queue of its own. Together they weigh as one device would whose
       queue holds all their rows. Under `jax.shard_map` the leaves `[M, ...]` of the state are
-      sharded over the axis, and `queue_size` counts them all; the scalars are the same on each.
-      Not needed where `jax.jit` alone divides the work.
+      sharded over the axis, and `queue_size` counts them all. The scalars are the same on each.
+      Where `jax.jit` alone divides the work it is not needed.
 
   Returns:
     An `ExampleScarcity` of `init` and `update`; the weights are float32 `[B]` of mean 1 over the
@@ -138,9 +140,9 @@ def example_scarcity(
     >>> print([round(float(w), 2) for w in weights[-5:]])  # twelve of a kind, and four
     [0.67, 1.99, 1.99, 1.99, 1.99]
 
-  Reference: a queue of the recent past and how scarce the new is against it are those of Al Hasib,
-  Grad Queue (arXiv 2404.16917), for examples in place of coordinates; a kernel density as in
-  Parzen, On estimation of a probability density function (1962). See docs/example-scarcity.md.
+  Reference: Al Hasib, Grad Queue (arXiv 2404.16917), has the queue of the recent past, for
+  coordinates in place of examples. Parzen, On estimation of a probability density function (1962),
+  has the kernel density. See docs/example-scarcity.md.
   """
   queue_size = _validate.static_int("queue_size", queue_size, 1)
   _validate.real("bandwidth", bandwidth, 0.0, open_low=True)

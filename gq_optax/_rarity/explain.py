@@ -44,8 +44,8 @@ def explain_groups(
 
   .. math:: \operatorname{argsort}_{i:\, k(i) = k} \; \| e_i - c_k \|^2
 
-  Takes any number of embeddings, those of a whole data set too; the state is only read. Examples
-  that `group_scarcity` would not group (not finite; zero under the cosine metric) belong to none.
+  Takes any number of embeddings, those of a whole data set too. The state is only read. Embeddings
+  that are not finite belong to no group, and neither do zeros under the cosine metric.
 
   Args:
     embeddings: `[n, ...]`, made as those that `update` gets.
@@ -135,10 +135,10 @@ def explain_examples(
 
   .. math:: \operatorname{argsort}_i \; -w_i
 
-  with the weights of `example_scarcity` against its queue alone. What is isolated does not come
-  first: it weighs about 1. An example that is in the queue itself resembles itself.
+  The weights are those of `example_scarcity` against its queue alone. What is isolated does not
+  come first: it weighs about 1. An example that is in the queue itself resembles itself.
 
-  Takes any number of embeddings, those of a whole data set too; the state is only read.
+  Takes any number of embeddings, those of a whole data set too. The state is only read.
 
   Args:
     embeddings: `[n, ...]`, made as those that `update` gets.

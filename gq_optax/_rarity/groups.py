@@ -69,12 +69,14 @@ def group_scarcity(
             w_i \propto \mathrm{clip}\Big(\frac{1}{K\, f_{k(i)}}, \tfrac1m, m\Big)^e,
             \qquad \frac1B \sum_i w_i = 1
 
-  The kinds are K groups of embeddings: found by k-means++ in the first batch, then carried from
-  step to step by a few Lloyd iterations, so that a rare kind keeps its group though a batch may
-  hold few or none of it. K counts the groups seen in the queue; :math:`f_k` is at least half an
-  example of this batch. Multiply the losses by the weights and take the mean: a rare kind then
-  counts as much as a frequent one, in one forward and one backward pass as before. No gradient
-  flows through the weights, and `update` may be called inside the function that is differentiated.
+  The kinds are K groups of embeddings. k-means++ finds them in the first batch, and a few Lloyd
+  iterations carry them from step to step. So a rare kind keeps its group, though a batch may hold
+  none of it. K counts the groups seen in the queue. :math:`f_k` is at least half an example of this
+  batch.
+
+  Multiply the losses by the weights and take the mean. A rare kind then counts as much as a
+  frequent one. No gradient flows through the weights: `update` may be called inside the function
+  that is differentiated.
 
   ===============================  ===============================================================
   case                             what happens
@@ -90,7 +92,8 @@ def group_scarcity(
   ===============================  ===============================================================
 
   Args:
-    num_groups: K. About the number of kinds expected; docs/group-scarcity.md has its sensitivity.
+    num_groups: K. About the number of kinds expected; docs/evidence/questions.md has its
+      sensitivity.
     queue_length: L, the steps whose group sizes are averaged, this one included.
     exponent: e in `[0, 4]`: 0 weighs all examples the same, 1 all groups. May be traced, and is
       then clamped.
@@ -98,15 +101,15 @@ def group_scarcity(
     num_iters: Lloyd iterations a step.
     max_weight: m, at least 1; a weight lies in :math:`[m^{-e}, m^e]`. May be traced, and is then
       clamped.
-    pooling: h, not negative. With 0, and for groups further apart than h times the mean squared
-      distance, a group's frequency is its own. K-means cuts what is frequent into many groups,
-      each of which then looks rare: with h about .5 similar groups share their frequencies,
-      :math:`\sum_j s_{kj} f_j` with a similarity that falls from 1 to 0, and K in the formula is
-      the effective number of kinds, :math:`\sum_k f_k / \sum_j s_{kj} f_j`. May be traced.
+    pooling: h, not negative. With 0 a group's frequency is its own. But K-means cuts what is
+      frequent into many groups, and each of them looks rare. With h about .5 similar groups share
+      their frequencies, :math:`\sum_j s_{kj} f_j`. The similarity falls from 1 to 0 at h times the
+      mean squared distance. K in the formula is then the effective number of kinds,
+      :math:`\sum_k f_k / \sum_j s_{kj} f_j`. May be traced.
     key: int or PRNG key of the seeding in the first batch.
     axis_name: axis or axes of `jax.shard_map`, `jax.pmap` or `jax.vmap` that a batch is cut over.
       Every device then gathers all embeddings, finds the same groups, and keeps the weights of its
-      own examples; the state is the same on all devices.
+      own examples. The state is the same on all devices.
 
   Returns:
     A `GroupScarcity` of `init` and `update`; the weights are float32 `[B]` of mean 1 over the

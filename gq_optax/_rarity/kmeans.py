@@ -44,11 +44,11 @@ def kmeans(
   .. math:: \min_{c, k(\cdot)} \sum_i w_i \| x_i - c_{k(i)} \|^2
             \quad\text{or}\quad \min_{c, k(\cdot)} \sum_i w_i (1 - \cos(x_i, c_{k(i)}))
 
-  From 2048 rows on (12 K where that is more) the seeds are chosen among 6 K candidates, drawn in
-  three rounds. An empty group takes the row farthest from its own centroid, as in scikit-learn.
-  With fewer distinct rows than groups the surplus groups stay empty. Rows of weight 0 (padding) get
-  a label but move nothing. A row that is not finite counts as the zero vector of weight 0. Under
-  the cosine metric a zero vector has cosine 0 with everything.
+  An empty group takes the row farthest from its own centroid, as in scikit-learn. With fewer
+  distinct rows than groups the surplus groups stay empty. Rows of weight 0 (padding) get a label
+  but move nothing. A row that is not finite counts as the zero vector of weight 0. Under the cosine
+  metric a zero vector has cosine 0 with everything. Many rows (2048, or 12 K if that is more) have
+  their seeds chosen among 6 K candidates, drawn in three rounds.
 
   Args:
     x: `[n, d]`, real; computed in float32.
