@@ -19,10 +19,10 @@ class Recipe:
   imbalance: float | None = 100.0
   largest: int | None = 6000
   hidden: int | None = None  # seed of the superclasses
-  people: bool = False  # the set's labels are kinds, as `group_tables` numbers them
   noise: str | None = None  # "symmetric" or "asymmetric"
   rate: float = 0.0
   epochs: int = 10
+  people: bool = False  # the set's labels are kinds, as `group_tables` numbers them
 
 
 RECIPES = {
