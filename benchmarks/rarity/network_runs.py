@@ -206,7 +206,9 @@ def train_chunk(
 def judge(sizes: Sizes, task: images.Images, params: Any, split: images.Split) -> jax.Array:
   """How often each class is predicted for each kind, `[kinds, classes]`."""
   one = lambda x: network(sizes).apply(params, images.normalise(task, x[None]))[0][0]
-  found = jnp.argmax(jax.lax.map(one, split.x, batch_size=sizes.batch_size), axis=1)
+  number = len(split.x)
+  part = math.ceil(number / math.ceil(number / sizes.batch_size))  # equal parts: one program
+  found = jnp.argmax(jax.lax.map(one, split.x, batch_size=part), axis=1)
   return jnp.zeros((sizes.num_kinds, sizes.num_classes)).at[split.kinds, found].add(1.0)
 
 

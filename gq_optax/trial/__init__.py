@@ -10,7 +10,8 @@ Read in this order:
 - `uncertainty`: intervals and verdicts; `comparison`: who is held against whom.
 - `reading`: recall, precision, false alarms; `rarity`: rare examples where no kinds are named.
 - `sentences` and `page`: the report; `report`, `tables`, `records`: what many trials need, too.
-- `data`, `data_sources`, `recipes`, `tasks`: public sets; `protocol`: rates; `timing`: of a step.
+- `data`, `data_sources`, `group_tables`, `recipes`, `tasks`: public sets; `protocol`: rates;
+  `timing`: of a step.
 
 The extra `trial` installs what is needed here. The core never imports it.
 """
