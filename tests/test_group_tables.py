@@ -5,11 +5,12 @@ import io
 import sys
 import zipfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks.rarity import rare_kinds
-from gq_optax.trial import arms, data, data_sources, group_tables, recipes, training
+from gq_optax.trial import arms, data, data_sources, dro, group_tables, recipes, training
 from gq_optax.trial.own_data import Data
 
 ADULT = """age,fnlwgt,race_Black,race_White,sex_Female,sex_Male,salary_<=50K,salary_>50K
@@ -123,3 +124,12 @@ def test_the_rate_is_chosen_by_kinds_and_again_by_the_worst_class(monkeypatch):
   assert other["test"][0]["worst"] == 0.0
   assert found.keys() == other.keys()
   assert "by_worst_class" not in rare_kinds.run_arm(arms.Arm(), sizes, task, np.zeros(3, int), 1)
+
+
+def test_group_dro_by_hand():
+  losses, kinds = jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.array([0, 0, 0, 2])
+  weights, shares = dro.worst_kinds(losses, kinds, jnp.array([0.5, 0.25, 0.25]))
+  raw = np.array([0.5 * np.exp(0.03), 0.25, 0.25 * np.exp(0.09)])
+  np.testing.assert_allclose(shares, raw / raw.sum(), rtol=1e-6)
+  expected = np.array([raw[0] / 3] * 3 + [raw[2]])
+  np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-6)

@@ -30,6 +30,7 @@ import tyro
 
 import gq_optax as gq
 from gq_optax.trial import arms, optimizers, records, training
+from gq_optax.trial.own_data import KEYS, Data, open_npz
 from gq_optax.trial.protocol import tune
 from gq_optax.trial.recipes import RECIPES, Recipe, classes_of_kinds, figures, make_task
 
@@ -136,6 +137,7 @@ def main(
   arm_names: tuple[str, ...] = tuple(arms.ARMS),
   seeds: int = 10,
   updates: int | None = None,
+  source: Path | None = None,
   out: Path = Path("out/rare_kinds"),
   emit: Callable[[str], None] = rich.print,
 ) -> None:
@@ -147,6 +149,7 @@ def main(
     arm_names: see `arms.ARMS`; options of its groups may follow, as in "NAME; num_groups=40".
     seeds: of the final runs; the first two choose the learning rate.
     updates: train for about this many updates, whatever the batch size; default: equal epochs.
+    source: an .npz file in place of the tasks' data set: "x_train", "y_train", "x_test", "y_test".
     out: folder of the results.
     emit: where a line for every finished run goes.
   """
@@ -163,7 +166,8 @@ def main(
       for arm in arm_names:
         if (batch_size, arm, length) in done:
           continue
-        made = made or make_task(RECIPES[name])
+        given = None if source is None else Data(**open_npz(source, KEYS))
+        made = made or make_task(RECIPES[name], given)
         epochs = default_epochs(RECIPES[name], batch_size)
         if updates is not None:
           epochs = max(1, math.ceil(updates / (len(made[0].x) // batch_size)))

@@ -39,6 +39,8 @@ RECIPES = {
   "page_blocks0": Recipe("page_blocks0", imbalance=None, epochs=40),
   "japanese_vowels": Recipe("japanese_vowels", imbalance=10.0, largest=30, epochs=150),
   "adult": Recipe("adult", imbalance=None, people=True),
+  # Their examples are features of a frozen network, `benchmarks.rarity.frozen_encoder`.
+  **{f"frozen hidden{s}": Recipe("frozen", largest=5000, hidden=s, epochs=20) for s in (5, 6, 7)},
   "celeba": Recipe("celeba", imbalance=None, people=True, epochs=3),
 }
 
