@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.rarity import images, network_runs, real_networks
+from benchmarks.rarity import frozen_encoder, images, network_runs, real_networks
 from gq_optax.trial import records
 from gq_optax.trial.own_data import Data
 
@@ -143,6 +143,23 @@ def test_each_way_has_its_own_loss_and_one_queue():
   carry = jax.eval_shape(lambda: network_runs.start(sizes, task, plan))
   momentum = carry.opt_state.inner_states["muon"].inner_state[0].mu
   assert {leaf.ndim for leaf in jax.tree.leaves(momentum)} == {2, 4}
+
+
+@pytest.mark.slow
+def test_a_frozen_encoder_never_sees_the_classes_that_it_encodes():
+  source = make_source()
+  found, accuracy = frozen_encoder.encode(source, epochs=1, batch_size=16)
+  assert (found.x_train.shape, found.x_test.shape) == ((10, 128), (20, 128))
+  assert found.x_train.dtype == np.float32
+  np.testing.assert_array_equal(np.bincount(found.y_test), 4)
+  assert accuracy.keys() == {"validation", "test"}
+  unseen = (source.y_train >= 5)[:, None, None, None]
+  other, same = frozen_encoder.encode(
+    source._replace(x_train=np.where(unseen, 0, source.x_train)), epochs=1, batch_size=16
+  )
+  assert same == accuracy
+  np.testing.assert_array_equal(other.x_test, found.x_test)
+  assert not np.array_equal(other.x_train, found.x_train)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks.pages import examples_page, markers, rarity_page, results_page
+from benchmarks.pages import examples_page, groups_page, markers, rarity_page, results_page
 from benchmarks.paper import figure6
 from gq_optax.trial import report
 
@@ -28,6 +28,16 @@ def test_tables_of_example_scarcity_are_those_of_the_raw_files():
   bodies = examples_page.bodies(rarity_page.read(rarity_page.RESULTS))
   for marker, body in bodies.items():
     assert body.count("\n") >= 2, marker
+    assert markers.between_markers(page, body, marker) == page, marker
+    assert markers.between_markers(page, "other", marker) != page
+
+
+def test_tables_of_real_groups_are_those_of_the_raw_files():
+  page = groups_page.PAGE.read_text()
+  bodies = groups_page.bodies(rarity_page.read(groups_page.RESULTS))
+  assert {"adult", "adult by class", "frozen"} <= set(bodies)
+  for marker, body in bodies.items():
+    assert body.count("\n") > 4, marker
     assert markers.between_markers(page, body, marker) == page, marker
     assert markers.between_markers(page, "other", marker) != page
 

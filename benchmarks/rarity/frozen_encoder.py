@@ -82,6 +82,7 @@ def main(epochs: int = 12, out: Path = Path("out/frozen.npz")) -> None:
   np.savez_compressed(out, allow_pickle=False, **found._asdict())
   told = ", ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
   print(f"{out}: features of a network that knows its own classes with an accuracy of {told}")
+  print(f"python -m benchmarks.rarity.rare_kinds --source {out} --task-names 'frozen hidden5'")
 
 
 if __name__ == "__main__":
