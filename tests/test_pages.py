@@ -10,7 +10,10 @@ from benchmarks.pages import (
   alternatives_page,
   cost_page,
   examples_page,
+  groups_page,
   markers,
+  optimizers_page,
+  options_page,
   plots,
   questions_page,
   rare_results,
@@ -39,7 +42,11 @@ def of_pages(results):
     alternatives_page.PAGE: alternatives_page.bodies(results),
     cost_page.PAGE: cost_page.bodies(),
     cost_page.EVIDENCE: cost_page.full_bodies(),
-    examples_page.PAGE: examples_page.bodies(results),
+    examples_page.PAGE: examples_page.bodies(results) | options_page.bodies(results),
+    groups_page.PAGE: groups_page.bodies(rare_results.read(groups_page.RESULTS)),
+    optimizers_page.PAGE: optimizers_page.bodies(
+      optimizers_page.read(), optimizers_page.read_curves()
+    ),
     questions_page.PAGE: questions_page.bodies(results),
     rarity_page.PAGE: rarity_page.bodies(results),
     rarity_page.TASKS_PAGE: {"tables": rarity_page.tables(results)},

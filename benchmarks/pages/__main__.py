@@ -8,6 +8,9 @@ from benchmarks.pages import (
   alternatives_page,
   cost_page,
   examples_page,
+  groups_page,
+  optimizers_page,
+  options_page,
   questions_page,
   rarity_page,
   results_page,
@@ -19,6 +22,9 @@ from benchmarks.pages import (
 if __name__ == "__main__":
   alternatives_page.main()
   examples_page.main()
+  options_page.main()
+  optimizers_page.main()
+  groups_page.main()
   rarity_page.main()
   questions_page.main()
   results_page.main()

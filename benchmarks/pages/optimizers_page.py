@@ -6,6 +6,9 @@
 Out of the results of `benchmarks.rarity.optimizers` and `benchmarks.rarity.why`.
 """
 
+from pathlib import Path
+from typing import Any
+
 import matplotlib
 import matplotlib.figure
 import numpy as np
@@ -13,8 +16,9 @@ import tyro
 
 from benchmarks.pages import markers, plots
 from benchmarks.pages.rare_results import ORACLE, values
-from benchmarks.rarity import optimizers
+from benchmarks.rarity import optimizers, why
 from gq_optax.trial import records
+from gq_optax.trial.arms import RECOMMENDED
 from gq_optax.trial.protocol import paired
 from gq_optax.trial.recipes import RECIPES
 from gq_optax.trial.tables import markdown
@@ -23,13 +27,16 @@ PAGE = markers.EVIDENCE / "optimizers.md"
 RESULTS = markers.RARITY / "optimizers"
 TASKS = ("hidden5", "hidden7", "mnist hidden6", "LT100", "balanced")
 NONE = "equal weights"
-Rows = dict[tuple[str, str, int], dict]  # by task, arm and times the epochs
+Rows = dict[tuple[str, str, int], dict[str, Any]]  # by task, arm and times the epochs
 CURVES = {
   "gradient": "length of the mean gradient",
-  "share of rare": "share of the rare kinds in it",
+  "step": "length of the step",
+  "share of rare": "share of the rare kinds in the gradient",
   "training loss, rare": "training loss of rare kinds",
+  "training loss, frequent": "training loss of frequent kinds",
   "validation accuracy, rare": "accuracy of rare kinds",
 }
+NOISY = ("gradient", "share of rare")  # shown as means of seven points
 
 
 def read() -> Rows:
@@ -92,95 +99,138 @@ def gaps(rows: Rows, task: str, longer: int = 1) -> dict[str, plots.Interval]:
   return {arm: found[arm] for arm in (*optimizers.PLAIN, *order) if arm in found}
 
 
-def way_table(rows: Rows) -> str:
-  """From the best plain optimizer to the best oracle, over the hidden tasks together."""
-  hidden = [t for t in TASKS if RECIPES[t].hidden is not None and (t, ORACLE, 1) in rows]
-  there = [o for o in optimizers.PLAIN if all((t, o, 1) in rows for t in hidden)]
-  mean = lambda task, arm: float(np.mean(values(rows[task, arm, 1], "mean")))
-  # Both ends are chosen on validation, for each task.
-  first = {t: best_plain(rows, t) for t in hidden}
-  oracles = [optimizers.on(ORACLE, o) for o in there]
+def ways(rows: Rows) -> tuple[list[str], dict[str, dict[str, float]]]:
+  """From the best plain optimizer to the best oracle, over the hidden tasks together.
+
+  Both ends are chosen on validation, for each task.
+
+  Returns:
+    The tasks, and for each optimizer the part that each kind of weights goes on it.
+  """
+  hidden = [t for t in TASKS if RECIPES[t].hidden is not None and gaps(rows, t)]
   ready = lambda arm: all((t, arm, 1) in rows for t in hidden)
-  by_validation = lambda t: lambda arm: np.mean(rows[t, arm, 1]["validation"])
-  last = {t: max(filter(ready, oracles), key=by_validation(t)) for t in hidden}
+  there = [name for name in optimizers.PLAIN if ready(name)]
+  mean = lambda task, arm: float(np.mean(values(rows[task, arm, 1], "mean")))
+  first = {t: best_plain(rows, t) for t in hidden}
+  oracles = [arm for arm in (optimizers.on(ORACLE, o) for o in there) if ready(arm)]
+  last = {
+    t: max(oracles, key=lambda arm, t=t: np.mean(rows[t, arm, 1]["validation"])) for t in hidden
+  }
   length = sum(mean(t, last[t]) - mean(t, first[t]) for t in hidden)
-  table = [["part of the way, " + ", ".join(hidden), *there]]
+  found: dict[str, dict[str, float]] = {}
+  for optimizer in there:
+    arms = {w: optimizers.on(w, optimizer) for w in optimizers.KINDS}
+    found[optimizer] = {
+      weights: sum(mean(t, arm) - mean(t, first[t]) for t in hidden) / length
+      for weights, arm in ({NONE: optimizer} | arms).items()
+      if ready(arm)
+    }
+  return hidden, found
+
+
+def way_table(rows: Rows) -> str:
+  """One row for each kind of weights, one column an optimizer."""
+  tasks, found = ways(rows)
+  table = [["part of the way: " + ", ".join(tasks), *found]]
   for weights in (NONE, *optimizers.KINDS):
-    cells = []
-    for optimizer in there:
-      arm = optimizer if weights == NONE else optimizers.on(weights, optimizer)
-      part = sum(mean(t, arm) - mean(t, first[t]) for t in hidden) / length if ready(arm) else None
-      cells.append("-" if part is None else f"{part:+.2f}")
+    cells = [f"{part[weights]:+.2f}" if weights in part else "-" for part in found.values()]
     table.append([weights, *cells])
   return markdown(table)
 
 
-def plot_why(curves: list[dict], task: str) -> None:
-  """Four figures over the steps, a line for each arm."""
-  chosen = [row for row in curves if row["task"] == task]
+def smooth(values: list[float], width: int = 7) -> np.ndarray:
+  """The mean over the points around each."""
+  ones = np.ones(width)
+  return np.convolve(values, ones, "same") / np.convolve(np.ones(len(values)), ones, "same")
+
+
+def plot_why(curves: list[dict[str, Any]], task: str) -> None:
+  """Six figures over the steps, a line for each arm."""
   with matplotlib.rc_context(plots.STYLE):
-    figure = matplotlib.figure.Figure(figsize=(9.0, 5.6), layout="constrained")
-    axes = figure.subplots(2, 2)
+    figure = matplotlib.figure.Figure(figsize=(9.0, 5.4), layout="constrained")
+    axes = figure.subplots(2, 3)
   colors = {"SGDM": "#444444", "SGDM, one length": "#0072b2", "Muon": "#d55e00"}
   for ax, (key, title) in zip(axes.flat, CURVES.items(), strict=True):
-    for row in chosen:
-      weighted = "scarcity" in row["arm"]
+    for row in (r for r in curves if r["task"] == task):
+      style = "--" if "scarcity" in row["arm"] else "-"
       color = colors[optimizers.optimizer_of(row["arm"])]
-      style = "--" if weighted else "-"
-      ax.plot(row["steps"], row["curves"][key], style, color=color, label=row["arm"], linewidth=1.3)
+      values = smooth(row["curves"][key]) if key in NOISY else row["curves"][key]
+      # At the last step the rate is 0.
+      ax.plot(row["steps"][:-1], values[:-1], style, color=color, label=row["arm"], linewidth=1.3)
     ax.set_title(title, fontsize=9)
     ax.grid(alpha=0.2)
-    if key != "validation accuracy, rare" and key != "share of rare":
+    if not key.startswith(("share", "validation")):
       ax.set_yscale("log")
   for ax in axes[1]:
     ax.set_xlabel("step")
   handles, labels = axes[0, 0].get_legend_handles_labels()
   figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-  plots.save(figure, why_plot(task))
+  plots.save(figure, plot_of(f"why {task}"))
 
 
-def why_plot(task: str):
-  """Where the curves of a task lie."""
-  return RESULTS / f"why_{task.replace(' ', '_')}.svg"
-
-
-def why_table(curves: list[dict], task: str) -> str:
-  """The figures in the middle and at the end of the training."""
-  table = [[f"{task}: middle, last step", *CURVES.values()]]
+def why_table(curves: list[dict[str, Any]], task: str) -> str:
+  """Means over the first quarter and over the second half; loss and accuracy at the end."""
+  head = [
+    f"{task}: first quarter / second half", "length of the step", "share of the rare",
+    "their training loss, at the end", "their accuracy, at the end",
+  ]  # fmt: skip
+  table = [head]
   for row in (r for r in curves if r["task"] == task):
-    middle = len(row["steps"]) // 2
-    show = lambda key, row=row, m=middle: " , ".join(
-      f"{row['curves'][key][i]:.2g}" for i in (m, -1)
+    steps, found = np.array(row["steps"]), row["curves"]
+    first, second = steps < row["updates"] / 4, steps >= row["updates"] / 2
+    both = lambda key, f=found, p=(first, second): " / ".join(
+      f"{np.mean(np.array(f[key])[part]):.2g}" for part in p
     )
-    table.append([row["arm"], *map(show, CURVES)])
+    ends = [f"{found[key][-1]:.2g}" for key in ("training loss, rare", "validation accuracy, rare")]
+    table.append([row["arm"], both("step"), both("share of rare"), *ends])
   return markdown(table)
 
 
-def bodies(rows: Rows, curves: list[dict]) -> dict[str, str]:
+def longer_ones(rows: Rows) -> list[tuple[str, int]]:
+  """Tasks that were trained longer, and how many times."""
+  return sorted({(t, times) for t, _, times in rows if times > 1 and gaps(rows, t, times)})
+
+
+def plot_of(name: str) -> Path:
+  """Where a plot lies."""
+  return RESULTS / f"{name.replace(' ', '_')}.svg"
+
+
+def bodies(rows: Rows, curves: list[dict[str, Any]]) -> dict[str, str]:
   """What stands between each pair of markers."""
   tells = "Difference to the best plain optimizer in points with 95 % interval"
-  there = [t for t in TASKS if gaps(rows, t)]
-  found = {"way": way_table(rows)}
-  for task in there:
-    plot = RESULTS / f"{task.replace(' ', '_')}.svg"
-    found[task] = markers.exhibit(plot, f"{tells}: {task}", task_table(rows, task))
-  longer = sorted({(t, times) for t, _, times in rows if times > 1})
-  if longer:
-    found["longer"] = "\n\n".join(task_table(rows, t, times) for t, times in longer)
+  way = "Part of the way from the best plain optimizer to the best oracle"
+  found = {"way": markers.exhibit(plot_of("way"), way, way_table(rows))}
+  for task in (t for t in TASKS if gaps(rows, t)):
+    found[task] = markers.exhibit(plot_of(task), f"{tells}: {task}", task_table(rows, task))
+  if several := longer_ones(rows):
+    tables = [task_table(rows, t, times) for t, times in several]
+    found["longer"] = markers.exhibit(plot_of("longer"), f"{tells}, trained longer", *tables)
   for task in dict.fromkeys(row["task"] for row in curves):
-    tells = f"Gradient, share of rare kinds, loss and accuracy over the steps: {task}"
-    found[f"why {task}"] = markers.exhibit(why_plot(task), tells, why_table(curves, task))
+    shows = f"Gradient, share of rare kinds, loss and accuracy over the steps: {task}"
+    found[f"why {task}"] = markers.exhibit(plot_of(f"why {task}"), shows, why_table(curves, task))
   return found
+
+
+def read_curves() -> list[dict[str, Any]]:
+  """The rows of `why`, SGD with momentum first."""
+  order = [optimizers.on(w, o) for o in why.PLAIN for w in (o, *RECOMMENDED)]
+  order = [*why.PLAIN, *order]
+  found = list(records.read(RESULTS / "why.jsonl"))
+  return sorted(found, key=lambda r: (r["task"], order.index(r["arm"])))
 
 
 def main() -> None:
   """Writes plots and tables."""
-  rows, curves = read(), list(records.read(RESULTS / "why.jsonl"))
+  rows, curves = read(), read_curves()
+  plots.bars(ways(rows)[1], "part of the way", plot_of("way"), 0.0)
+  xlabel = "points against the best plain optimizer, 95 % interval"
   for task in TASKS:
     if found := gaps(rows, task):
-      panels = {task: found}
-      plot = RESULTS / f"{task.replace(' ', '_')}.svg"
-      plots.dots(panels, "points against the best plain optimizer, 95 % interval", plot)
+      plots.dots({task: found}, xlabel, plot_of(task))
+  if several := longer_ones(rows):
+    panels = {f"{t}, {times} times as long": gaps(rows, t, times) for t, times in several}
+    plots.dots(panels, xlabel, plot_of("longer"))
   for task in dict.fromkeys(row["task"] for row in curves):
     plot_why(curves, task)
   markers.fill(PAGE, bodies(rows, curves))

@@ -16,7 +16,6 @@ from benchmarks.pages.rare_results import (
   read,
   values,
 )
-from gq_optax.trial import arms
 from gq_optax.trial.protocol import paired
 from gq_optax.trial.tables import markdown
 
@@ -82,40 +81,50 @@ def way_of(results: Results, change: str) -> str:
   return "-" if part is None or part[1] < len(hidden_tasks(results)[0]) else f"{part[0]:.2f}"
 
 
+def shown(results: Results) -> dict[str, dict[str, dict[str, plots.Interval]]]:
+  """The panels between each pair of markers."""
+  of_queue = changes(results, queue=True)
+  return {
+    "options": panels(results, 1024, changes(results, queue=False)),
+    "queue": panels(results, 256, of_queue) | panels(results, 1024, of_queue),
+    "price": price(results),
+  }
+
+
+def against(name: str) -> str:
+  """What the differences of a pair of markers are to."""
+  return "SGDM" if name == "price" else "the defaults"
+
+
+def bodies(results: Results) -> dict[str, str]:
+  """What stands between each pair of markers."""
+  found = {}
+  for name, there in shown(results).items():
+    tables = [table(there)]
+    if name == "price":
+      tables = [price_table(results, there)]
+    elif name == "queue":
+      sizes = [{t: r for t, r in there.items() if t.endswith(f"B={b}")} for b in (256, 1024)]
+      tables = [table(part) for part in sizes if part]
+    tells = f"Difference to {against(name)} in points with 95 % interval: {name}"
+    found[name] = markers.exhibit(plot_of(name), tells, *tables)
+  return found
+
+
+def price_table(results: Results, found: dict[str, dict[str, plots.Interval]]) -> str:
+  """The price on balanced data beside what is gained on the hidden tasks."""
+  rows = [["changed option", "balanced, B=256", "hidden tasks, B=1024: part of the way"]]
+  for change, gap in found["balanced, B=256"].items():
+    rows.append([change, f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]", way_of(results, change)])
+  return markdown(rows)
+
+
 def main() -> None:
   """Writes plots and tables."""
   results = read(RESULTS)
-  defaults = {arm: arms.find(arm).examples for arm in (FEATURES, OUTPUTS)}
-  assert all(d.queue_size == 1024 for d in defaults.values())
-  shown = {
-    "options": panels(results, 1024, changes(results, queue=False)),
-    "queue": {
-      title: rows
-      for size in (256, 1024)
-      for title, rows in panels(results, size, changes(results, queue=True)).items()
-    },
-    "price": price(results),
-  }
-  bodies = {}
-  priced = markdown([
-    ["changed option", "balanced, B=256", "hidden tasks, B=1024: part of the way"],
-    *(
-      [change, f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]", way_of(results, change)]
-      for change, gap in shown["price"]["balanced, B=256"].items()
-    ),
-  ])  # fmt: skip
-  for name, found in shown.items():
-    against = "SGDM" if name == "price" else "the defaults"
-    plots.dots(found, f"points against {against}, 95 % interval", plot_of(name))
-    tells = f"Difference to {against} in points with 95 % interval: {name}"
-    halves = (
-      [found]
-      if len(found) < 5
-      else [{t: r for t, r in found.items() if t.endswith(f"B={size}")} for size in (256, 1024)]
-    )
-    tables = [priced] if name == "price" else map(table, halves)
-    bodies[name] = markers.exhibit(plot_of(name), tells, *tables)
-  markers.fill(PAGE, bodies)
+  for name, found in shown(results).items():
+    plots.dots(found, f"points against {against(name)}, 95 % interval", plot_of(name))
+  markers.fill(PAGE, bodies(results))
 
 
 if __name__ == "__main__":

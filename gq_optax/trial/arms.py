@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 import gq_optax as gq
-from gq_optax.trial import optimizers, tempering
+from gq_optax.trial import dro, optimizers, tempering
 from gq_optax.trial.embedding import (
   Examples,
   Groups,
@@ -31,7 +31,8 @@ class Arm:
   """One way to train."""
 
   loss: str = "cross-entropy"  # or "focal", "logit adjustment"
-  # Or "class", "kind", "errors", "groups", "examples"; "shuffled groups", "shuffled examples".
+  # Or "class", "kind", "worst kinds", "errors", "groups", "examples"; "shuffled groups", "shuffled
+  # examples".
   weights: str = "none"
   groups: Groups = Groups()
   examples: Examples = Examples()
@@ -89,6 +90,7 @@ ARMS = {
     weights="shares of groups", groups=OUTPUTS, queue=True, rho_by_groups=True
   ),
   "true kinds (oracle)": Arm(weights="kind"),
+  "group DRO (oracle)": Arm(weights="worst kinds"),
   "Nesterov": Arm(optimizer="nesterov"),
   "LAMB": Arm(optimizer="lamb"),
   "Muon": Arm(optimizer="muon"),
@@ -221,7 +223,7 @@ class Watch(NamedTuple):
   """What the groups, or the queue of examples, of a run carry from step to step.
 
   Attributes:
-    first: of `Arm.groups`; or of example scarcity.
+    first: of `Arm.groups`; of example scarcity; or the shares of the kinds `[kinds]` (group DRO).
     second: of `Arm.second`, or None.
     memory: of "recurrence", or None.
   """
@@ -232,9 +234,16 @@ class Watch(NamedTuple):
 
 
 def init_watch(
-  arm: Arm, num_features: int, num_classes: int, key: jax.Array, num_examples: int = 2048
+  arm: Arm,
+  num_features: int,
+  num_classes: int,
+  key: jax.Array,
+  num_examples: int = 2048,
+  num_kinds: int = 1,
 ) -> Watch | None:
-  """Nothing seen; None for arms without rarity. An epoch has `num_examples`."""
+  """Nothing seen; None for arms without a state. An epoch has `num_examples`."""
+  if arm.weights == "worst kinds":
+    return Watch(jnp.full(num_kinds, 1.0 / num_kinds), None, None)
   dim = lambda g: embedding_dim(g, num_features, num_classes)
   if "examples" in arm.weights:
     size = queue_size(arm.examples, num_examples)
@@ -271,6 +280,10 @@ def weigh(
     weights = balanced(context.labels, len(context.prior))
   elif arm.weights == "kind":
     weights = balanced(context.kinds, context.num_kinds)
+  elif arm.weights == "worst kinds" and watch is not None:
+    each = jax.lax.stop_gradient(cross_entropy(logits, context.labels))
+    weights, shares = dro.worst_kinds(each, context.kinds, watch.first)
+    watch = watch._replace(first=shares)
   elif arm.weights == "errors":
     weights = context.importance / jnp.mean(context.importance)
   elif watch is not None:

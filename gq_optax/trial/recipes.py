@@ -22,6 +22,7 @@ class Recipe:
   noise: str | None = None  # "symmetric" or "asymmetric"
   rate: float = 0.0
   epochs: int = 10
+  people: bool = False  # the set's labels are kinds, as `group_tables` numbers them
 
 
 RECIPES = {
@@ -37,6 +38,10 @@ RECIPES = {
   "Reuters": Recipe("reuters", imbalance=None, epochs=12),
   "page_blocks0": Recipe("page_blocks0", imbalance=None, epochs=40),
   "japanese_vowels": Recipe("japanese_vowels", imbalance=10.0, largest=30, epochs=150),
+  "adult": Recipe("adult", imbalance=None, people=True),
+  # Their examples are features of a frozen network, `benchmarks.rarity.frozen_encoder`.
+  **{f"frozen hidden{s}": Recipe("frozen", largest=5000, hidden=s, epochs=20) for s in (5, 6, 7)},
+  "celeba": Recipe("celeba", imbalance=None, people=True, epochs=3),
 }
 
 
@@ -74,6 +79,8 @@ def make_task(
   if (hidden := recipe.hidden) is not None:
     several = int(kinds.max()) + 1
     name = lambda k: tasks.superclasses(k, hidden, num_classes=several)
+  elif recipe.people:
+    name = lambda k: k % 2
   num_classes = int(name(kinds).max()) + 1
   labels = name(kinds[rows])
   if recipe.noise == "symmetric":
@@ -128,7 +135,7 @@ def classes_of_kinds(task: training.Task) -> np.ndarray:
 
 
 def figures(confusion: np.ndarray, classes_of: np.ndarray) -> dict[str, Any]:
-  """Accuracy of each kind, their mean and lowest; accuracy and macro-F1 of the classes."""
+  """Accuracy of each kind, their mean and lowest; accuracy, lowest and macro-F1 of the classes."""
   number = confusion.sum(axis=1)
   present = number > 0
   hits = confusion[np.arange(len(confusion)), classes_of]
@@ -143,6 +150,7 @@ def figures(confusion: np.ndarray, classes_of: np.ndarray) -> dict[str, Any]:
     "mean": float(by_kind.mean()),
     "worst": float(by_kind.min()),
     "accuracy": float(hits.sum() / number.sum()),
+    "worst_class": float((true_positive[exists > 0] / exists[exists > 0]).min()),
     "macro_f1": float(f1.mean()),
     "by_kind": [round(float(a), 4) for a in by_kind],
   }

@@ -99,7 +99,7 @@ def start(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Ar
   variables = network.init(first, task.x[:1])
   opt_state = arms.make_optimizer(arm, rate, len(batches), sizes.decay).init(variables.params)
   num_features = jax.eval_shape(network.apply, variables, task.x[:1])[1].shape[1]
-  watch = arms.init_watch(arm, num_features, sizes.num_classes, key, len(task.x))
+  watch = arms.init_watch(arm, num_features, sizes.num_classes, key, len(task.x), sizes.num_kinds)
   return Run((variables, opt_state, watch), batches, key)
 
 
