@@ -39,11 +39,11 @@ def rarity_of(
   """
   number = len(reference)
   scarcity = gq.example_scarcity(number)
-  _, state = scarcity.update(jnp.float32(reference), scarcity.init(reference.shape[1]))
+  _, state = scarcity.update(jnp.asarray(reference, jnp.float32), scarcity.init(reference.shape[1]))
   unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-  reference, found = unit(np.float32(reference)), []
+  reference, found = unit(np.asarray(reference, np.float32)), []
   for i in range(0, len(embeddings), _ROWS):
-    part, itself = np.float32(embeddings[i : i + _ROWS]), own[i : i + _ROWS]
+    part, itself = np.asarray(embeddings[i : i + _ROWS], np.float32), own[i : i + _ROWS]
     explained = gq.explain_examples(jnp.asarray(part), state, len(part), 1)
     rows = np.asarray(explained.indices)
     there = rows >= 0  # what has no direction is not among them, and is held common
