@@ -20,8 +20,8 @@ def mathml(source: str, display: str) -> str:
   puts it on lines of its own where the page is narrow.
   """
   convert = lambda part: latex2mathml.converter.convert(" ".join(part.split()), display=display)
-  if display != "block":
-    return convert(source)
+  if display != "block":  # Markdown takes a line that starts with <math> for a block of its own
+    return f"<span>{convert(source)}</span>"
   parts = "".join(convert(part) for part in re.split(r"\\q?quad", source))
   return f'<div class="formula">{parts}</div>'
 

@@ -32,6 +32,8 @@ def site(tmp_path_factory):
 def test_docstrings_can_be_read(site):
   page = (site / "api" / "index.html").read_text()
   assert page.count("<math") > 20
+  assert '<p><span><math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">' in page
+  assert page.count("<span><math") == page.count('display="inline"')  # a formula parts no sentence
   for source in (":math:", ".. math::", "=====", "<summary>Example"):
     assert source not in page, source
   rows = re.findall(r"<td>(.*?)</td>", page)
