@@ -35,9 +35,10 @@ def fence(source: str, language: str, css_class: str, options: Any, md: Any, **k
 def on_files(files: Any, config: Any, **kwargs: Any) -> Any:
   """The plots of the benchmarks are taken along."""
   del kwargs
-  for path in sorted([*BENCHMARKS.glob("*/results/*.png"), *BENCHMARKS.glob("*/results/*.svg")]):
-    name = f"figures/{path.name}"
-    files.append(File.generated(config, name, abs_src_path=str(path)))
+  for folder in sorted(BENCHMARKS.glob("*/results")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".svg")):
+      name = f"figures/{path.relative_to(folder).as_posix()}"
+      files.append(File.generated(config, name, abs_src_path=str(path)))
   return files
 
 

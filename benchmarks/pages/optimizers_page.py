@@ -107,16 +107,17 @@ def ways(rows: Rows) -> tuple[list[str], dict[str, dict[str, float]]]:
   Returns:
     The tasks, and for each optimizer the part that each kind of weights goes on it.
   """
-  hidden = [t for t in TASKS if RECIPES[t].hidden is not None and gaps(rows, t)]
+  hidden = [t for t in TASKS if (t, optimizers.on(ORACLE, "Muon"), 1) in rows]
   ready = lambda arm: all((t, arm, 1) in rows for t in hidden)
   there = [name for name in optimizers.PLAIN if ready(name)]
   mean = lambda task, arm: float(np.mean(values(rows[task, arm, 1], "mean")))
   first = {t: best_plain(rows, t) for t in hidden}
   oracles = [arm for arm in (optimizers.on(ORACLE, o) for o in there) if ready(arm)]
-  last = {
-    t: max(oracles, key=lambda arm, t=t: np.mean(rows[t, arm, 1]["validation"])) for t in hidden
-  }
-  length = sum(mean(t, last[t]) - mean(t, first[t]) for t in hidden)
+  on_validation = lambda task, arm: float(np.mean(rows[task, arm, 1]["validation"]))
+  length = 0.0
+  for task in hidden:
+    last = max((on_validation(task, arm), arm) for arm in oracles)[1]
+    length += mean(task, last) - mean(task, first[task])
   found: dict[str, dict[str, float]] = {}
   for optimizer in there:
     arms = {w: optimizers.on(w, optimizer) for w in optimizers.KINDS}
