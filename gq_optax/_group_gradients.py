@@ -11,8 +11,9 @@ import optax
 
 from gq_optax import _axes, _dtypes, _inputs
 
-# Groups in a straight line. More go round a loop, so that a program does not grow with K.
-_AT_ONCE = 8
+# So many groups go in a straight line. More go round a loop, and a program does not grow with K:
+# with 64 groups four a turn compile in three fifths of the time of eight, and run an eighth longer.
+_STRAIGHT, _AT_ONCE = 8, 4
 
 
 class GroupGradients(NamedTuple):
@@ -83,7 +84,7 @@ def terms(grads: jax.Array, counts: jax.Array) -> list[jax.Array]:
 
 def over_groups(add: Callable[..., Any], totals: Any, number: int) -> Any:
   """`totals = add(k, totals)` for every group k: straight on for a few, else round a loop."""
-  whole = number - number % _AT_ONCE if number > _AT_ONCE else 0
+  whole = number - number % _AT_ONCE if number > _STRAIGHT else 0
 
   def several(turn, totals):
     for j in range(_AT_ONCE):
