@@ -4,6 +4,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from benchmarks.pages import (
@@ -161,6 +162,21 @@ def test_the_readme_tells_what_was_measured(results):
   points = lambda arm: 100 * report["arms"][arm]["against_baseline"]["balanced_accuracy"]["mean"]
   assert f"the best of the weights brings {points(best):+.1f} points over plain training" in readme
   assert f"Class weights bring {points('class weights'):+.1f}." in readme
+
+
+@pytest.mark.parametrize("page", [markers.ROOT / "README.md", markers.DOCS / "index.md"])
+def test_the_first_advice_rests_on_its_cells(page):
+  text, rows = page.read_text(), optimizers_page.read()
+  mean = lambda task, arm: np.mean(rare_results.values(rows[task, arm, 1], "mean"))
+  gain = lambda arm: mean("LT100", arm) - mean("LT100", "Muon")
+  told, ours = gain("class weights on Muon"), gain("example scarcity, outputs on Muon")
+  assert f"rare classes: {told:+.1f} and {ours:+.1f} points on top of Muon" in text
+  hidden = [t for t in optimizers_page.TASKS if "hidden" in t]
+  muon = [mean(t, "Muon") - mean(t, "SGDM") for t in hidden]
+  assert f"{min(muon):.1f} to {max(muon):.1f} points over SGD by Muon alone" in text
+  for task in hidden:  # nothing that shows
+    gaps = optimizers_page.gaps(rows, task)
+    assert gaps["example scarcity, features on Muon"][1] < 0.0 < told
 
 
 def test_the_readme_is_short():

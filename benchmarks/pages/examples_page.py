@@ -40,6 +40,13 @@ GROUPS_BY_FEATURES, GROUPS_BY_OUTPUTS = (
 SIZES = (256, 1024, 4096)
 HIDDEN = (BASELINE, "JTT", GROUPS_BY_FEATURES, FEATURES, ORACLE)
 CLASSES = (BASELINE, "class weights", GROUPS_BY_OUTPUTS, OUTPUTS)
+RARE = (
+  BASELINE,
+  "class weights",
+  GROUPS_BY_OUTPUTS,
+  f"{GROUPS_BY_OUTPUTS}; num_groups=46",
+  OUTPUTS,
+)
 AT_RANDOM = (f"{FEATURES}, dealt at random", f"{OUTPUTS}, dealt at random")
 
 
@@ -93,6 +100,8 @@ def shown(results: Results) -> dict[str, Shown]:
     "classes": Shown(["LT100", "balanced"], CLASSES, SIZES),
     "balanced features": Shown(["balanced"], (BASELINE, GROUPS_BY_FEATURES, FEATURES), SIZES),
     "noise": Shown(noisy, (BASELINE, *by_noise)),
+    "images": Shown(["CIFAR-10 LT100"], RARE),
+    "texts and tables": Shown(["Reuters", "page_blocks0"], RARE, (512,)),
     "controls": Shown(["LT100", "hidden5", "hidden7"], (OUTPUTS, FEATURES, *AT_RANDOM)),
   }
 
