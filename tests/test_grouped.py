@@ -148,6 +148,25 @@ def test_a_nan_stays_in_its_group(accelerator, monkeypatch):
   np.testing.assert_array_equal(groups.grads[2], np.zeros(3))
 
 
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_a_nan_stays_in_its_group_of_a_loop_over_layers(accelerator, monkeypatch):
+  """Weights that a loop goes through are summed with the whole loop."""
+  if accelerator:
+    as_on_an_accelerator(monkeypatch)
+
+  def loss_fn(w, x):
+    layer = lambda h, w: (jnp.tanh(h @ w), None)
+    return jnp.sum(jax.lax.scan(layer, x, w)[0], axis=1)
+
+  labels = jnp.arange(BATCH) % 2 * 3  # 1 and 2 are empty, and the last example is of group 3
+  x = normal(0, BATCH, 3).at[1::2].set(jnp.nan)
+  function = gq.grouped_value_and_grad(loss_fn, GROUPS)
+  _, groups = jax.jit(function)(normal(1, 2, 3, 3), x, labels)
+  assert np.isnan(groups.grads[3]).all()
+  chex.assert_tree_all_finite(groups.grads[:3])
+  np.testing.assert_array_equal(groups.grads[1:3], 0.0)
+
+
 def test_bfloat16_is_summed_in_float32():
   """4,096 terms of 1 + 1/128 a sum kept in bfloat16 would stop growing."""
   x = jnp.full((4096, 1), 1 + 1 / 128, jnp.bfloat16)

@@ -77,9 +77,21 @@ def reseed_one_by_one(x, labels, weight, centroids, dead):
   return moved
 
 
+def as_on_a_gpu(monkeypatch):
+  """What is lowered for CUDA, run here."""
+  chosen = lambda *args, default, cuda=None, **_: (cuda or default)(*args)
+  monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize(("rows", "num_clusters"), [(20, 8), (4, 8)])
-def test_all_empty_groups_take_at_once_the_rows_they_would_take_one_by_one(rows, num_clusters):
-  reseed, rng, met = jax.jit(lloyd.reseed), np.random.RandomState(0), 0
+def test_all_empty_groups_take_at_once_the_rows_they_would_take_one_by_one(
+  rows, num_clusters, gpu, monkeypatch
+):
+  if gpu:
+    as_on_a_gpu(monkeypatch)
+  reseed = jax.jit(lambda *args: lloyd.reseed(*args))  # traced anew for each platform
+  rng, met = np.random.RandomState(0), 0
   for _ in range(100):
     # Few places: many ties, and rows that lie on their centroid.
     x = rng.randint(-2, 3, (rows, 2)).astype(np.float32)
@@ -143,6 +155,19 @@ def test_seeding_among_many_rows_finds_rare_kinds_as_greedy_k_means_plus_plus_do
   rows = jnp.where(few[:, None], rows, rows + 0.01)
   found = jax.jit(lloyd.seed, static_argnums=3)(keys[0], rows, few.astype(jnp.float32), 16)
   np.testing.assert_array_equal(np.unique(found, axis=0), np.unique(x[:8], axis=0))
+
+
+def test_seeding_in_straight_lines_is_that_of_the_loop(monkeypatch):
+  x, weight, key = (
+    jnp.asarray(blobs(0, rows=40, centers=5, spread=1.0)),
+    jnp.ones(40),
+    jax.random.key(0),
+  )
+  numbers = (1, 2, 20)  # none, one, and more than a turn of the loop
+  looped = [lloyd.greedy(key, x, weight, k) for k in numbers]
+  as_on_a_gpu(monkeypatch)
+  for k, expected in zip(numbers, looped, strict=True):
+    np.testing.assert_array_equal(lloyd.greedy(key, x, weight, k), expected)
 
 
 def test_seeding_picks_distinct_far_rows():
