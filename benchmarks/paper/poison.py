@@ -23,7 +23,7 @@ import tyro
 
 import gq_optax as gq
 from benchmarks.pages import markers
-from gq_optax.trial import arms, data, networks, tasks
+from gq_optax.trial import data, networks, tasks, weighing
 
 STEPS, FIRST, LAST = 300, 100, 150
 BATCH, RATE, CLIP, SEEDS, EVERY = 128, 0.1, 1.0, 10, 5
@@ -82,7 +82,9 @@ def train(chain: str, poison: str | None, seed: jax.Array, examples: Any) -> dic
     chosen = jnp.logical_and(jax.random.uniform(hit, (BATCH,)) < SHARE, now)
     factor = {"spikes of 1e30": 1e30, "flipped spikes": -100.0, "sign flips": -1.0}
     weight = jnp.where(chosen, factor.get(poison or "", 1.0), 1.0)
-    loss = lambda p: jnp.mean(weight * arms.cross_entropy(network.apply(p, x[rows])[0], y[rows]))
+    loss = lambda p: jnp.mean(
+      weight * weighing.cross_entropy(network.apply(p, x[rows])[0], y[rows])
+    )
     gradient = jax.grad(loss)(params)
     if poison == "NaN and Inf":
       bad = jnp.where(jax.random.bernoulli(kind), jnp.nan, jnp.inf)

@@ -21,7 +21,7 @@ import tyro
 import gq_optax as gq
 from benchmarks.pages import markers
 from benchmarks.paper import poison
-from gq_optax.trial import arms, networks
+from gq_optax.trial import networks, weighing
 from gq_optax.trial.protocol import paired
 from gq_optax.trial.tables import markdown
 
@@ -48,7 +48,7 @@ def train(name: str, seed: jax.Array, examples: Any) -> dict[str, jax.Array]:
   def step(carry, number):
     params, states, moving = carry
     rows = jax.random.permutation(jax.random.fold_in(key, number), len(x))[:BATCH]
-    loss = lambda p: jnp.mean(arms.cross_entropy(network.apply(p, x[rows])[0], y[rows]))
+    loss = lambda p: jnp.mean(weighing.cross_entropy(network.apply(p, x[rows])[0], y[rows]))
     gradient = jax.grad(loss)(params)
     found = {n: queue(n).update(gradient, states[n]) for n in DTYPES}
     raw = jnp.concatenate([g.ravel() for g in jax.tree.leaves(gradient)])

@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 import gq_optax as gq
-from gq_optax.trial import arms, command, networks, optimizers, recipes, report, training
+from gq_optax.trial import arms, command, networks, optimizers, recipes, report, training, weighing
 from gq_optax.trial.protocol import tune
 from gq_optax.trial.runs import Trial, environment
 
@@ -106,7 +106,9 @@ def noise_scale(made: tuple[training.Task, int], trial: Trial, target: float) ->
   score = jax.jit(
     lambda p: training.mean_over_kinds(training.judge(p, task.validation, sizes), task)
   )
-  losses = lambda params, batch: arms.cross_entropy(network.apply(params, batch[0])[0], batch[1])
+  losses = lambda params, batch: weighing.cross_entropy(
+    network.apply(params, batch[0])[0], batch[1]
+  )
   grouped = jax.jit(gq.grouped_value_and_grad(losses, 32))
   earlier, found = training.Earlier(jnp.ones(len(task.x)), None), []
   for seed in range(trial.seeds):

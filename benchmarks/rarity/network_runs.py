@@ -16,7 +16,7 @@ import optax
 
 from benchmarks.cost.workloads import WideResNet
 from benchmarks.rarity import images
-from gq_optax.trial import arms
+from gq_optax.trial import arms, weighing
 
 WARMUP = 0.05  # part of the steps over which the rate rises
 # Weight decay shrinks kernels by about 5e-4 a step at a rate of .1 with momentum .9, as is usual
@@ -55,7 +55,7 @@ class Carry(NamedTuple):
 
   params: Any
   opt_state: Any
-  watch: arms.Watch
+  watch: weighing.Watch
 
 
 class Plan(NamedTuple):
@@ -139,7 +139,7 @@ def start(sizes: Sizes, task: images.Images, run: Plan) -> Carry:
   opt_state = make_optimizer(sizes.optimizer, run.rate, steps).init(params)
   num_features = jax.eval_shape(network(sizes).apply, params, x)[1].shape[1]
   for arm in sizes.arms:
-    if watch := arms.init_watch(arm, num_features, sizes.num_classes, key, len(task.labels)):
+    if watch := weighing.init_watch(arm, num_features, sizes.num_classes, key, len(task.labels)):
       return Carry(params, opt_state, watch)
   raise ValueError(f"ways must hold example scarcity, but {sizes.ways} was found.")
 
@@ -148,16 +148,16 @@ def mean_loss(
   sizes: Sizes,
   task: images.Images,
   run: Plan,
-  watch: arms.Watch,
+  watch: weighing.Watch,
   params: Any,
   rows: jax.Array,
   key: jax.Array,
-) -> tuple[jax.Array, arms.Watch]:
+) -> tuple[jax.Array, weighing.Watch]:
   """The loss of the run's own way, out of those of all ways; and the queue after the batch."""
   outputs: Any = network(sizes).apply(params, images.augmented(task, rows, key))
   logits, features = outputs
   prior = jnp.zeros(sizes.num_classes).at[task.labels].add(1.0) / len(task.labels)
-  context = arms.Context(
+  context = weighing.Context(
     labels=task.labels[rows],
     kinds=task.kinds[rows],
     importance=jnp.ones(len(rows)),
@@ -169,9 +169,9 @@ def mean_loss(
   means, after = [], watch
   for arm in sizes.arms:
     seen = watch if "examples" in arm.weights else None
-    weights, seen = arms.weigh(arm, logits, features, context, seen, key)
+    weights, seen = weighing.weigh(arm, logits, features, context, seen, key)
     after = after if seen is None else seen
-    losses = arms.losses(arm, logits, context)
+    losses = weighing.losses(arm, logits, context)
     means.append(jnp.mean(jax.lax.stop_gradient(weights) * losses))
   return jnp.stack(means)[run.way], after
 

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from benchmarks.rarity import optimizers, shared_folder
-from gq_optax.trial import arms, training
+from gq_optax.trial import arms, training, weighing
 from gq_optax.trial.recipes import RECIPES, default_epochs
 
 PLAIN = ("SGDM", "SGDM, one length", "Muon")
@@ -47,7 +47,7 @@ def judged(
   hits = (jnp.argmax(logits, axis=1) == labels).astype(jnp.float32)
   number = jnp.zeros(len(rare)).at[kinds].add(1.0)
   found = {}
-  for what, values in (("loss", arms.cross_entropy(logits, labels)), ("accuracy", hits)):
+  for what, values in (("loss", weighing.cross_entropy(logits, labels)), ("accuracy", hits)):
     by_kind = jnp.zeros(len(rare)).at[kinds].add(values) / jnp.maximum(number, 1.0)
     for which, half in (("rare", rare), ("frequent", ~rare)):
       found[f"{name} {what}, {which}"] = jnp.mean(by_kind, where=half & (number > 0.0))
@@ -74,15 +74,15 @@ def gradients(
   x, labels, kinds = task.x[batch], task.labels[batch], task.kinds[batch]
   prior = jnp.zeros(sizes.num_classes).at[task.labels].add(1.0) / len(task.labels)
   ones = jnp.ones(len(batch))
-  context = arms.Context(labels, kinds, ones, prior, sizes.num_kinds, key, jnp.float32(0.0))
-  weights, _ = arms.weigh(arm, *network.apply(variables, x), context, watch, key)
+  context = weighing.Context(labels, kinds, ones, prior, sizes.num_kinds, key, jnp.float32(0.0))
+  weights, _ = weighing.weigh(arm, *network.apply(variables, x), context, watch, key)
   both = jnp.stack([rare[kinds], ~rare[kinds]]).astype(jnp.float32)
   alone = both / jnp.maximum(jnp.sum(both, axis=1, keepdims=True), 1.0)
   shares = jnp.concatenate([both * weights / len(batch), alone])
 
   def losses(params):
     logits, _ = network.apply(variables._replace(params=params), x)
-    return shares @ arms.losses(arm, logits, context)
+    return shares @ weighing.losses(arm, logits, context)
 
   found = jax.jacrev(losses)(variables.params)
   return [jax.tree.map(lambda g, row=row: g[row], found) for row in range(4)]

@@ -5,8 +5,8 @@ Read in this order:
 
 - `command`: from the options to the report; `runs`: one run for every arm, rate and seed.
 - `own_data`: the user's arrays; `splits`: who is trained on and tested; `identity`: what is kept.
-- `arms`: what is compared: losses, weights for examples (`embedding`, `tempering`, `dro`),
-  `optimizers`.
+- `arms`: what is compared; `weighing`: losses and weights for examples (`embedding`, `tempering`,
+  `dro`); `optimizers`.
 - `training`: one run as a pure function; `networks` and `models`: what is trained.
 - `uncertainty`: intervals and verdicts; `comparison`: who is held against whom.
 - `reading`: recall, precision, false alarms; `rarity`: rare examples where no kinds are named.

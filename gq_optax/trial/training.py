@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 import gq_optax as gq
-from gq_optax.trial import arms, networks, optimizers
+from gq_optax.trial import arms, networks, optimizers, weighing
 
 # JTT (Liu et al. 2021): a first training of half the epochs; its errors then count this much.
 UPWEIGHT = 3.0
@@ -99,7 +99,9 @@ def start(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Ar
   variables = network.init(first, task.x[:1])
   opt_state = arms.make_optimizer(arm, rate, len(batches), sizes.decay).init(variables.params)
   num_features = jax.eval_shape(network.apply, variables, task.x[:1])[1].shape[1]
-  watch = arms.init_watch(arm, num_features, sizes.num_classes, key, len(task.x), sizes.num_kinds)
+  watch = weighing.init_watch(
+    arm, num_features, sizes.num_classes, key, len(task.x), sizes.num_kinds
+  )
   return Run((variables, opt_state, watch), batches, key)
 
 
@@ -118,7 +120,7 @@ def step(
   (params, state), opt_state, watch = carry
   network = make_network(sizes, task.x.shape[1:])
   counts = jnp.zeros(sizes.num_classes).at[task.labels].add(1.0)
-  context = arms.Context(
+  context = weighing.Context(
     labels=task.labels[batch],
     kinds=task.kinds[batch],
     importance=earlier.importance[batch],
@@ -134,8 +136,8 @@ def step(
     (logits, features), after = network.train(variables, task.x[batch], drawn)
     if earlier.teacher is not None:
       features = network.apply(earlier.teacher, task.x[batch])[1]
-    weights, seen = arms.weigh(arm, logits, features, context, watch, key)
-    mean = jnp.mean(jax.lax.stop_gradient(weights) * arms.losses(arm, logits, context))
+    weights, seen = weighing.weigh(arm, logits, features, context, watch, key)
+    mean = jnp.mean(jax.lax.stop_gradient(weights) * weighing.losses(arm, logits, context))
     return mean, (seen, after)
 
   if arm.clusters == "none":
@@ -156,7 +158,7 @@ def clustered(
   network: networks.Network,
   params: Any,
   x: jax.Array,
-  context: arms.Context,
+  context: weighing.Context,
 ) -> gq.GroupGradients:
   """The gradients of the paper's clusters, or of random groups of the same number."""
   number = arms.num_clusters(arm, sizes.batch_size)
@@ -164,7 +166,7 @@ def clustered(
 
   def losses(params, batch):
     logits, features = network.apply(networks.Variables(params, {}), batch[0])
-    return arms.cross_entropy(logits, batch[1]), features
+    return weighing.cross_entropy(logits, batch[1]), features
 
   if arm.clusters == "features":
     return gq.clustered_value_and_grad(losses, number)(params, batch, context.key)[1]
