@@ -5,8 +5,8 @@
     python -m benchmarks.rarity.optimizers --stage 1 --jobs 14      # on one accelerator
 
 The rate of a cell is the best on validation over two seeds, out of a grid that grows until the best
-lies inside it. The weight decay is the best of three for the optimizer without weights, and its
-arms keep it. What is in the folder is not run again; processes that are given the same folder
+lies inside it. The weight decay is the best of three for the optimizer without weights, or of more
+while the best is the largest, and its arms keep it. What is in the folder is not run again; processes that are given the same folder
 share the work.
 """
 
@@ -42,6 +42,7 @@ from gq_optax.trial.recipes import (
 
 TUNING_SEEDS = 2
 MAX_EXTENSIONS = 6
+MAX_DECAYS = 6
 PLAIN = ("SGDM", "AdamW", "Muon", "SGDM, one length")
 HIDDEN = ("hidden5", "hidden6", "hidden7", "mnist hidden5", "mnist hidden6", "mnist hidden7")
 # Where the kinds are the classes, true kinds weigh as class weights do.
@@ -192,8 +193,10 @@ def run_cell(tiny: bool, cell: Cell, plain: shared_folder.Row | None) -> shared_
   if plain is not None:
     decays = (plain["weight_decay"],)
   tuned = {decay: trainer.tune(decay) for decay in decays}
-  highest = {decay: max(scores.values()) for decay, (_, scores, _) in tuned.items()}
-  decay = max(highest, key=lambda d: highest[d])
+  decay = best_decay(tuned)
+  while plain is None and decay and decay == max(tuned) and len(tuned) < MAX_DECAYS:
+    tuned[3 * decay] = trainer.tune(3 * decay)
+    decay = best_decay(tuned)
   rate, _, inside = tuned[decay]
   results = trainer.run([(seed, rate) for seed in range(cell.seeds)], decay)
   arm, sizes = dataclasses.replace(trainer.arm, weight_decay=decay), trainer.sizes
@@ -216,6 +219,11 @@ def run_cell(tiny: bool, cell: Cell, plain: shared_folder.Row | None) -> shared_
     "seconds_of_calls": [round(seconds, 2) for seconds in trainer.calls],
     "environment": environment(),
   }
+
+
+def best_decay(tuned: dict[float | None, tuple[float, dict[float, float], bool]]) -> float | None:
+  """The weight decay whose best rate scores highest."""
+  return max(tuned, key=lambda decay: max(tuned[decay][1].values()))
 
 
 def environment() -> dict[str, str]:
