@@ -121,11 +121,12 @@ def test_seeding_is_as_good_as_scikit_learns(seed):
   assert np.median(ours) <= 1.1 * np.median(oracle)
 
 
-def test_seeding_among_many_rows_finds_rare_kinds_as_greedy_k_means_plus_plus_does():
-  rng, many, num_clusters = np.random.RandomState(0), lloyd._MANY, 16
-  kind = np.minimum(rng.geometric(0.35, many) - 1, 15)
-  kind[:16] = np.arange(16)  # the rarest have one row
-  x = rng.normal(size=(16, 8))[kind] * 5 + rng.normal(size=(many, 8)) * 0.3
+@pytest.mark.parametrize("num_clusters", [16, 64])
+def test_seeding_among_many_rows_finds_rare_kinds_as_greedy_k_means_plus_plus_does(num_clusters):
+  rng, many = np.random.RandomState(0), lloyd._MANY
+  kind = np.minimum(rng.geometric(5.6 / num_clusters, many) - 1, num_clusters - 1)
+  kind[:num_clusters] = np.arange(num_clusters)  # the rarest have one row
+  x = rng.normal(size=(num_clusters, 8))[kind] * 5 + rng.normal(size=(many, 8)) * 0.3
   x, weight = np.float32(x), np.ones(many, np.float32)
   weight[100:300], x[100:300] = 0.0, x[100:300] * 3  # padding
 
@@ -140,7 +141,9 @@ def test_seeding_among_many_rows_finds_rare_kinds_as_greedy_k_means_plus_plus_do
   x, weight, keys = jnp.asarray(x), jnp.asarray(weight), jax.random.split(jax.random.key(0), 10)
   (seeds, few), (_, one_by_one) = start(lloyd.seed, keys), start(lloyd.greedy, keys)
   assert np.mean(few) <= 1.02 * np.mean(one_by_one)
-  fit = lambda k: sklearn.cluster.KMeans(16, n_init=1, max_iter=5, tol=0.0, random_state=k)
+  fit = lambda k: sklearn.cluster.KMeans(
+    num_clusters, n_init=1, max_iter=5, tol=0.0, random_state=k
+  )
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
     oracle = [
@@ -149,12 +152,19 @@ def test_seeding_among_many_rows_finds_rare_kinds_as_greedy_k_means_plus_plus_do
   assert np.mean(few) <= 1.02 * np.mean(oracle)
   used = {row.tobytes() for row in np.asarray(x)[np.asarray(weight) > 0]}
   assert all(row.tobytes() in used for row in np.asarray(seeds).reshape(-1, 8))
-  # Few rows among padding, of fewer kinds than groups: each is found, and no padding.
-  rows = jnp.repeat(x[:8], many // 8, axis=0)
+
+
+def test_seeding_among_many_rows_takes_no_padding():
+  """Few rows among padding, of fewer kinds than groups: each is found."""
+  many, kinds = lloyd._MANY, jnp.asarray(blobs(2, rows=8))
+  rows = jnp.repeat(kinds, many // 8, axis=0)
   few = jnp.arange(many) % 128 == 0
   rows = jnp.where(few[:, None], rows, rows + 0.01)
-  found = jax.jit(lloyd.seed, static_argnums=3)(keys[0], rows, few.astype(jnp.float32), 16)
-  np.testing.assert_array_equal(np.unique(found, axis=0), np.unique(x[:8], axis=0))
+  for number in (16, 40):
+    found = jax.jit(lloyd.seed, static_argnums=3)(
+      jax.random.key(0), rows, few.astype(jnp.float32), number
+    )
+    np.testing.assert_array_equal(np.unique(found, axis=0), np.unique(kinds, axis=0))
 
 
 def test_seeding_in_straight_lines_is_that_of_the_loop(monkeypatch):
@@ -163,11 +173,12 @@ def test_seeding_in_straight_lines_is_that_of_the_loop(monkeypatch):
     jnp.ones(40),
     jax.random.key(0),
   )
-  numbers = (1, 2, 20)  # none, one, and more than a turn of the loop
-  looped = [lloyd.greedy(key, x, weight, k) for k in numbers]
+  # None, one, and more than a turn of the loop; then several seeds of one draw.
+  numbers = (1, 1), (2, 1), (20, 1), (20, 3)
+  looped = [lloyd.greedy(key, x, weight, *n) for n in numbers]
   as_on_a_gpu(monkeypatch)
-  for k, expected in zip(numbers, looped, strict=True):
-    np.testing.assert_array_equal(lloyd.greedy(key, x, weight, k), expected)
+  for n, expected in zip(numbers, looped, strict=True):
+    np.testing.assert_array_equal(lloyd.greedy(key, x, weight, *n), expected)
 
 
 def test_seeding_picks_distinct_far_rows():

@@ -115,13 +115,13 @@ def wanted(there: list[tuple[Job, Row]], task: str, optimizer: str, tiny: bool) 
     return jobs
   best = {way: max(rates, key=lambda r: score[job("rate", way, r, 0)]) for way in ways}
   seeds = range(scale.seeds)
-  final = [job("final", way, best[way], seed) for way in ways for seed in seeds]
+  final = [job("final", way, best[way], seed) for seed in seeds for way in ways]
   jobs += final
   if (task, optimizer) != (LONG_TASK, LONG_OPTIMIZER) or any(key not in score for key in final):
     return jobs
   mean = lambda way: np.mean([score[key] for key in final if key.way == way])
   winner = max((way for way in ways if way not in (PLAIN, ORACLE)), key=mean)
-  return jobs + [job("long", w, best[w], seed) for w in (PLAIN, winner) for seed in seeds]
+  return jobs + [job("long", w, best[w], seed) for seed in seeds for w in (PLAIN, winner)]
 
 
 # What is unfinished, on disk

@@ -130,7 +130,9 @@ def _sums(part, labels, counts):
   def block(index, valid):
     some = valid[0]  # of an empty block all examples are made up
     spread = lambda x: valid.reshape(-1, *(1,) * (x.ndim - 1))
-    take = lambda x: x.at[index].get(mode="promise_in_bounds")
+    # As flat rows: a GPU would otherwise transpose what it gathers, by strided reads.
+    flat = lambda x: x.reshape(len(x), -1).at[index].get(mode="promise_in_bounds")
+    take = lambda x: flat(x).reshape(-1, *x.shape[1:])
     kept = lambda x: take(x) if part.whole else jnp.where(some, take(x), jnp.ones_like(x[:1]))
     only = lambda x: jnp.where(spread(x), take(x), jnp.zeros_like(x[:1]))
     sums = part.contract(list(map(kept, part.kept)), list(map(only, part.cotangents)))

@@ -17,7 +17,8 @@ _FAR = 1e15
 # Up to so many iterations stand one after the other. Five compile as fast as a loop; ten take half
 # a second more, and run no faster.
 _UNROLLED = 5
-# Centroids seeded in one turn of the loop, on a GPU.
+# Seeds that stand one after the other on a GPU; and the draws that seed many groups among candidates.
+# In half as many draws some runs lose a rare kind.
 _TURNS = 16
 # From so many rows on, seeds are found among candidates: this many rounds of 2 K of them. Two
 # rounds lose rare kinds: 16 % more inertia after ten iterations where three lose nothing.
@@ -162,7 +163,7 @@ def reseed(x, labels, weight, centroids, dead=None):
 
 
 def farthest(away, number):
-  """The largest distances and their rows; ties go to the lowest index.
+  """The largest numbers and their rows; ties go to the lowest index.
 
   On one GPU the search for ten among a thousand takes five times as long as to sort them.
   """
@@ -219,7 +220,7 @@ def seed(key, x, weight, num_clusters):
     return greedy(key, x, weight, num_clusters)
   key, draws = jax.random.split(key)
   x, weight = candidates(draws, x, weight, size)
-  return greedy(key, x, weight, num_clusters)
+  return greedy(key, x, weight, num_clusters, max(1, num_clusters // _TURNS))
 
 
 def candidates(key, x, weight, size):
@@ -233,7 +234,7 @@ def candidates(key, x, weight, size):
   least = jnp.full(len(x), jnp.inf, x.dtype)
   for i in range(_ROUNDS):
     # Padding is drawn only once every row that weighs something is drawn, or equal to one that is.
-    rows = jax.lax.top_k(jnp.log(mass) + noise[i], size)[1]
+    rows = farthest(jnp.log(mass) + noise[i], size)[1]
     squares = norms[rows][:, None] + norms[None] - 2.0 * products(x[rows], x)
     nearer = jnp.min(squares, axis=0)
     place = jnp.argmin(squares, axis=0).astype(jnp.int32) + len(found)
@@ -245,30 +246,36 @@ def candidates(key, x, weight, size):
   return found, jnp.sum(owned, axis=1)
 
 
-def greedy(key, x, weight, num_clusters):
-  """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most."""
-  trials = 2 + int(math.log(num_clusters))
-  rows, dim = x.shape
+def greedy(key, x, weight, num_clusters, at_once=1):
+  """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most.
+
+  With `at_once` so many times as many are drawn, and as many are chosen, one by one, before the
+  next are drawn.
+  """
+  draws = at_once * (2 + int(math.log(num_clusters)))
+  turns = 1 + -(-(num_clusters - 1) // at_once)  # the last may choose more than are needed
   norms = jnp.sum(jnp.square(x), axis=1)
-  side = math.isqrt(rows - 1) + 1
-  noise = jax.random.gumbel(key, (num_clusters, 2, trials, side))
+  side = math.isqrt(len(x) - 1) + 1
+  noise = jax.random.gumbel(key, (turns, 2, draws, side))
+  apart = lambda row: jnp.sum(jnp.square(x - x[row][None]), axis=1)
 
-  first = x[draw(noise[0], weight)[0]]
-  centroids = jnp.zeros((num_clusters, dim), x.dtype).at[0].set(first)
-  nearest = jnp.sum(jnp.square(x - first[None]), axis=1)
+  def add(turn, carry):
+    chosen, nearest = carry
+    drawn = draw(noise[turn], weight * nearest)
+    squares = norms[None] + norms[drawn][:, None] - 2.0 * products(x[drawn], x)
+    for i in range(at_once):
+      left = jnp.sum(weight[None] * jnp.minimum(squares, nearest[None]), axis=1)
+      best = drawn[jnp.argmin(left)]
+      # Exactly: equal rows must get no mass, and the expanded square leaves them its rounding.
+      nearest = jnp.minimum(nearest, apart(best))
+      chosen = chosen.at[(turn - 1) * at_once + i + 1].set(best)
+    return chosen, nearest
 
-  def add(i, carry):
-    centroids, nearest = carry
-    chosen = draw(noise[i], weight * nearest)
-    candidates = x[chosen]
-    squares = norms[None] + norms[chosen][:, None] - 2.0 * products(candidates, x)
-    left = jnp.sum(weight[None] * jnp.minimum(squares, nearest[None]), axis=1)
-    best = candidates[jnp.argmin(left)]
-    # Exactly: equal rows must get no mass, and the expanded square leaves them its rounding.
-    nearest = jnp.minimum(nearest, jnp.sum(jnp.square(x - best[None]), axis=1))
-    return centroids.at[i].set(best), nearest
-
-  start = _axes.alike((centroids, nearest), x, weight, noise)
-  run = lambda unroll: lambda start: jax.lax.fori_loop(1, num_clusters, add, start, unroll=unroll)
+  first = draw(noise[0], weight)[0]
+  chosen = jnp.zeros(1 + (turns - 1) * at_once, first.dtype).at[0].set(first)
+  start = _axes.alike((chosen, apart(first)), x, weight, noise)
+  run = lambda unroll: lambda start: jax.lax.fori_loop(1, turns, add, start, unroll=unroll)
   # A GPU waits for the host at every turn of a loop.
-  return jax.lax.platform_dependent(start, cuda=run(_TURNS), default=run(1))[0]
+  unroll = max(1, _TURNS // at_once)
+  chosen, _ = jax.lax.platform_dependent(start, cuda=run(unroll), default=run(1))
+  return x[chosen[:num_clusters]]
