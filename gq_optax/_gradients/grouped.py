@@ -142,7 +142,8 @@ def _sums(part, labels, counts):
 
   def at_once(sums):
     others = jax.vmap(block)(more, more_valid)
-    return [s.at[owner].add(m, mode="drop") for s, m in zip(sums, others, strict=True)]
+    to = jnp.minimum(owner, len(counts) - 1)  # an empty block adds zeros
+    return [s.at[to].add(m) for s, m in zip(sums, others, strict=True)]
 
   def in_turn(sums):
     def add(j, sums):
@@ -177,7 +178,7 @@ def _blocks(labels, counts, often):
   ends = num_groups * size, num_groups * size + number * other
   place = jnp.where(rank < size, group * size + rank, ends[0] + behind)
   place = jnp.where(group < num_groups, place, ends[1])
-  slots = jnp.full(ends[1], batch_size, jnp.int32).at[place].set(order, mode="drop")
+  slots = jnp.full(ends[1] + 1, batch_size, jnp.int32).at[place].set(order)[: ends[1]]
 
   def cut(slots):
     valid = slots < batch_size

@@ -44,7 +44,8 @@ def queueable(
     longest = most(jnp.stack([jnp.max(lengths), jnp.max(state.lengths)]))
     live = jnp.logical_and(live, lengths > rounding * longest)
     x = lloyd.unit_rows(x)
-  stored = x.astype(state.queue.dtype).astype(jnp.float32)
+  # The barrier: on a GPU XLA keeps the excess precision, and what overflows would look finite.
+  stored = jax.lax.optimization_barrier(x.astype(state.queue.dtype)).astype(jnp.float32)
   live = jnp.logical_and(live, jnp.all(jnp.isfinite(stored), axis=1))
   zeros = jnp.zeros_like(lengths)
   losses = zeros if losses is None else jnp.clip(losses, -1e30, 1e30)
