@@ -6,8 +6,8 @@
 
 The rate of a cell is the best on validation over two seeds, out of a grid that grows until the best
 lies inside it. The weight decay is the best of three for the optimizer without weights, or of more
-while the best is the largest, and its arms keep it. What is in the folder is not run again; processes that are given the same folder
-share the work.
+while the best is the largest, and its arms keep it. What is in the folder is not run again.
+Processes that are given the same folder share the work.
 """
 
 import argparse  # an image for accelerators may hold nothing but JAX, Flax, Optax and Rich

@@ -183,44 +183,43 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   pull = has_group.astype(jnp.float32)
   frame = lloyd.frame(x, pull, metric)
   x = lloyd.enter(frame, x, metric)
-  start = lloyd.enter(frame, state.centroids, metric)
-  start = _first_groups(first, key, x, pull, start, metric, dead)
-  centroids, _ = lloyd.iterations(x, pull, start, metric, num_iters, dead)
-  labels = lloyd.nearest(x, centroids, metric)
 
-  member = jnp.logical_and(lloyd.members(labels, num_groups), has_group[None])
-  counts = jnp.sum(member, axis=1, dtype=jnp.int32)
-  ring = state.counts.at[state.index].set(counts)
-  similarity = None if pooling is None else _similarity(centroids, shares(ring), pooling)
-  by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
-  exact = jax.lax.Precision.HIGHEST
-  weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group, precision=exact)
-  weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
-  counted = GroupScarcityState(
-    centroids=lloyd.leave(frame, centroids, metric),
-    counts=ring,
-    index=(state.index + 1) % queue_length,
-    count=optax.safe_increment(state.count),
-    weights=by_group,
-    ages=jnp.where(jnp.logical_and(dead, counts > 0), 0, state.ages + 1),
-  )
-  return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), counted, state)
+  def weigh(x, start):
+    centroids, _ = lloyd.iterations(x, pull, start, metric, num_iters, dead)
+    labels = lloyd.nearest(x, centroids, metric)
+    member = jnp.logical_and(lloyd.members(labels, num_groups), has_group[None])
+    counts = jnp.sum(member, axis=1, dtype=jnp.int32)
+    ring = state.counts.at[state.index].set(counts)
+    similarity = None if pooling is None else _similarity(centroids, shares(ring), pooling)
+    by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
+    exact = jax.lax.Precision.HIGHEST
+    weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group, precision=exact)
+    counted = GroupScarcityState(
+      centroids=lloyd.leave(frame, centroids, metric),
+      counts=ring,
+      index=(state.index + 1) % queue_length,
+      count=optax.safe_increment(state.count),
+      weights=by_group,
+      ages=jnp.where(jnp.logical_and(dead, counts > 0), 0, state.ages + 1),
+    )
+    return weights, counted
 
-
-def _first_groups(first, key, x, pull, centroids, metric, dead):
-  """The groups of the first batch, or `centroids` where it is not the first.
-
-  A loop of one round or none, not a branch: under `vmap` both sides of a branch would be run.
-  """
-
-  def found(i, _):
+  def seeded(i, _):
     # What hangs on nothing but the data would be taken out of the loop, and done at every step.
     _, own_key, rows = jax.lax.optimization_barrier((i, key, x))
-    seeds = lloyd.seed(own_key, rows, pull, len(centroids))
-    return lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)[0]
+    seeds = lloyd.seed(own_key, rows, pull, num_groups)
+    return weigh(rows, lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)[0])
 
+  # The first batch is seeded in a loop of one round or none, not a branch: under `vmap` both sides
+  # of a branch would be run. A GPU waits for the host at a loop. So it comes last: all the rest is
+  # then under way, and large operations follow.
+  usual = weigh(x, lloyd.enter(frame, state.centroids, metric))
   rounds = first.astype(jnp.int32)
-  return jax.lax.fori_loop(0, rounds, found, _axes.alike(centroids, x, pull, dead, rounds))
+  weights, counted = jax.lax.fori_loop(
+    0, rounds, seeded, _axes.alike(usual, x, pull, dead, rounds)
+  )
+  weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
+  return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), counted, state)
 
 
 def _check_state(state: Any, num_groups: int, queue_length: int) -> None:

@@ -17,8 +17,8 @@ _FAR = 1e15
 # Up to so many iterations stand one after the other. Five compile as fast as a loop; ten take half
 # a second more, and run no faster.
 _UNROLLED = 5
-# Seeds that stand one after the other on a GPU; and the draws that seed many groups among candidates.
-# In half as many draws some runs lose a rare kind.
+# Turns of the seeding that stand one after the other on a GPU. Many groups are seeded in about as
+# many turns; in half as many some runs lose a rare kind.
 _TURNS = 16
 # From so many rows on, seeds are found among candidates: this many rounds of 2 K of them. Two
 # rounds lose rare kinds: 16 % more inertia after ten iterations where three lose nothing.
@@ -276,6 +276,5 @@ def greedy(key, x, weight, num_clusters, at_once=1):
   start = _axes.alike((chosen, apart(first)), x, weight, noise)
   run = lambda unroll: lambda start: jax.lax.fori_loop(1, turns, add, start, unroll=unroll)
   # A GPU waits for the host at every turn of a loop.
-  unroll = max(1, _TURNS // at_once)
-  chosen, _ = jax.lax.platform_dependent(start, cuda=run(unroll), default=run(1))
+  chosen, _ = jax.lax.platform_dependent(start, cuda=run(_TURNS), default=run(1))
   return x[chosen[:num_clusters]]
