@@ -57,25 +57,25 @@ def short_table(part: str) -> str:
   both = part == "groups"  # equal and skewed groups share a cell
   names = ["groups alone", "whole step with K-means"] if both else columns
   heads = {"groups": "network; equal / skewed groups", "weights": "network", "queue": "parameters"}
-  lines = [[heads.get(part, part), "on", "plain, ms", *names]]
+  lines = [[heads.get(part, part), "plain, ms", *names]]
   for job, rows in jobs.items():
     cells = [f"{rows[way]['ratio']:.2f}" if way in rows else "-" for way in columns]
     if both:
       cells = [f"{cells[0]} / {cells[1]}", f"{cells[2]} / {cells[3]}"]
     first = next(iter(rows.values()))
-    lines.append([job, card(first), f"{first['reference_ms']:.3g}", *cells])
+    lines.append([job, f"{first['reference_ms']:.3g}, {card(first)}", *cells])
   return markdown(lines)
 
 
 def full_table(part: str) -> str:
   """Every row that was timed, with its bar."""
-  lines = [["row", "on", "ratio (quartiles)", "ms", "plain, ms", "bar"]]
+  lines = [["row", "ratio (quartiles)", "ms", "plain, ms", "bar"]]
   for job, rows in read_part(part).items():
     for way, row in rows.items():
       bar = "-" if row["bar"] is None else f"{row['bar']:g}{' ms' * (row['bar_of'] == 'ms')}"
       met = {None: "", True: ", met", False: ", **not met**"}[row["met"]]
-      times = f"{row['ms']:.3f}", f"{row['reference_ms']:.3f}"
-      lines.append([f"{job}: {way}", card(row), quartiles(row, 2), *times, bar + met])
+      times = f"{row['ms']:.3f}", f"{row['reference_ms']:.3f}, {card(row)}"
+      lines.append([f"{job}: {way}", quartiles(row, 2), *times, bar + met])
   return markdown(lines)
 
 
@@ -99,7 +99,9 @@ def plot_of(part: str) -> Any:
 def device() -> str:
   """Where the kept rows were measured."""
   places = {(row["device"], row["jax"]) for row in records.read(ACCELERATOR)}
-  return "Measured on " + "; on ".join(f"one {n}, JAX {version}" for n, version in sorted(places)) + "."
+  return (
+    "Measured on " + "; on ".join(f"one {n}, JAX {version}" for n, version in sorted(places)) + "."
+  )
 
 
 def read_updates() -> dict[str, Any]:

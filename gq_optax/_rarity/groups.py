@@ -215,9 +215,7 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   # then under way, and large operations follow.
   usual = weigh(x, lloyd.enter(frame, state.centroids, metric))
   rounds = first.astype(jnp.int32)
-  weights, counted = jax.lax.fori_loop(
-    0, rounds, seeded, _axes.alike(usual, x, pull, dead, rounds)
-  )
+  weights, counted = jax.lax.fori_loop(0, rounds, seeded, _axes.alike(usual, x, pull, dead, rounds))
   weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
   return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), counted, state)
 
