@@ -13,6 +13,7 @@ from benchmarks.pages import (
   examples_page,
   groups_page,
   markers,
+  networks_page,
   optimizers_page,
   options_page,
   plots,
@@ -48,6 +49,7 @@ def of_pages(results):
     optimizers_page.PAGE: optimizers_page.bodies(
       optimizers_page.read(), optimizers_page.read_curves()
     ),
+    networks_page.PAGE: networks_page.bodies(networks_page.read()),
     questions_page.PAGE: questions_page.bodies(results),
     rarity_page.PAGE: rarity_page.bodies(results),
     rarity_page.TASKS_PAGE: {"tables": rarity_page.tables(results)},

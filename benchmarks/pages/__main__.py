@@ -9,6 +9,7 @@ from benchmarks.pages import (
   cost_page,
   examples_page,
   groups_page,
+  networks_page,
   optimizers_page,
   options_page,
   questions_page,
@@ -25,6 +26,7 @@ if __name__ == "__main__":
   options_page.main()
   optimizers_page.main()
   groups_page.main()
+  networks_page.main()
   rarity_page.main()
   questions_page.main()
   results_page.main()

@@ -23,7 +23,7 @@ WARMUP = 0.05  # part of the steps over which the rate rises
 # for SGD; by 2e-4 at Muon's .02.
 DECAY = {"SGDM": 5e-4, "Muon": 0.01}
 ADAM_RATE = 0.1  # of Muon's own: for scales and biases, which are no matrices
-RATES = {"SGDM": (0.1, 0.2, 0.4, 0.8), "Muon": (0.01, 0.02, 0.04, 0.08)}
+RATES = {"SGDM": (0.0125, 0.025, 0.05, 0.1), "Muon": (0.01, 0.02, 0.04, 0.08)}
 
 
 class Sizes(NamedTuple):

@@ -194,7 +194,9 @@ def run_cell(tiny: bool, cell: Cell, plain: shared_folder.Row | None) -> shared_
     decays = (plain["weight_decay"],)
   tuned = {decay: trainer.tune(decay) for decay in decays}
   decay = best_decay(tuned)
-  while plain is None and decay and decay == max(tuned) and len(tuned) < MAX_DECAYS:
+  while (
+    plain is None and decay and decay == max(d or 0.0 for d in tuned) and len(tuned) < MAX_DECAYS
+  ):
     tuned[3 * decay] = trainer.tune(3 * decay)
     decay = best_decay(tuned)
   rate, _, inside = tuned[decay]
