@@ -14,7 +14,7 @@ import matplotlib.figure
 import numpy as np
 import tyro
 
-from benchmarks.pages import markers, plots
+from benchmarks.pages import markers, plots, ten_seeds
 from benchmarks.pages.rare_results import ORACLE, values
 from benchmarks.rarity import optimizers, why
 from gq_optax.trial import records
@@ -27,7 +27,6 @@ PAGE = markers.EVIDENCE / "optimizers.md"
 RESULTS = markers.RARITY / "optimizers"
 TASKS = ("hidden5", "hidden7", "mnist hidden6", "LT100", "balanced")
 NONE = "equal weights"
-IDEAS = ("example scarcity, features", "Delta_rho", "orthogonal groups, K=B/64")
 Rows = dict[tuple[str, str, int], dict[str, Any]]  # by task, arm and times the epochs
 CURVES = {
   "gradient": "length of the mean gradient",
@@ -41,8 +40,9 @@ NOISY = ("gradient", "share of rare")  # shown as means of seven points
 
 
 def read() -> Rows:
-  """The rows of B = 1024."""
-  found = [row for path in sorted(RESULTS.glob("stage*.jsonl")) for row in records.read(path)]
+  """The rows of B = 1024 with five seeds."""
+  paths = (RESULTS / f"stage_{stage}.jsonl" for stage in (1, 3))
+  found = [row for path in paths for row in records.read(path)]
   return {(r["task"], r["arm"], r["longer"]): r for r in found if r["batch_size"] == 1024}
 
 
@@ -188,43 +188,6 @@ def why_table(curves: list[dict[str, Any]], task: str) -> str:
   return markdown(table)
 
 
-def read_ideas() -> Rows:
-  """What was tried on Muon, ten seeds."""
-  return {(r["task"], r["arm"], 1): r for r in records.read(RESULTS / "ideas.jsonl")}
-
-
-def idea_gaps(ideas: Rows) -> dict[str, dict[str, plots.Interval]]:
-  """The difference to Muon, a panel for each task."""
-  found: dict[str, dict[str, plots.Interval]] = {}
-  for task in optimizers.HIDDEN:
-    for arm in IDEAS:
-      if row := ideas.get((task, f"{arm} on Muon", 1)):
-        gap = paired(values(row, "mean"), values(ideas[task, "Muon", 1], "mean"))
-        found.setdefault(task, {})[arm] = gap["mean"], gap["low"], gap["high"]
-  return found
-
-
-def idea_table(ideas: Rows) -> str:
-  """One row a task, one column an idea; the last row is the mean over the tasks of a column."""
-  found = idea_gaps(ideas)
-  show = lambda gap: f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]" if gap else "-"
-  table = [["difference to Muon, B=1024", *IDEAS]]
-  table += [[task, *(show(rows.get(arm)) for arm in IDEAS)] for task, rows in found.items()]
-  seeds = lambda arm: np.mean(
-    [
-      np.subtract(
-        values(ideas[t, f"{arm} on Muon", 1], "mean"), values(ideas[t, "Muon", 1], "mean")
-      )
-      for t in found
-    ],
-    axis=0,
-  )
-  whole = {arm for arm in IDEAS if all(arm in rows for rows in found.values())}
-  mean = {arm: paired(seeds(arm), 0.0 * seeds(arm)) for arm in whole}
-  last = [show((m["mean"], m["low"], m["high"])) if (m := mean.get(a)) else "-" for a in IDEAS]
-  return markdown([*table, ["mean over tasks", *last]])
-
-
 def longer_ones(rows: Rows) -> list[tuple[str, int]]:
   """Tasks that were trained longer, and how many times."""
   return sorted({(t, times) for t, _, times in rows if times > 1 and gaps(rows, t, times)})
@@ -242,8 +205,7 @@ def bodies(rows: Rows, curves: list[dict[str, Any]]) -> dict[str, str]:
   found = {"way": markers.exhibit(plot_of("way"), way, way_table(rows))}
   for task in (t for t in TASKS if gaps(rows, t)):
     found[task] = markers.exhibit(plot_of(task), f"{tells}: {task}", task_table(rows, task))
-  against = "Difference to Muon in points with 95 % interval"
-  found["ideas"] = markers.exhibit(plot_of("ideas"), against, idea_table(read_ideas()))
+  found |= ten_seeds.bodies()
   if several := longer_ones(rows):
     tables = [task_table(rows, t, times) for t, times in several]
     found["longer"] = markers.exhibit(plot_of("longer"), f"{tells}, trained longer", *tables)
@@ -269,7 +231,7 @@ def main() -> None:
   for task in TASKS:
     if found := gaps(rows, task):
       plots.dots({task: found}, xlabel, plot_of(task))
-  plots.dots(idea_gaps(read_ideas()), "points against Muon, 95 % interval", plot_of("ideas"))
+  ten_seeds.draw()
   if several := longer_ones(rows):
     panels = {f"{t}, {times} times as long": gaps(rows, t, times) for t, times in several}
     plots.dots(panels, xlabel, plot_of("longer"))
