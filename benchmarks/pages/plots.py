@@ -61,6 +61,8 @@ def _grid(panels: Mapping[str, object], labels: Sequence[str]) -> matplotlib.fig
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.set_yticks(range(len(labels)), labels)
     ax.grid(axis="y", alpha=0.15)
+  for ax in figure.axes[-across:]:  # the lowest of each column, where the last row is not full
+    ax.tick_params(axis="x", labelbottom=True)
   return figure
 
 
@@ -109,7 +111,7 @@ def bars(
       ax.axvline(reference, color="black", linewidth=0.8)
     if log:
       ax.set_xscale("log")
-    ax.margins(x=0.2)
+    ax.margins(x=0.35)
   figure.supxlabel(xlabel, fontsize=9)
   save(figure, path)
 
