@@ -11,9 +11,9 @@ import optax
 
 from gq_optax import _axes, _dtypes, _inputs
 
-# So many groups go in a straight line. More go round a loop, and a program does not grow with K:
-# with 64 groups four a turn compile in three fifths of the time of eight, and run an eighth longer.
-_STRAIGHT, _AT_ONCE = 8, 4
+# So many groups go in a straight line. More go round a loop, and a program does not grow with K.
+# Several a turn compile for longer and run no faster.
+_STRAIGHT = 8
 
 
 class GroupGradients(NamedTuple):
@@ -84,16 +84,9 @@ def terms(grads: jax.Array, counts: jax.Array) -> list[jax.Array]:
 
 def over_groups(add: Callable[..., Any], totals: Any, number: int) -> Any:
   """`totals = add(k, totals)` for every group k: straight on for a few, else round a loop."""
-  whole = number - number % _AT_ONCE if number > _STRAIGHT else 0
-
-  def several(turn, totals):
-    for j in range(_AT_ONCE):
-      totals = add(turn * _AT_ONCE + j, totals)
-    return totals
-
-  if whole:
-    totals = jax.lax.fori_loop(0, whole // _AT_ONCE, several, totals)
-  for k in range(whole, number):
+  if number > _STRAIGHT:
+    return jax.lax.fori_loop(0, number, add, totals)
+  for k in range(number):
     totals = add(k, totals)
   return totals
 

@@ -141,3 +141,33 @@ def test_state_bytes_is_exact(queue_length, queue_dtype):
   assert gq.state_bytes(tx, params) == allocated
   shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
   assert gq.state_bytes(tx, shapes) == allocated
+
+
+@pytest.mark.parametrize("options", [{"update_norm": "match"}, {"update_norm": 1.5}])
+def test_many_small_leaves_count_as_one_leaf_of_all_coordinates(options):
+  """More of a shape than are looked at together, and two shapes."""
+  tx = gq.grad_queue(queue_length=2, track=True, **options)
+  draw = lambda seed: jax.random.normal(jax.random.key(seed), (70, 4)) * 3.0**seed
+  apart = lambda x: [row if i % 3 else row[:, None] for i, row in enumerate(x)]
+  whole, parts = tx.init(draw(0)), tx.init(apart(draw(0)))
+  update = jax.jit(tx.update)
+  for seed in range(5):
+    expected, whole = update(draw(seed), whole)
+    found, parts = update(apart(draw(seed)), parts)
+  chex.assert_trees_all_close(found, apart(expected), rtol=1e-5)
+  chex.assert_trees_all_close(gq.diagnostics(parts), gq.diagnostics(whole), rtol=1e-5)
+  assert 0.0 < gq.diagnostics(whole)["amplified"] < 1.0
+  for bad in (0, 1, 35, 69):  # in each of the parts that are looked at together
+    _, after = update(apart(draw(9).at[bad, 2].set(jnp.nan)), parts)
+    chex.assert_trees_all_equal(after.queue, parts.queue)
+    assert gq.diagnostics(after)["skipped"] == 1
+
+
+def test_reductions_do_not_grow_with_the_number_of_small_leaves():
+  def reductions(number):
+    tx = gq.grad_queue(queue_length=2, track=True, update_norm="match")
+    params = [jnp.zeros(5)] * number
+    state = jax.eval_shape(tx.init, params)
+    return jax.jit(tx.update).lower(params, state).as_text().count("call @_largest")
+
+  assert 0 < reductions(30) == reductions(2)

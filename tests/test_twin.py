@@ -183,10 +183,10 @@ def test_the_twin_notices_a_difference():
 
 
 def test_more_groups_than_stand_in_a_line_go_round_a_loop(monkeypatch):
-  """Eleven groups, one of them empty: four in each of two turns, three behind them."""
+  """Eleven groups, one of them empty."""
 
-  def last(at_once):
-    monkeypatch.setattr(_group_gradients, "_AT_ONCE", at_once)
+  def last(straight):
+    monkeypatch.setattr(_group_gradients, "_STRAIGHT", straight)
     tx = gq.grad_queue(queue_length=2, num_clusters=11, track=True)
     state, update = tx.init(jnp.zeros(3)), jax.jit(tx.update)
     counts = jnp.arange(11)
@@ -196,7 +196,7 @@ def test_more_groups_than_stand_in_a_line_go_round_a_loop(monkeypatch):
       result, state = update(groups, state)
     return result, state
 
-  (looped, state), (straight, expected) = last(4), last(100)
+  (looped, state), (straight, expected) = last(8), last(100)
   np.testing.assert_allclose(looped, straight, rtol=1e-5)
   for found, wanted in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(found, wanted, rtol=1e-5)

@@ -49,7 +49,9 @@ def interval(difference: np.ndarray) -> plots.Interval:
 def difference(rows: Rows, task: str, size: int, arm: str, to: str) -> np.ndarray | None:
   """That of each seed to another arm, in points; None if the arm was not run."""
   row = rows.get((task, size, arm))
-  return row and np.subtract(values(row, "mean"), values(rows[task, size, to], "mean"))
+  if row is None:
+    return None
+  return np.subtract(values(row, "mean"), values(rows[task, size, to], "mean"))
 
 
 def idea_gaps(rows: Rows, size: int) -> dict[str, dict[str, plots.Interval]]:

@@ -57,7 +57,7 @@ def init(num_clusters: int) -> Figures:
 def measure(
   previous: Figures,
   batch: Batch,
-  sums: list[jax.Array],
+  sums: jax.Array,
   lengths: norms.Lengths,
   factor: jax.typing.ArrayLike,
   length: jax.Array,
@@ -69,7 +69,7 @@ def measure(
   Args:
     previous: those of the step before.
     batch: the update that came in.
-    sums: of every leaf, see `leaf.Weighed`.
+    sums: of the weights, see `leaf.weigh`.
     lengths: of raw gradient and update.
     factor: what the update was multiplied with afterwards.
     length: of the window.
@@ -79,9 +79,7 @@ def measure(
   size = max(sum(leaf.size for leaf in jax.tree.leaves(batch.raw)), 1)
   size = _axes.total(jnp.float32(size), axis_name)
   most = jnp.finfo(jnp.float32).max
-  mean = (
-    _axes.total(jnp.sum(jnp.stack([jnp.zeros(3, jnp.float32), *sums]), axis=0), axis_name) / size
-  )
+  mean = _axes.total(sums, axis_name) / size
   (raw, own), (raw_unit, unit) = lengths.norms, lengths.units
   comparable = jnp.logical_and(raw > 0.0, own > 0.0)
   safe_raw = jnp.where(comparable, raw, 1.0)

@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""What becomes of one leaf of the update: its K gradients weighed against the queue, and added."""
+"""What becomes of each leaf of the update: its K gradients weighed against the queue, and added."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gq_optax import _axes, _dtypes, _group_gradients
-from gq_optax._coordinates import queue, weights
+from gq_optax._coordinates import norms, queue, weights
 from gq_optax._coordinates.queue import Queue, Spread
 from gq_optax._coordinates.weights import ScarcityFn
 
@@ -19,13 +19,10 @@ class Weighed(NamedTuple):
     update: `[*p]`, the weighted gradients added by their shares, in float32 or wider.
     stored: `[]`, the largest entry as the queue would store it, in its dtype; 0 where nothing is
       rounded.
-    sums: float32 `[3]`, sums over all coordinates of the weight, of those above 1 and below 1,
-      groups by their share; None where nobody asks.
   """
 
   update: jax.Array
   stored: jax.Array
-  sums: jax.Array | None
 
 
 class Rule(NamedTuple):
@@ -35,7 +32,7 @@ class Rule(NamedTuple):
     active: bool `[]`; False: every weight is 1.
     rho: the bound of Delta_rho.
     scarcity: a function in its stead, or None.
-    tracked: whether `sums` are asked for.
+    tracked: whether sums of the weights are asked for.
   """
 
   active: jax.Array
@@ -50,7 +47,7 @@ def weigh(
   leaves: list[jax.Array],
   shares: jax.Array | None,
   rule: Rule,
-) -> list[Weighed]:
+) -> tuple[list[Weighed], jax.Array | None]:
   r"""The weighted update of every leaf, :math:`\sum_k a_k\, w(c_k; \mu, \sigma) \odot c_k`.
 
   Args:
@@ -60,6 +57,10 @@ def weigh(
     shares: float32 `[K]`, the weight of each group in the update; None for mean gradients. Groups
       of share 0 are never read.
     rule: how a gradient is weighed.
+
+  Returns:
+    The leaves, and float32 `[3]`: sums over all coordinates of the weight, and the numbers of those
+    above 1 and below 1, groups by their share. None where nobody asks.
   """
   slots = jax.tree.leaves(past.slots)
   newest = (past.index - 1) % (slots[0].shape[0] if slots else 1)
@@ -67,44 +68,48 @@ def weigh(
   dtypes = [s.dtype for s in slots]
   # Only what is passed as an array is traced once; the user's function may hold tracers.
   one = _one_traced_once if rule.scarcity is None else _one
-  if shares is None:
-    return [
-      one(None, g, None, spread, rule.active, rule.rho, dtype, rule.scarcity, rule.tracked)
-      for g, spread, dtype in zip(leaves, spreads, dtypes, strict=True)
+
+  def weighed(totals, gradients, share):
+    results = [
+      one(total, g, share, spread, rule.active, rule.rho, dtype, rule.scarcity, rule.tracked)
+      for total, g, spread, dtype in zip(totals, gradients, spreads, dtypes, strict=True)
     ]
+    return [leaf for leaf, _ in results], _sums([w for _, w in results]) if rule.tracked else None
+
+  if shares is None:
+    return weighed([None] * len(leaves), leaves, None)
 
   def add(k, totals):
-    share = shares[k]
-    return [
-      one(
-        total,
-        _group_gradients.one_of(g, k),
-        share,
-        spread,
-        rule.active,
-        rule.rho,
-        dtype,
-        rule.scarcity,
-        rule.tracked,
-      )
-      for total, g, spread, dtype in zip(totals, leaves, spreads, dtypes, strict=True)
-    ]
+    found, sums = weighed(totals[0], [_group_gradients.one_of(g, k) for g in leaves], shares[k])
+    return found, None if sums is None else totals[1] + shares[k] * sums
 
-  nothing = [_nothing(s, dtype, rule.tracked) for s, dtype in zip(spreads, dtypes, strict=True)]
-  nothing = _axes.alike(nothing, (leaves, spreads, shares))
-  return _group_gradients.over_groups(add, nothing, shares.shape[0])
+  nothing = [
+    Weighed(jnp.zeros_like(s.mean), jnp.zeros([], dtype))
+    for s, dtype in zip(spreads, dtypes, strict=True)
+  ]
+  start = nothing, jnp.zeros(3, jnp.float32) if rule.tracked else None
+  start = _axes.alike(start, (leaves, spreads, shares))
+  return _group_gradients.over_groups(add, start, shares.shape[0])
+
+
+def _sums(weights: list[jax.Array]) -> jax.Array:
+  """Sums over all coordinates: of the weight, and the numbers of those above 1 and below 1."""
+  nothing = (jnp.zeros([], jnp.float32),) * 3
+  parts = [_counted(norms.of(weights, numbers)) for numbers in norms.families(weights)]
+  return norms.total([nothing, *parts])
+
+
+@jax.jit  # leaves of one shape are traced once
+def _counted(weights):
+  count = lambda w: [w, (w > 1.0).astype(w.dtype), (w < 1.0).astype(w.dtype)]
+  return norms.summed(map(count, weights))
 
 
 _spread = jax.jit(queue.spread)  # leaves of one shape are traced once
 
 
-def _nothing(spread: Spread, storage: jnp.dtype, tracked: bool) -> Weighed:
-  sums = jnp.zeros(3, jnp.float32) if tracked else None
-  return Weighed(jnp.zeros_like(spread.mean), jnp.zeros([], storage), sums)
-
-
 def _one(total, g, share, spread, active, rho, storage, scarcity, tracked):
-  """One gradient `[*p]` weighed, and added to the total of its leaf."""
+  """One gradient `[*p]` weighed, and added to the total of its leaf; and its weights, if asked."""
   dtype = spread.mean.dtype
   if share is not None:
     g = jnp.where(share > 0.0, g, jnp.zeros_like(g))  # what stands in an empty group may be NaN
@@ -125,17 +130,10 @@ def _one(total, g, share, spread, active, rho, storage, scarcity, tracked):
     weight = _checked(scarcity, x, *queue.in_units(spread))
   weight = jnp.where(active, weight, 1.0)
   update = weight * g.astype(dtype)
-  sums = None
-  if tracked:
-    counted = [weight, (weight > 1.0).astype(dtype), (weight < 1.0).astype(dtype)]
-    sums = jnp.stack([jnp.sum(c, dtype=jnp.float32) for c in counted])
-  if share is None:
-    return Weighed(update, largest, sums)
-  return Weighed(
-    total.update + share.astype(dtype) * update,
-    jnp.maximum(total.stored, largest),
-    total.sums + share * sums if tracked else None,
-  )
+  if share is not None:
+    update = total.update + share.astype(dtype) * update
+    largest = jnp.maximum(total.stored, largest)
+  return Weighed(update, largest), weight if tracked else None
 
 
 _one_traced_once = jax.jit(_one, static_argnames=("storage", "scarcity", "tracked"))

@@ -5,24 +5,51 @@ With an axis name they are of what all devices hold together.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gq_optax import _axes
 
+# Up to this size leaves of a kind are looked at together, so many of them at once. Alone, each bias
+# and scale would take a reduction or two: most of the kernels of a step, and of their compilation.
+# Larger leaves stay apart, as they may be spread over devices in different ways.
+_SMALL, _TOGETHER = 2**14, 32
+
+
+def families(*trees: list[jax.Array]) -> list[list[int]]:
+  """The numbers of the leaves that are looked at together; they are alike in each of the lists."""
+  found: dict[Any, list[int]] = {}
+  for n, leaves in enumerate(zip(*trees, strict=True)):
+    small = max(x.size for x in leaves) <= _SMALL
+    found.setdefault(tuple(str(jax.typeof(x)) for x in leaves) if small else n, []).append(n)
+  cut = lambda numbers: range(0, len(numbers), _TOGETHER)
+  return [numbers[i : i + _TOGETHER] for numbers in found.values() for i in cut(numbers)]
+
+
+def of(leaves: list[jax.Array], numbers: list[int]) -> list[jax.Array]:
+  """The leaves with these numbers."""
+  return [leaves[n] for n in numbers]
+
 
 @jax.jit  # leaves of one shape are traced once
-def _largest(x):
+def _largest(family):
   # NaN passes through a maximum: several times cheaper than `isfinite` and `all`.
-  return jnp.max(jnp.abs(x), initial=0)
+  return jnp.max(functools.reduce(jnp.maximum, map(jnp.abs, family)), initial=0)
+
+
+def total(columns: list[tuple[jax.Array, ...]]) -> jax.Array:
+  """The sum of rows of scalars, float32 `[n]`."""
+  return jnp.stack([jnp.sum(jnp.stack(column)) for column in zip(*columns, strict=True)])
 
 
 def all_finite(leaves: list[jax.Array], axis_name: _axes.AxisName | None = None) -> jax.Array:
   """Is every number finite?"""
   # Some narrow dtypes have no infinity to compare with; in them overflow is NaN.
-  finite = [_largest(x) <= jnp.finfo(x.dtype).max.astype(x.dtype) for x in leaves]
+  sizes = [_largest(of(leaves, numbers)) for numbers in families(leaves)]
+  finite = [size <= jnp.finfo(size.dtype).max.astype(size.dtype) for size in sizes]
   all_of_them = jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
   # XLA computes what is cheap again in every kernel that needs it, here with an input a leaf in a
   # kernel a leaf; a root it does not.
@@ -64,23 +91,36 @@ def lengths(
   units = _axes.largest(units, axis_name)
   # A power of two is exact, and as an exponential it is computed once, as said in `all_finite`.
   units = jnp.exp2(jnp.round(jnp.log2(jnp.clip(units, 2.0**-120, 2.0**120))))
-  parts = [_products(r, u, 1.0 / units, with_product) for r, u in zip(raw, update, strict=True)]
-  sums = _axes.total(jnp.sum(jnp.stack([jnp.zeros(3, jnp.float32), *parts]), axis=0), axis_name)
+  nothing = (jnp.zeros([], jnp.float32),) * 3
+  parts = [
+    _products(of(raw, numbers), of(update, numbers), 1.0 / units, with_product)
+    for numbers in families(raw, update)
+  ]
+  sums = _axes.total(total([nothing, *parts]), axis_name)
   # Not 0 itself, for the derivative's sake: in these units only a zero vector is so short.
   norms = jnp.sqrt(sums[:2] + _TINY)
   return Lengths(units, jnp.where(norms > 1e-9, norms, 0.0), sums[2])
 
 
 def _unit(leaves: list[jax.Array]) -> jax.Array:
-  sizes = [_largest(x).astype(jnp.float32) for x in leaves]
+  sizes = [_largest(of(leaves, n)).astype(jnp.float32) for n in families(leaves)]
   return jnp.max(jnp.stack([jnp.zeros([], jnp.float32), *sizes]))
 
 
 @functools.partial(jax.jit, static_argnames="with_product")
-def _products(raw, update, inverse, with_product):
-  raw, update = (x.astype(jnp.float32) * i for x, i in zip((raw, update), inverse, strict=True))
-  product = jnp.sum(raw * update) if with_product else jnp.zeros([], jnp.float32)
-  return jnp.stack([jnp.sum(jnp.square(raw)), jnp.sum(jnp.square(update)), product])
+def _products(raws, updates, inverse, with_product):
+  def products(raw, update):
+    raw, update = (x.astype(jnp.float32) * i for x, i in zip((raw, update), inverse, strict=True))
+    return [jnp.square(raw), jnp.square(update), *([raw * update] if with_product else [])]
+
+  sums = summed(map(products, raws, updates))
+  return sums if with_product else (*sums, jnp.zeros([], jnp.float32))
+
+
+def summed(leaves: Iterable[list[jax.Array]]) -> tuple[jax.Array, ...]:
+  """The sums of arrays of one shape: leaf by leaf added up first, then over all coordinates."""
+  add = lambda some, more: list(map(jnp.add, some, more))
+  return tuple(jnp.sum(x, dtype=jnp.float32) for x in functools.reduce(add, leaves))
 
 
 def factor(update_norm: str | jax.typing.ArrayLike, measured: Lengths) -> jax.Array:

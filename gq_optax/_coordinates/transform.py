@@ -167,11 +167,10 @@ def grad_queue(
       active = jnp.logical_and(active, jnp.asarray(rho) > 1.0)
     in_window = queue.window(past, length) if adaptive else None
     rule = leaf.Rule(active, rho, scarcity, track)
-    weighed = leaf.weigh(past, in_window, batch.leaves, batch.shares, rule)
+    weighed, sums = leaf.weigh(past, in_window, batch.leaves, batch.shares, rule)
     result, accept, lengths, factor = _finish(batch, weighed, rule, update_norm, axis_name)
     measured = None
-    if track:
-      sums = [w.sums for w in weighed if w.sums is not None]
+    if sums is not None:
       measured = figures.measure(
         state.figures, batch, sums, lengths, factor, length, accept, axis_name
       )
