@@ -194,15 +194,7 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
     by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
     exact = jax.lax.Precision.HIGHEST
     weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group, precision=exact)
-    counted = GroupScarcityState(
-      centroids=lloyd.leave(frame, centroids, metric),
-      counts=ring,
-      index=(state.index + 1) % queue_length,
-      count=optax.safe_increment(state.count),
-      weights=by_group,
-      ages=jnp.where(jnp.logical_and(dead, counts > 0), 0, state.ages + 1),
-    )
-    return weights, counted
+    return weights, lloyd.leave(frame, centroids, metric), ring, by_group, counts
 
   def seeded(i, _):
     # What hangs on nothing but the data would be taken out of the loop, and done at every step.
@@ -215,8 +207,17 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
   # then under way, and large operations follow.
   usual = weigh(x, lloyd.enter(frame, state.centroids, metric))
   rounds = first.astype(jnp.int32)
-  weights, counted = jax.lax.fori_loop(0, rounds, seeded, _axes.alike(usual, x, pull, dead, rounds))
+  found = jax.lax.fori_loop(0, rounds, seeded, _axes.alike(usual, x, pull, dead, rounds))
+  weights, centroids, ring, by_group, counts = found
   weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
+  counted = GroupScarcityState(
+    centroids=centroids,
+    counts=ring,
+    index=(state.index + 1) % queue_length,
+    count=optax.safe_increment(state.count),
+    weights=by_group,
+    ages=jnp.where(jnp.logical_and(dead, counts > 0), 0, state.ages + 1),
+  )
   return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), counted, state)
 
 
