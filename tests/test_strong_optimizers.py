@@ -5,9 +5,11 @@ import math
 import threading
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gq_optax as gq
@@ -39,6 +41,23 @@ def test_every_array_takes_a_step_of_one_length():
   # The momentum is .9 g - g, a tenth as long; the step is half as long since the rate is.
   np.testing.assert_allclose(second["w"], [[0.06, 0.0], [0.0, 0.08]], rtol=1e-5)
   np.testing.assert_allclose(second["b"], [-0.05], rtol=1e-5)
+
+
+@pytest.mark.standard_promotion  # the optimizers of optax
+@pytest.mark.parametrize("shape", [(8, 6), (2, 2, 2, 6)])
+def test_muon_makes_kernels_of_convolutions_orthogonal_too(shape):
+  tx = optimizers.base("muon", jnp.float32(0.1), 10)
+  params = {"kernel": jnp.zeros(shape), "bias": jnp.zeros(6), "heads": jnp.zeros((4, 2, 3))}
+  draw = lambda p: jax.random.normal(jax.random.key(p.size), p.shape)
+  updates, _ = tx.update(jax.tree.map(draw, params), tx.init(params), params)
+  step = np.linalg.svd(updates["kernel"].reshape(8, 6), compute_uv=False)
+  assert step.max() < 1.7 * step.min()
+  for name in ("bias", "heads"):  # Adam's first step has one length
+    np.testing.assert_allclose(jnp.abs(updates[name]), jnp.abs(updates["bias"][0]), rtol=1e-3)
+  plain = optax.contrib.muon(0.1)
+  if len(shape) == 2:  # what was published
+    expected, _ = plain.update(jax.tree.map(draw, params), plain.init(params), params)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-5)
 
 
 @pytest.mark.standard_promotion  # the optimizers of optax

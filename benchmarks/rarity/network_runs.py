@@ -16,7 +16,7 @@ import optax
 
 from benchmarks.cost.workloads import WideResNet
 from benchmarks.rarity import images
-from gq_optax.trial import arms, weighing
+from gq_optax.trial import arms, optimizers, weighing
 
 WARMUP = 0.05  # part of the steps over which the rate rises
 # Weight decay shrinks kernels by about 5e-4 a step at a rate of .1 with momentum .9, as is usual
@@ -110,19 +110,9 @@ def make_optimizer(
       schedule,
       weight_decay=DECAY[name],
       adam_learning_rate=lambda step: ADAM_RATE * schedule(step),
-      muon_weight_dimension_numbers=lambda params: jax.tree.map(as_matrix, params),
+      muon_weight_dimension_numbers=lambda params: jax.tree.map(optimizers.as_matrix, params),
     )
   )
-
-
-def as_matrix(kernel: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-  """All inputs of a kernel, those of each place included, by its outputs; None for vectors.
-
-  By itself `optax.contrib.muon` takes arrays of two dimensions, which convolutions are not.
-  """
-  if kernel.ndim < 2:
-    return None
-  return optax.contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
 
 
 def batch_key(key: jax.Array, number: jax.Array) -> jax.Array:

@@ -46,8 +46,8 @@ def base(
 
   Args:
     name: "sgd" (momentum .9), "nesterov", "sam" (Foret et al. 2021, around "sgd"; its update takes
-      `grad_fn=`), "adam", "adamw", "lamb", "muon" (Adam for all that are no matrices) or "scaled"
-      ("sgd" with the step of each array scaled to a root mean square of 1).
+      `grad_fn=`), "adam", "adamw", "lamb", "muon" (Adam for all that is no matrix, see `as_matrix`)
+      or "scaled" ("sgd" with the step of each array scaled to a root mean square of 1).
     rate: float32 `[]`, the first learning rate.
     steps: after which the rate has come down to 0.
     decay: False keeps the rate.
@@ -82,9 +82,24 @@ def base(
       optax.adamw, weight_decay=WEIGHT_DECAY if weight_decay is None else weight_decay
     ),
     "lamb": optax.lamb,
-    "muon": functools.partial(optax.contrib.muon, weight_decay=part, adam_weight_decay=part),
+    "muon": functools.partial(
+      optax.contrib.muon,
+      weight_decay=part,
+      adam_weight_decay=part,
+      muon_weight_dimension_numbers=lambda params: jax.tree.map(as_matrix, params),
+    ),
   }
   return optax.with_extra_args_support(makers[name](schedule))
+
+
+def as_matrix(kernel: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+  """A matrix as it is; a kernel over images as all its inputs, at each place, by its outputs.
+
+  By itself `optax.contrib.muon` takes arrays of two dimensions alone, and leaves kernels to Adam.
+  """
+  if kernel.ndim not in (2, 4):
+    return None
+  return optax.contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
 
 
 def one_length() -> optax.GradientTransformation:
