@@ -150,8 +150,14 @@ def everything(x, labels):
   return result
 
 
-@pytest.mark.parametrize("platform", ["cpu", "cuda"])
-@pytest.mark.parametrize("errors", [checkify.float_checks, checkify.index_checks])
+@pytest.mark.parametrize(
+  ("errors", "platform"),
+  [
+    (checkify.float_checks, "cpu"),
+    (checkify.index_checks, "cpu"),
+    (checkify.index_checks, "cuda"),
+  ],
+)
 def test_checkify_raises_no_false_alarm(errors, platform, monkeypatch):
   """In what is lowered for each platform, run here."""
   chosen = lambda *args, default, **ways: ways.get(platform, default)(*args)
