@@ -380,3 +380,22 @@ def test_the_groups_of_the_last_step_may_be_given_away_as_memory():
   assert all(x.is_deleted() for x in jax.tree.leaves(old))
   assert {x.unsafe_buffer_pointer() for x in jax.tree.leaves(groups.grads)} == pointers
   chex.assert_trees_all_equal((value, groups), (expected, again))
+
+
+def test_parameters_and_inputs_without_a_number():
+  """Zero-size leaves, as a mask leaves them."""
+  params = {"w": jnp.ones(3), "none": jnp.zeros((0, 2)), "left out": jnp.zeros(0)}
+  batch = {"x": normal(0, BATCH, 3), "nothing": jnp.zeros((BATCH, 0))}
+
+  def loss_fn(params, batch):
+    empty = (
+      jnp.sum(batch["nothing"], axis=1) + jnp.sum(params["none"]) + jnp.sum(params["left out"])
+    )
+    return batch["x"] @ params["w"] + empty
+
+  _, groups = jax.jit(gq.grouped_value_and_grad(loss_fn, GROUPS))(
+    params, batch, jnp.asarray(LABELS)
+  )
+  whole = batch["x"][jnp.asarray(LABELS) == 0].mean(axis=0)
+  np.testing.assert_allclose(groups.grads["w"][0], whole, rtol=1e-5)
+  assert groups.grads["none"].shape == (GROUPS, 0, 2)

@@ -438,3 +438,35 @@ def test_one_number_has_no_direction():
   weights, state = euclidean.update(residuals, state)
   assert float(weights[-2:].min()) > 3.0 > float(weights[:60].mean())
   gq.explain_groups(residuals, state, metric="euclidean")
+
+
+def test_no_gradient_flows_to_the_options():
+  x = jax.random.normal(jax.random.key(0), (12, 4))
+
+  def loss(exponent, max_weight, pooling):
+    scarcity = gq.group_scarcity(
+      3, exponent=exponent, max_weight=max_weight, pooling=pooling, metric="euclidean"
+    )
+    return jnp.sum(jnp.square(scarcity.update(x, scarcity.init(4))[0]))
+
+  slopes = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(0.7, 3.0, 0.5)
+  np.testing.assert_array_equal(jnp.stack(slopes), np.zeros(3))
+
+
+@pytest.mark.several_devices
+def test_each_device_its_own_exponent_and_key():
+  mesh = jax.sharding.Mesh(jax.devices()[:2], ("d",))
+  x = jax.random.normal(jax.random.key(0), (12, 4))
+  part = jax.sharding.PartitionSpec("d")
+
+  def weights(exponent, key):
+    scarcity = gq.group_scarcity(3, exponent=exponent[0], key=key[0])
+    return scarcity.update(x, scarcity.init(4))[0][None]
+
+  exponents, keys = jnp.array([0.0, 1.0]), jax.random.split(jax.random.key(1), 2)
+  found = jax.jit(jax.shard_map(weights, mesh=mesh, in_specs=(part, part), out_specs=part))(
+    exponents, keys
+  )
+  for i in range(2):
+    expected = weights(exponents[i : i + 1], keys[i : i + 1])[0]
+    np.testing.assert_allclose(found[i], expected, rtol=1e-5)

@@ -95,14 +95,14 @@ def weigh(
 def _sums(weights: list[jax.Array]) -> jax.Array:
   """Sums over all coordinates: of the weight, and the numbers of those above 1 and below 1."""
   nothing = (jnp.zeros([], jnp.float32),) * 3
-  parts = [_counted(norms.of(weights, numbers)) for numbers in norms.families(weights)]
-  return norms.total([nothing, *parts])
+  parts = [_counted(norms.pick(weights, numbers)) for numbers in norms.families(weights)]
+  return norms.add_rows([nothing, *parts])
 
 
 @jax.jit  # leaves of one shape are traced once
 def _counted(weights):
   count = lambda w: [w, (w > 1.0).astype(w.dtype), (w < 1.0).astype(w.dtype)]
-  return norms.summed(map(count, weights))
+  return norms.sum_each(map(count, weights))
 
 
 _spread = jax.jit(queue.spread)  # leaves of one shape are traced once

@@ -29,7 +29,7 @@ def families(*trees: list[jax.Array]) -> list[list[int]]:
   return [numbers[i : i + _TOGETHER] for numbers in found.values() for i in cut(numbers)]
 
 
-def of(leaves: list[jax.Array], numbers: list[int]) -> list[jax.Array]:
+def pick(leaves: list[jax.Array], numbers: list[int]) -> list[jax.Array]:
   """The leaves with these numbers."""
   return [leaves[n] for n in numbers]
 
@@ -40,15 +40,15 @@ def _largest(family):
   return jnp.max(functools.reduce(jnp.maximum, map(jnp.abs, family)), initial=0)
 
 
-def total(columns: list[tuple[jax.Array, ...]]) -> jax.Array:
+def add_rows(rows: list[tuple[jax.Array, ...]]) -> jax.Array:
   """The sum of rows of scalars, float32 `[n]`."""
-  return jnp.stack([jnp.sum(jnp.stack(column)) for column in zip(*columns, strict=True)])
+  return jnp.stack([jnp.sum(jnp.stack(column)) for column in zip(*rows, strict=True)])
 
 
 def all_finite(leaves: list[jax.Array], axis_name: _axes.AxisName | None = None) -> jax.Array:
   """Is every number finite?"""
   # Some narrow dtypes have no infinity to compare with; in them overflow is NaN.
-  sizes = [_largest(of(leaves, numbers)) for numbers in families(leaves)]
+  sizes = [_largest(pick(leaves, numbers)) for numbers in families(leaves)]
   finite = [size <= jnp.finfo(size.dtype).max.astype(size.dtype) for size in sizes]
   all_of_them = jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
   # XLA computes what is cheap again in every kernel that needs it, here with an input a leaf in a
@@ -93,17 +93,17 @@ def lengths(
   units = jnp.exp2(jnp.round(jnp.log2(jnp.clip(units, 2.0**-120, 2.0**120))))
   nothing = (jnp.zeros([], jnp.float32),) * 3
   parts = [
-    _products(of(raw, numbers), of(update, numbers), 1.0 / units, with_product)
+    _products(pick(raw, numbers), pick(update, numbers), 1.0 / units, with_product)
     for numbers in families(raw, update)
   ]
-  sums = _axes.total(total([nothing, *parts]), axis_name)
+  sums = _axes.total(add_rows([nothing, *parts]), axis_name)
   # Not 0 itself, for the derivative's sake: in these units only a zero vector is so short.
   norms = jnp.sqrt(sums[:2] + _TINY)
   return Lengths(units, jnp.where(norms > 1e-9, norms, 0.0), sums[2])
 
 
 def _unit(leaves: list[jax.Array]) -> jax.Array:
-  sizes = [_largest(of(leaves, n)).astype(jnp.float32) for n in families(leaves)]
+  sizes = [_largest(pick(leaves, n)).astype(jnp.float32) for n in families(leaves)]
   return jnp.max(jnp.stack([jnp.zeros([], jnp.float32), *sizes]))
 
 
@@ -113,11 +113,11 @@ def _products(raws, updates, inverse, with_product):
     raw, update = (x.astype(jnp.float32) * i for x, i in zip((raw, update), inverse, strict=True))
     return [jnp.square(raw), jnp.square(update), *([raw * update] if with_product else [])]
 
-  sums = summed(map(products, raws, updates))
+  sums = sum_each(map(products, raws, updates))
   return sums if with_product else (*sums, jnp.zeros([], jnp.float32))
 
 
-def summed(leaves: Iterable[list[jax.Array]]) -> tuple[jax.Array, ...]:
+def sum_each(leaves: Iterable[list[jax.Array]]) -> tuple[jax.Array, ...]:
   """The sums of arrays of one shape: leaf by leaf added up first, then over all coordinates."""
   add = lambda some, more: list(map(jnp.add, some, more))
   return tuple(jnp.sum(x, dtype=jnp.float32) for x in functools.reduce(add, leaves))

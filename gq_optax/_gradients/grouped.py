@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The mean gradient of each group of a batch, out of one forward pass of all its examples."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -131,8 +132,9 @@ def _sums(part, labels, counts):
     some = valid[0]  # of an empty block all examples are made up
     spread = lambda x: valid.reshape(-1, *(1,) * (x.ndim - 1))
     # As flat rows: a GPU would otherwise transpose what it gathers, by strided reads.
-    flat = lambda x: x.reshape(len(x), -1).at[index].get(mode="promise_in_bounds")
-    take = lambda x: flat(x).reshape(-1, *x.shape[1:])
+    flat = lambda x: x.reshape(len(x), math.prod(x.shape[1:]))
+    rows = lambda x: flat(x).at[index].get(mode="promise_in_bounds")
+    take = lambda x: rows(x).reshape(len(index), *x.shape[1:])
     kept = lambda x: take(x) if part.whole else jnp.where(some, take(x), jnp.ones_like(x[:1]))
     only = lambda x: jnp.where(spread(x), take(x), jnp.zeros_like(x[:1]))
     sums = part.contract(list(map(kept, part.kept)), list(map(only, part.cotangents)))

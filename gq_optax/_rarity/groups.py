@@ -75,8 +75,8 @@ def group_scarcity(
   batch.
 
   Multiply the losses by the weights and take the mean. A rare kind then counts as much as a
-  frequent one. No gradient flows through the weights: `update` may be called inside the function
-  that is differentiated.
+  frequent one. No gradient flows through the weights, nor to the options: `update` may be called
+  inside the function that is differentiated.
 
   ===============================  ===============================================================
   case                             what happens
@@ -163,9 +163,8 @@ def group_scarcity(
     prng = _validate.prng_key("key", key)
     # No pooling is another program, not a traced number: it needs no distances.
     reach = None if isinstance(pooling, float | int) and pooling == 0 else pooling
-    weights, state = _update(
-      x, unmasked, state, prng, exponent, max_weight, reach, metric, num_iters
-    )
+    options = jax.lax.stop_gradient((exponent, max_weight, reach))
+    weights, state = _update(x, unmasked, state, prng, *options, metric, num_iters)
     return _axes.own(weights, axis_name, rows), state
 
   return GroupScarcity(init, update)
@@ -200,14 +199,16 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
     # What hangs on nothing but the data would be taken out of the loop, and done at every step.
     _, own_key, rows = jax.lax.optimization_barrier((i, key, x))
     seeds = lloyd.seed(own_key, rows, pull, num_groups)
-    return weigh(rows, lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)[0])
+    first = lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)[0]
+    return _axes.alike(weigh(rows, first), usual)
 
   # The first batch is seeded in a loop of one round or none, not a branch: under `vmap` both sides
   # of a branch would be run. A GPU waits for the host at a loop. So it comes last: all the rest is
   # then under way, and large operations follow.
   usual = weigh(x, lloyd.enter(frame, state.centroids, metric))
   rounds = first.astype(jnp.int32)
-  found = jax.lax.fori_loop(0, rounds, seeded, _axes.alike(usual, x, pull, dead, rounds))
+  usual = _axes.alike(usual, x, pull, dead, rounds, key)
+  found = jax.lax.fori_loop(0, rounds, seeded, usual)
   weights, centroids, ring, by_group, counts = found
   weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
   counted = GroupScarcityState(

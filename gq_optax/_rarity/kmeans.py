@@ -48,7 +48,7 @@ def kmeans(
   distinct rows than groups the surplus groups stay empty. Rows of weight 0 (padding) get a label
   but move nothing. A row that is not finite counts as the zero vector of weight 0. Under the cosine
   metric a zero vector has cosine 0 with everything. Many rows (2048, or 12 K if that is more) have
-  their seeds chosen among 6 K candidates, drawn in three rounds.
+  their seeds chosen among 6 K candidates, drawn in three rounds; from K = 32 on several at once.
 
   Args:
     x: `[n, d]`, real; computed in float32.

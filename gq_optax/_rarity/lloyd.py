@@ -17,9 +17,11 @@ _FAR = 1e15
 # Up to so many iterations stand one after the other. Five compile as fast as a loop; ten take half
 # a second more, and run no faster.
 _UNROLLED = 5
-# Turns of the seeding that stand one after the other on a GPU. Many groups are seeded in about as
-# many turns; in half as many some runs lose a rare kind.
-_TURNS = 16
+# Turns of the seeding that stand one after the other on a GPU.
+_UNROLLED_SEEDS = 16
+# Among candidates at most so many seeds are chosen of one draw, and at least so many draws made.
+# With half as many draws some runs lose a rare kind; more seeds of a draw take more comparisons.
+_AT_ONCE, _DRAWS = 4, 16
 # From so many rows on, seeds are found among candidates: this many rounds of 2 K of them. Two
 # rounds lose rare kinds: 16 % more inertia after ten iterations where three lose nothing.
 _MANY, _ROUNDS = 2048, 3
@@ -220,7 +222,8 @@ def seed(key, x, weight, num_clusters):
     return greedy(key, x, weight, num_clusters)
   key, draws = jax.random.split(key)
   x, weight = candidates(draws, x, weight, size)
-  return greedy(key, x, weight, num_clusters, max(1, num_clusters // _TURNS))
+  at_once = min(_AT_ONCE, max(1, num_clusters // _DRAWS))
+  return greedy(key, x, weight, num_clusters, at_once)
 
 
 def candidates(key, x, weight, size):
@@ -249,8 +252,7 @@ def candidates(key, x, weight, size):
 def greedy(key, x, weight, num_clusters, at_once=1):
   """Greedy k-means++: of a few rows drawn by squared distance, the one that helps most.
 
-  With `at_once` so many times as many are drawn, and as many are chosen, one by one, before the
-  next are drawn.
+  Of one draw `at_once` rows are chosen, one after the other. A draw has as many times the rows.
   """
   draws = at_once * (2 + int(math.log(num_clusters)))
   turns = 1 + -(-(num_clusters - 1) // at_once)  # the last may choose more than are needed
@@ -276,5 +278,5 @@ def greedy(key, x, weight, num_clusters, at_once=1):
   start = _axes.alike((chosen, apart(first)), x, weight, noise)
   run = lambda unroll: lambda start: jax.lax.fori_loop(1, turns, add, start, unroll=unroll)
   # A GPU waits for the host at every turn of a loop.
-  chosen, _ = jax.lax.platform_dependent(start, cuda=run(_TURNS), default=run(1))
+  chosen, _ = jax.lax.platform_dependent(start, cuda=run(_UNROLLED_SEEDS), default=run(1))
   return x[chosen[:num_clusters]]
