@@ -81,7 +81,7 @@ def full_table(part: str) -> str:
 
 def card(row: Row) -> str:
   """The name of the device, short."""
-  return str(row["device"].split()[1])
+  return str(row["device"]).removeprefix("NVIDIA ").split()[0]
 
 
 def dots_of(part: str, columns: list[str]) -> dict[str, dict[str, plots.Interval]]:

@@ -23,9 +23,11 @@ FINAL, LONG = "final", "long"
 Row = dict[str, Any]
 
 
-def read() -> list[Row]:
-  """All runs."""
-  return list(records.read(RESULTS / "runs.jsonl"))
+def read(task: str = "LT100") -> list[Row]:
+  """All runs of a task; of two with the same name the later one."""
+  rows = (row for row in records.read(RESULTS / "runs.jsonl") if row["task"] == task)
+  name = lambda r: (r["stage"], r["optimizer"], r["way"], r["seed"], r["rate"], r["epochs"])
+  return list({name(row): row for row in rows}.values())
 
 
 def chosen(rows: Sequence[Row], optimizer: str, way: str, stage: str = FINAL) -> list[Row]:
@@ -82,10 +84,9 @@ def rates_table(rows: Sequence[Row], optimizer: str) -> str:
   tried = sorted({row["rate"] for own in found.values() for row in own})
   lines = [[f"15 epochs, {optimizer}: validation", *(f"{rate:g}" for rate in tried)]]
   for way, own in found.items():
-    by_rate = {row["rate"]: 100.0 * row["validation"]["mean"] for row in own}
-    lines.append([
-      "equal weights" if way == PLAIN else way, *(f"{by_rate[rate]:.1f}" for rate in tried)
-    ])  # fmt: skip
+    by_rate = {row["rate"]: f"{100.0 * row['validation']['mean']:.1f}" for row in own}
+    name = "equal weights" if way == PLAIN else way
+    lines.append([name, *(by_rate.get(rate, "-") for rate in tried)])
   return markdown(lines)
 
 

@@ -40,9 +40,9 @@ def show(gap: plots.Interval | None) -> str:
   return f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]" if gap else "-"
 
 
-def interval(difference: np.ndarray) -> plots.Interval:
+def interval(points: np.ndarray) -> plots.Interval:
   """The mean over seeds and its 95 % interval."""
-  found = paired(difference, 0.0 * difference)
+  found = paired(points, 0.0 * points)
   return found["mean"], found["low"], found["high"]
 
 
@@ -99,9 +99,14 @@ def ways(rows: Rows, size: int) -> dict[str, dict[str, float]]:
   return found
 
 
+def all_ways(rows: Rows) -> dict[str, dict[str, float]]:
+  """`ways` at both batch sizes."""
+  return {name: part for size in SIZES for name, part in ways(rows, size).items()}
+
+
 def way_table(rows: Rows) -> str:
   """One row a kind of weights, one column an optimizer at a batch size."""
-  found = {name: part for size in SIZES for name, part in ways(rows, size).items()}
+  found = all_ways(rows)
   table = [["part of the way, six tasks", *found]]
   for weights in (NONE, OURS, ORACLE):
     table.append([weights, *(f"{part[weights]:+.2f}" for part in found.values())])
@@ -122,12 +127,12 @@ def class_gaps(rows: Rows) -> dict[str, dict[str, plots.Interval]]:
 
 def class_table(rows: Rows) -> str:
   """LT100: mean over classes, the difference to Muon, and the worst class."""
-  table = [["LT100", *(f"B={size}" for size in SIZES)]]
+  table, gaps = [["LT100", *(f"B={size}" for size in SIZES)]], class_gaps(rows)
   for arm in CLASSES:
     cells = []
     for size in SIZES:
       row = rows["LT100", size, arm]
-      gap = class_gaps(rows)[f"LT100, B={size}"].get(arm)
+      gap = gaps[f"LT100, B={size}"].get(arm)
       told = f" ({show(gap)})" if gap else ""
       mean, worst = (np.mean(values(row, figure)) for figure in ("mean", "worst"))
       cells.append(f"{mean:.1f}{told}, {worst:.0f}")
@@ -161,6 +166,5 @@ def draw() -> None:
   rows, xlabel = read(), "points against Muon, 95 % interval"
   for size in SIZES:
     plots.dots(idea_gaps(rows, size), xlabel, plot_of(f"ideas_{size}"))
-  parts = {name: part for size in SIZES for name, part in ways(rows, size).items()}
-  plots.bars(parts, "part of the way", plot_of("way"), 0.0)
+  plots.bars(all_ways(rows), "part of the way", plot_of("way"), 0.0)
   plots.dots(class_gaps(rows), xlabel, plot_of("LT100"))

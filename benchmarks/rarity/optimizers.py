@@ -43,6 +43,8 @@ from gq_optax.trial.recipes import (
 TUNING_SEEDS = 2
 MAX_EXTENSIONS = 6
 MAX_DECAYS = 6
+# By weight decay: the best rate, the scores by rate, and whether the best lies inside.
+Tuned = dict[float | None, tuple[float, dict[float, float], bool]]
 PLAIN = ("SGDM", "AdamW", "Muon", "SGDM, one length")
 HIDDEN = ("hidden5", "hidden6", "hidden7", "mnist hidden5", "mnist hidden6", "mnist hidden7")
 # Where the kinds are the classes, true kinds weigh as class weights do.
@@ -194,9 +196,7 @@ def run_cell(tiny: bool, cell: Cell, plain: shared_folder.Row | None) -> shared_
     decays = (plain["weight_decay"],)
   tuned = {decay: trainer.tune(decay) for decay in decays}
   decay = best_decay(tuned)
-  while (
-    plain is None and decay and decay == max(d or 0.0 for d in tuned) and len(tuned) < MAX_DECAYS
-  ):
+  while plain is None and decay and largest_is_best(tuned) and len(tuned) < MAX_DECAYS:
     tuned[3 * decay] = trainer.tune(3 * decay)
     decay = best_decay(tuned)
   rate, _, inside = tuned[decay]
@@ -223,7 +223,12 @@ def run_cell(tiny: bool, cell: Cell, plain: shared_folder.Row | None) -> shared_
   }
 
 
-def best_decay(tuned: dict[float | None, tuple[float, dict[float, float], bool]]) -> float | None:
+def largest_is_best(tuned: Tuned) -> bool:
+  """Whether a larger weight decay than those that were tried may be better."""
+  return best_decay(tuned) == max(decay or 0.0 for decay in tuned)
+
+
+def best_decay(tuned: Tuned) -> float | None:
   """The weight decay whose best rate scores highest."""
   return max(tuned, key=lambda decay: max(tuned[decay][1].values()))
 
@@ -244,6 +249,9 @@ def line(row: shared_folder.Row) -> str:
   took = f"{row['seconds']:.0f} s, calls of {calls[0]:.1f} to {calls[-1]:.1f}"
   at = f"rate {row['rate']:g}, decay {row['weight_decay']}"
   edge = "" if row["rate_inside_grid"] else ", RATE AT THE EDGE"
+  tried = [part["weight_decay"] for part in row["validation_by_decay"]]
+  if row["weight_decay"] and len(tried) > 1 and row["weight_decay"] == max(tried):
+    edge += ", DECAY AT THE EDGE"
   longer = f" x {row['longer']}" if row["longer"] > 1 else ""
   where = f"{row['task']}, {row['batch_size']}{longer}"
   return f"{where}, {row['arm']}: {mean:.1f} ({worst:.0f}); {at}{edge} ({took})"
