@@ -113,13 +113,13 @@ def _one(total, g, share, spread, active, rho, storage, scarcity, tracked):
   dtype = spread.mean.dtype
   if share is not None:
     g = jnp.where(share > 0.0, g, jnp.zeros_like(g))  # what stands in an empty group may be NaN
-  largest = jnp.zeros([], storage)
+  largest = jnp.zeros([], storage) if total is None else total.stored
   stored = g
   if not _dtypes.holds(storage, g.dtype):
     # A constant gradient must equal its own rounded copies in the queue: else its weight would be
     # rho, for infinitely scarce. The barrier: XLA may keep the excess precision of a cast.
     stored = jax.lax.optimization_barrier(g.astype(storage))
-    largest = jnp.max(jnp.abs(stored), initial=0)
+    largest = jnp.maximum(largest, jnp.max(jnp.abs(stored), initial=0))
   x = stored.astype(dtype)
   if share is not None:
     x = _without_rounding(x, spread)
@@ -132,7 +132,6 @@ def _one(total, g, share, spread, active, rho, storage, scarcity, tracked):
   update = weight * g.astype(dtype)
   if share is not None:
     update = total.update + share.astype(dtype) * update
-    largest = jnp.maximum(total.stored, largest)
   return Weighed(update, largest), weight if tracked else None
 
 
