@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _axes, _dtypes, _inputs
+from gq_optax import _dtypes, _inputs
 
 # So many groups go in a straight line. More go round a loop, and a program does not grow with K.
 # Several a turn compile for longer and run no faster.
@@ -98,20 +98,14 @@ def one_of(leaf: jax.Array, k: int | jax.Array) -> jax.Array:
   return jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False, allow_negative_indices=False)
 
 
-def means(leaves: list[jax.Array], counts: jax.Array) -> list[jax.Array]:
-  """The mean gradient of the batch `[*p]` of every leaf `[K, *p]`, in the leaf's dtype."""
-  population = shares(counts, 0)
-
-  def add(k, totals):
-    return [_add(t, one_of(g, k), population[k]) for t, g in zip(totals, leaves, strict=True)]
-
-  zeros = [jnp.zeros(g.shape[1:], _dtypes.at_least_float32(g.dtype)) for g in leaves]
-  totals = over_groups(add, _axes.alike(zeros, (leaves, counts)), counts.shape[0])
-  return [t.astype(g.dtype) for t, g in zip(totals, leaves, strict=True)]
+def zeros(leaves: list[jax.Array]) -> list[jax.Array]:
+  """What gradients `[*p]` of leaves `[K, *p]` are added to."""
+  return [jnp.zeros(g.shape[1:], _dtypes.at_least_float32(g.dtype)) for g in leaves]
 
 
 @jax.jit  # leaves of one shape are traced once
-def _add(total, gradient, share):
+def add(total: jax.Array, gradient: jax.Array, share: jax.Array) -> jax.Array:
+  """A gradient `[*p]` added to a total by its share; one of share 0 is not read."""
   filled = jnp.where(share > 0.0, gradient, jnp.zeros_like(gradient))  # an empty group may be NaN
   return total + share.astype(total.dtype) * filled.astype(total.dtype)
 

@@ -15,7 +15,8 @@ class Batch(NamedTuple):
   """An update in any of its forms.
 
   Attributes:
-    raw: the raw mean gradient `[*p]`, in the gradients' dtype.
+    raw: the raw mean gradient `[*p]`, in the gradients' dtype; None where it is the mean of the
+      groups, which `leaf.weigh` makes on its way.
     leaves: what is weighed, for every leaf of the parameters: `[*p]`, or `[K, *p]` of K groups.
     shares: float32 `[K]`, the weight of each group in the update; None for a mean gradient.
     counts: float32 `[num_clusters]`, examples per group; 0 where nothing is grouped.
@@ -23,7 +24,7 @@ class Batch(NamedTuple):
     inertia: float32 `[]`, of the K-means; 0 where none was run.
   """
 
-  raw: optax.Updates
+  raw: optax.Updates | None
   leaves: list[jax.Array]
   shares: jax.Array | None
   counts: jax.Array
@@ -42,14 +43,11 @@ def single(
 def grouped(
   groups: GroupGradients, exponent, raw: optax.Updates | None, inertia: jax.Array
 ) -> Batch:
-  """K group gradients; `raw` is the mean of the batch, by default the mean of the groups."""
+  """K group gradients; `raw` is the mean of the batch, None for the mean of the groups."""
   counts = _group_gradients.sizes(groups.counts)
-  leaves, treedef = jax.tree.flatten(groups.grads)
-  if raw is None:
-    raw = jax.tree.unflatten(treedef, _group_gradients.means(leaves, counts))
   return Batch(
     raw=raw,
-    leaves=leaves,
+    leaves=jax.tree.leaves(groups.grads),
     shares=_group_gradients.shares(counts, exponent),
     counts=counts,
     size=jnp.sum(counts),

@@ -25,6 +25,22 @@ class Weighed(NamedTuple):
   stored: jax.Array
 
 
+class Update(NamedTuple):
+  """All leaves over all their groups.
+
+  Attributes:
+    leaves: in their order.
+    sums: float32 `[3]`, sums over all coordinates of the weight, and the numbers of those above 1
+      and below 1, groups by their share; None where nobody asks.
+    means: the mean gradient of the batch `[*p]` of each leaf, in float32 or wider; None where
+      nobody asks.
+  """
+
+  leaves: list[Weighed]
+  sums: jax.Array | None
+  means: list[jax.Array] | None
+
+
 class Rule(NamedTuple):
   """How a gradient is weighed.
 
@@ -47,7 +63,8 @@ def weigh(
   leaves: list[jax.Array],
   shares: jax.Array | None,
   rule: Rule,
-) -> tuple[list[Weighed], jax.Array | None]:
+  population: jax.Array | None = None,
+) -> Update:
   r"""The weighted update of every leaf, :math:`\sum_k a_k\, w(c_k; \mu, \sigma) \odot c_k`.
 
   Args:
@@ -57,10 +74,7 @@ def weigh(
     shares: float32 `[K]`, the weight of each group in the update; None for mean gradients. Groups
       of share 0 are never read.
     rule: how a gradient is weighed.
-
-  Returns:
-    The leaves, and float32 `[3]`: sums over all coordinates of the weight, and the numbers of those
-    above 1 and below 1, groups by their share. None where nobody asks.
+    population: float32 `[K]`, the part of the batch in each group, if its mean is asked for.
   """
   slots = jax.tree.leaves(past.slots)
   newest = (past.index - 1) % (slots[0].shape[0] if slots else 1)
@@ -77,17 +91,24 @@ def weigh(
     return [leaf for leaf, _ in results], _sums([w for _, w in results]) if rule.tracked else None
 
   if shares is None:
-    return weighed([None] * len(leaves), leaves, None)
+    found, sums = weighed([None] * len(leaves), leaves, None)
+    return Update(found, sums, None)
 
   def add(k, totals):
-    found, sums = weighed(totals[0], [_group_gradients.one_of(g, k) for g in leaves], shares[k])
-    return found, None if sums is None else totals[1] + shares[k] * sums
+    gradients = [_group_gradients.one_of(g, k) for g in leaves]
+    found, sums = weighed(totals.leaves, gradients, shares[k])
+    means = totals.means
+    if population is not None:
+      pairs = zip(totals.means, gradients, strict=True)
+      means = [_group_gradients.add(mean, g, population[k]) for mean, g in pairs]
+    return Update(found, None if sums is None else totals.sums + shares[k] * sums, means)
 
   nothing = [
     Weighed(jnp.zeros_like(s.mean), jnp.zeros([], dtype))
     for s, dtype in zip(spreads, dtypes, strict=True)
   ]
-  start = nothing, jnp.zeros(3, jnp.float32) if rule.tracked else None
+  means = None if population is None else _group_gradients.zeros(leaves)
+  start = Update(nothing, jnp.zeros(3, jnp.float32) if rule.tracked else None, means)
   start = _axes.alike(start, (leaves, spreads, shares))
   return _group_gradients.over_groups(add, start, shares.shape[0])
 

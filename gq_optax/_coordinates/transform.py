@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _axes, _inputs, _validate
+from gq_optax import _axes, _group_gradients, _inputs, _validate
 from gq_optax._coordinates import (
   adaptive_length,
   clusters,
@@ -167,12 +167,17 @@ def grad_queue(
       active = jnp.logical_and(active, jnp.asarray(rho) > 1.0)
     in_window = queue.window(past, length) if adaptive else None
     rule = leaf.Rule(active, rho, scarcity, track)
-    weighed, sums = leaf.weigh(past, in_window, batch.leaves, batch.shares, rule)
-    result, accept, lengths, factor = _finish(batch, weighed, rule, update_norm, axis_name)
+    population = _group_gradients.shares(batch.counts, 0) if batch.raw is None else None
+    weighed = leaf.weigh(past, in_window, batch.leaves, batch.shares, rule, population)
+    if weighed.means is not None:
+      means = [m.astype(g.dtype) for m, g in zip(weighed.means, batch.leaves, strict=True)]
+      structure = jax.tree.structure(forms.gradients(updates))
+      batch = batch._replace(raw=jax.tree.unflatten(structure, means))
+    result, accept, lengths, factor = _finish(batch, weighed.leaves, rule, update_norm, axis_name)
     measured = None
-    if sums is not None:
+    if weighed.sums is not None:
       measured = figures.measure(
-        state.figures, batch, sums, lengths, factor, length, accept, axis_name
+        state.figures, batch, weighed.sums, lengths, factor, length, accept, axis_name
       )
     losses = jax.tree.map(lambda new, old: jnp.where(accept, new, old), losses, state.losses)
     return result, GradQueueState(queue.push(past, batch.raw, accept), losses, measured)
