@@ -65,7 +65,7 @@ def measure(job: Job, out: Path, here: Row) -> None:
   for name, row in found.items():
     bar = None if here["tiny"] else row["bar"]
     value = row.get(row["bar_of"])
-    met = None if bar is None else bool(round(value, 3) <= bar)  # the noise is larger
+    met = None if bar is None or value is None else bool(round(value, 3) <= bar)  # noise is larger
     found_here = {**row, "bar": bar, "met": met, **here, "optax": optax.__version__}
     records.append(out, {"part": job.part, "job": job.name, "row": name, **found_here})
   spent = time.perf_counter() - started
