@@ -23,8 +23,9 @@ IDEAS = (OURS, "Delta_rho", "orthogonal groups, K=B/64")
 STRONG = ("Muon", "SGDM, one length")
 NONE = "equal weights"
 CLASSES = (
-  "SGDM", "class weights", "example scarcity, outputs", "Muon", "class weights on Muon",
-  "example scarcity, outputs on Muon", "group scarcity, outputs on Muon",
+  "SGDM", "class weights", "logit adjustment", "example scarcity, outputs", "Muon",
+  "class weights on Muon", "logit adjustment on Muon", "example scarcity, outputs on Muon",
+  "group scarcity, outputs on Muon",
 )  # fmt: skip
 Rows = dict[tuple[str, int, str], dict[str, Any]]  # by task, batch size and arm
 
