@@ -51,11 +51,6 @@ def weights_of(task: str) -> tuple[str, ...]:
   return optimizers.CLASSES if RECIPES[task].hidden is None else optimizers.KINDS
 
 
-def oracle_of(task: str) -> str:
-  """The weights that are told the kinds."""
-  return "class weights" if RECIPES[task].hidden is None else ORACLE
-
-
 def best_plain(rows: Rows, task: str, longer: int = 1) -> str:
   """The optimizer with equal weights that is best on validation."""
   there = [name for name in optimizers.PLAIN if (task, name, longer) in rows]

@@ -126,8 +126,10 @@ def weigh(
   elif arm.weights == "errors":
     weights = context.importance / jnp.mean(context.importance)
   elif watch is not None:
-    by = weigh_examples if "examples" in arm.weights else weigh_groups
-    rare, watch = by(arm, logits, features, context, watch, key)
+    if "examples" in arm.weights:
+      rare, watch = weigh_examples(arm, logits, features, context, watch)
+    else:
+      rare, watch = weigh_groups(arm, logits, features, context, watch, key)
     if "shuffled" in arm.weights:  # the same weights, of random members of the batch
       weights = jax.random.permutation(context.key, rare)
     elif arm.weights in ("groups", "examples"):  # those of "shares of groups" set rho alone
@@ -143,10 +145,8 @@ def weigh_examples(
   features: jax.Array,
   context: Context,
   watch: Watch,
-  key: jax.Array,
 ) -> tuple[jax.Array, Watch]:
-  """Weights by the scarcity of examples, which draws nothing."""
-  del key
+  """Weights by the scarcity of examples."""
   rare = examples(arm.examples, len(watch.first.queue))
   losses = cross_entropy(logits, context.labels) if arm.examples.loss_exponent else None
   embeddings, _ = embed(arm.groups, logits, features, context.labels)
