@@ -199,8 +199,8 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
     # What hangs on nothing but the data would be taken out of the loop, and done at every step.
     _, own_key, rows = jax.lax.optimization_barrier((i, key, x))
     seeds = lloyd.seed(own_key, rows, pull, num_groups)
-    first = lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)[0]
-    return _axes.alike(weigh(rows, first), usual)
+    centroids, _ = lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)
+    return _axes.alike(weigh(rows, centroids), usual)
 
   # The first batch is seeded in a loop of one round or none, not a branch: under `vmap` both sides
   # of a branch would be run. A GPU waits for the host at a loop. So it comes last: all the rest is
