@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, PartitionSpec
 
 import gq_optax as gq
-from gq_optax._gradients import grouped
+from gq_optax._gradients import blocks, grouped
 from gq_optax.trial import models
 
 
@@ -73,8 +73,10 @@ def compare(network, patterns):
   assert function._cache_size() == 1
 
 
+@pytest.mark.parametrize("in_turn", [False, True])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_equal_to_masked_passes_group_by_group(network):
+def test_equal_to_masked_passes_group_by_group(network, in_turn, monkeypatch):
+  monkeypatch.setattr(grouped, "_keep_much", lambda *_: in_turn)
   compare(network, PATTERNS)
 
 
@@ -107,21 +109,21 @@ def test_groups_of_any_sizes(labels):
   np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("often", [False, True])
+@pytest.mark.parametrize("often", [1, 4])
 @pytest.mark.parametrize(("batch_size", "num_groups"), [(12, 5), (24, 4), (3, 5), (1, 1), (7, 1)])
 def test_blocks_hold_every_example_once_and_no_other_group(batch_size, num_groups, often):
-  make = jax.jit(lambda labels, counts: grouped._blocks(labels, counts, often))
+  size = -(-batch_size // (often * num_groups))
+  make = jax.jit(lambda labels: blocks.cut(labels, num_groups, size))
   rng = np.random.default_rng(0)
   for spread in (0.1, 0.5, 5.0) * 10:
     shares = rng.dirichlet(np.full(num_groups + 1, spread))
     labels = rng.choice(num_groups + 1, batch_size, p=shares).astype(np.int32)
-    counts = np.bincount(labels, minlength=num_groups + 1)[:num_groups].astype(np.int32)
     found = []
-    for index, valid, owner in jax.tree.map(np.asarray, make(labels, counts)):
-      found.extend(index[valid])
+    for rows, valid, owner in jax.tree.map(np.asarray, make(labels)):
+      found.extend(rows[valid])
       filled = valid.any(axis=1)
       np.testing.assert_array_equal(owner[~filled], num_groups)
-      np.testing.assert_array_equal(labels[index[filled]] == owner[filled, None], True)
+      np.testing.assert_array_equal(labels[rows[filled]] == owner[filled, None], True)
     assert sorted(found) == list(np.flatnonzero(labels < num_groups))
 
 

@@ -23,7 +23,8 @@ def clustered_value_and_grad(
   r"""The whole way from a batch to the mean gradients of its clusters.
 
   One forward pass yields losses and embeddings; K-means groups the examples; and what the forward
-  pass kept makes the gradient of each group, as in `grouped_value_and_grad`.
+  pass kept makes the gradient of each group, as in `grouped_value_and_grad`. Where a CPU takes
+  blocks in turn, a forward pass of its own yields the embeddings.
 
   Args:
     loss_fn: `(params, batch) -> (losses [b], embeddings [b, d])` for any b. The paper takes the
@@ -62,18 +63,18 @@ def clustered_value_and_grad(
     checks.check(loss_fn, params, batch, has_aux=True)
     if mask is not None:
       mask = _inputs.mask("mask", mask, size)
-    found = []
 
-    def choose(embeddings):
+    def choose(aux):
+      embeddings = aux()
       _validate.shape("embeddings", embeddings, f"[B, d] with B = {size}", (size, None))
       weight = None if mask is None else mask.astype(jnp.float32)
       clusters = kmeans_padded(
         embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
       )
-      found.append(clusters)
-      return clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)
+      labels = clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)
+      return labels, clusters
 
-    _, _, groups = grouped.by_group(loss_fn, params, batch, True, choose, num_groups)
-    return (grouped.mean_loss(groups.losses, groups.counts), found[0]), groups
+    _, _, groups, clusters = grouped.by_group(loss_fn, params, batch, True, choose, num_groups)
+    return (grouped.mean_loss(groups.losses, groups.counts), clusters), groups
 
   return value_and_grad

@@ -1,7 +1,6 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The mean gradient of each group of a batch, out of one forward pass of all its examples."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _validate
-from gq_optax._gradients import checks, linear
+from gq_optax import _axes, _dtypes, _validate
+from gq_optax._gradients import blocks, checks, linear
 from gq_optax._group_gradients import GroupGradients
 
 
@@ -27,6 +26,9 @@ def grouped_value_and_grad(
   That is exact for groups of any sizes. A layer across examples (BatchNorm in training mode) sees
   one example. Random keys are data of the batch, one for each example.
 
+  A CPU takes blocks of examples in turn, each of one group, where examples keep much for the way
+  back, as images and sequences do.
+
   ====================================  =========================================================
   case                                  what happens
   ====================================  =========================================================
@@ -38,7 +40,8 @@ def grouped_value_and_grad(
 
   Memory: beside the result, that of a plain gradient, and for one weight at a time the gradients of
   at most 2K blocks of examples; 5K where an example uses the weight often (sequences, images). If
-  that does not fit, `per_example_value_and_grad` does the same for some examples at a time.
+  that does not fit, `per_example_value_and_grad` does the same for some examples at a time. Blocks
+  in turn take what B / 4K examples keep, and one gradient.
 
   Args:
     loss_fn: `(params, batch) -> losses [b]`, one for each example, for any b; or `(losses, aux)`,
@@ -75,7 +78,8 @@ def grouped_value_and_grad(
     params, batch = checks.arrays(params, batch)
     checks.check(loss_fn, params, batch, has_aux)
     labels = checks.labels(labels, checks.batch_size(batch), num_groups)
-    _, aux, groups = by_group(loss_fn, params, batch, has_aux, lambda _: labels, num_groups)
+    known = lambda _: (labels, ())
+    _, aux, groups, _ = by_group(loss_fn, params, batch, has_aux, known, num_groups)
     spread = lambda a: (labels < num_groups).reshape(-1, *(1,) * (a.ndim - 1))
     aux = jax.tree.map(lambda a: jnp.where(spread(a), a, jnp.zeros_like(a)), aux)
     value = mean_loss(groups.losses, groups.counts)
@@ -95,97 +99,93 @@ def by_group(
   params: optax.Params,
   batch: Any,
   has_aux: bool,
-  choose: Callable[[Any], jax.Array],
+  choose: Callable[[Callable[[], Any]], tuple[jax.Array, Any]],
   num_groups: int,
   mean: bool = True,
-) -> tuple[jax.Array, Any, GroupGradients]:
-  """Losses `[B]`, aux, and the gradients of groups, the labels `[B]` of which may hang on aux.
+) -> tuple[jax.Array, Any, GroupGradients, Any]:
+  """Losses `[B]`, aux, the gradients of groups, and what else `choose` found.
 
-  Without `mean` they are sums over examples, in float32 or wider, as are the groups' losses.
+  `choose` gets a function that returns aux, and returns the labels `[B]`, K for no group, and more.
+  Without `mean` the gradients and losses are sums over examples, in float32 or wider.
   """
-  losses, aux, backward = linear.forward(loss_fn, params, batch, has_aux)
-  labels = choose(aux)
-  member = labels[None] == jnp.arange(num_groups, dtype=jnp.int32)[:, None]
-  counts = jnp.sum(member, axis=1, dtype=jnp.int32)
-  share = 1.0 / jnp.maximum(counts if mean else jnp.ones_like(counts), 1).astype(losses.dtype)
-  # Shares in the loss make means of the gradients, which then need no pass of their own.
-  weights = jnp.sum(jnp.where(member, share[:, None], 0.0), axis=0)
-  leaves, structure = jax.tree.flatten(params)
+  program = linear.trace(loss_fn, params, batch, has_aux)
+  dtype = program.first.out_avals[0].dtype
+  size = max(1, -(-checks.batch_size(batch) // (4 * num_groups)))
+
+  def weigh(labels):
+    """Sizes of the groups, and the weights in the loss that make means of their gradients."""
+    counts = jnp.sum(blocks.members(labels, num_groups), axis=1, dtype=jnp.int32)
+    size = jnp.maximum(counts if mean else jnp.ones_like(counts), 1)
+    return counts, jnp.pad(1.0 / size.astype(dtype), (0, 1))[labels]
+
+  at_once, in_turn = (
+    lambda params, batch, way=way: way(program, params, batch, choose, weigh, num_groups, size)
+    for way in (_at_once, _in_turn)
+  )
+  if _keep_much(program, params, size):
+    found = jax.lax.platform_dependent(params, batch, cpu=in_turn, default=at_once)
+  else:
+    found = at_once(params, batch)
+  losses, aux, labels, more, sums = found
+  counts, weights = weigh(labels)
+  of_groups = jnp.where(blocks.members(labels, num_groups), losses * weights, 0.0)
+  if mean:
+    sums = [s.astype(p.dtype) for s, p in zip(sums, jax.tree.leaves(params), strict=True)]
+  grads = jax.tree.unflatten(jax.tree.structure(params), sums)
+  return losses, aux, GroupGradients(grads, counts, jnp.sum(of_groups, axis=1)), more
+
+
+def _keep_much(program, params, size):
+  """Do the examples of a block keep more than one gradient takes?
+
+  A CPU then runs them block by block: what is kept stays in its caches, and a gradient is added for
+  each block. Otherwise that would cost more than to gather what all examples keep.
+  """
+  return size * program.kept_bytes >= sum(4 * p.size for p in jax.tree.leaves(params))
+
+
+def _at_once(program, params, batch, choose, weigh, num_groups, size):
+  """All examples run together, and what they kept is gathered by groups."""
+  losses, aux, backward = linear.forward(program, params, batch)
+  labels, more = choose(lambda: aux)
+  _, weights = weigh(labels)
   found: dict[int, Any] = {}
   for part in backward(weights):
-    for n, s in zip(part.leaves, _sums(part, labels, counts), strict=True):
+    for n, s in zip(part.leaves, blocks.sums(part, labels, num_groups, size), strict=True):
       found[n] = found[n] + s if n in found else s
+  zeros = _zeros(params, num_groups)
+  return losses, aux, labels, more, [found.get(n, zero) for n, zero in enumerate(zeros)]
+
+
+def _in_turn(program, params, batch, choose, weigh, num_groups, size):
+  """One block of examples of a group after another, forward and back."""
+  labels, more = choose(lambda: linear.aux(program, params, batch, size))
+  _, weights = weigh(labels)
+  # Examples of no group are run for their losses and aux.
+  parts = blocks.cut(labels, num_groups + 1, size)
+  every = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+  order = jnp.argsort(every.owner, stable=True)  # the empty ones last
+  filled = jnp.sum(every.owner <= num_groups)
+
+  def add(j, carry):
+    sums, results = carry
+    rows, valid, owner = jax.tree.map(lambda x: x[order[j]], every)
+    losses, aux, backward = linear.forward(program, params, jax.tree.map(blocks.take(rows), batch))
+    sums = list(sums)
+    for part in backward(jnp.where(valid, weights[rows], 0.0)):
+      for n, s in zip(part.leaves, part.contract(part.kept, part.cotangents), strict=True):
+        counted = jnp.where(owner < num_groups, s, jnp.zeros_like(s)).astype(sums[n].dtype)
+        sums[n] = sums[n].at[jnp.minimum(owner, num_groups - 1)].add(counted)
+    return sums, jax.tree.map(lambda all, x: all.at[rows].set(x), results, (losses, aux))
+
+  shapes = program.first.out_avals[: program.results.num_leaves]
+  empty = [jnp.zeros((len(labels), *x.shape), x.dtype) for x in shapes]
+  start = _zeros(params, num_groups), jax.tree.unflatten(program.results, empty)
+  start = _axes.alike(start, params, batch, labels)
+  sums, (losses, aux) = jax.lax.fori_loop(0, filled, add, start)
+  return losses, aux, labels, more, sums
+
+
+def _zeros(params, num_groups):
   wide = lambda p: _dtypes.at_least_float32(p.dtype)
-  zeros = lambda p: jnp.zeros((num_groups, *p.shape), wide(p))
-  sums = [found[n] if n in found else zeros(p) for n, p in enumerate(leaves)]
-  if mean:
-    sums = [s.astype(p.dtype) for s, p in zip(sums, leaves, strict=True)]
-  group_losses = jnp.sum(jnp.where(member, losses * weights, 0.0), axis=1)
-  return losses, aux, GroupGradients(jax.tree.unflatten(structure, sums), counts, group_losses)
-
-
-def _sums(part, labels, counts):
-  """The sums of a part over the examples of each group, `[K, *p]` in float32 or wider."""
-  (index, valid, _), (more, more_valid, owner) = _blocks(labels, counts, part.often)
-
-  def block(index, valid):
-    some = valid[0]  # of an empty block all examples are made up
-    spread = lambda x: valid.reshape(-1, *(1,) * (x.ndim - 1))
-    # As flat rows: a GPU would otherwise transpose what it gathers, by strided reads.
-    flat = lambda x: x.reshape(len(x), math.prod(x.shape[1:]))
-    rows = lambda x: flat(x).at[index].get(mode="promise_in_bounds")
-    take = lambda x: rows(x).reshape(len(index), *x.shape[1:])
-    kept = lambda x: take(x) if part.whole else jnp.where(some, take(x), jnp.ones_like(x[:1]))
-    only = lambda x: jnp.where(spread(x), take(x), jnp.zeros_like(x[:1]))
-    sums = part.contract(list(map(kept, part.kept)), list(map(only, part.cotangents)))
-    if part.whole:
-      sums = [jnp.where(some, s, jnp.zeros_like(s)) for s in sums]
-    return [s.astype(_dtypes.at_least_float32(s.dtype)) for s in sums]
-
-  def at_once(sums):
-    others = jax.vmap(block)(more, more_valid)
-    to = jnp.minimum(owner, len(counts) - 1)  # an empty block adds zeros
-    return [s.at[to].add(m) for s, m in zip(sums, others, strict=True)]
-
-  def in_turn(sums):
-    def add(j, sums):
-      others = block(more[j], more_valid[j])
-      return [s.at[owner[j]].add(m) for s, m in zip(sums, others, strict=True)]
-
-    return jax.lax.fori_loop(0, jnp.sum(owner < counts.shape[0]), add, sums)
-
-  # On CPU memory is slow: only the blocks that are there, in place. Accelerators are slow to loop.
-  return jax.lax.platform_dependent(jax.vmap(block)(index, valid), cpu=in_turn, default=at_once)
-
-
-def _blocks(labels, counts, often):
-  """The first block of each group, and blocks enough for what is left of groups of any sizes.
-
-  Returns:
-    For each of the two `(examples [blocks, size], which of them count, groups of the blocks)`; the
-    group of an empty block is K.
-  """
-  num_groups, batch_size = counts.shape[0], labels.shape[0]
-  # Small blocks waste little on groups that do not fill them. But each makes a whole gradient, and
-  # where an example uses a weight only once, writing that is what costs.
-  size = max(1, -(-batch_size // ((4 if often else 1) * num_groups)))
-  other = size if often else 2 * size
-  most = range(1, min(num_groups, batch_size // (size + 1)) + 1)  # groups that have a second block
-  number = max((n + (batch_size - n * (size + 1)) // other for n in most), default=1)
-  order = jnp.argsort(labels, stable=True).astype(jnp.int32)
-  group = labels[order]
-  before = lambda n: jnp.pad(jnp.cumsum(n, dtype=jnp.int32), (1, 0))[group]
-  rank = jnp.arange(batch_size, dtype=jnp.int32) - before(counts)
-  behind = before(jnp.maximum(counts - size + other - 1, 0) // other) * other + rank - size
-  ends = num_groups * size, num_groups * size + number * other
-  place = jnp.where(rank < size, group * size + rank, ends[0] + behind)
-  place = jnp.where(group < num_groups, place, ends[1])
-  slots = jnp.full(ends[1] + 1, batch_size, jnp.int32).at[place].set(order)[: ends[1]]
-
-  def cut(slots):
-    valid = slots < batch_size
-    # A block that is not full repeats an example of its own group: no other's NaN gets in.
-    index = jnp.minimum(jnp.where(valid, slots, slots[:, :1]), batch_size - 1)
-    return index, valid, jnp.where(valid[:, 0], labels[index[:, 0]], num_groups)
-
-  return cut(slots[: ends[0]].reshape(-1, size)), cut(slots[ends[0] :].reshape(-1, other))
+  return [jnp.zeros((num_groups, *p.shape), wide(p)) for p in jax.tree.leaves(params)]

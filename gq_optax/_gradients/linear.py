@@ -44,12 +44,28 @@ class Part(NamedTuple):
   contract: Callable[..., list[jax.Array]]
 
 
-def forward(
-  loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool
-) -> tuple[jax.Array, Any, Callable[[jax.Array], list[Part]]]:
-  """Losses `[B]`, aux, and the way from weights `[B]` to the gradient of the weighted loss."""
+class Program(NamedTuple):
+  """The loss of one example, linearized.
+
+  Attributes:
+    first: the forward pass `(*parameters, *example) -> (*results, *kept)`.
+    linear: the linear function of the parameters, whose constants are what is kept.
+    results: structure of `(loss, aux)`.
+    axes: for each output of `first`, 0 if it differs between examples, else None.
+    kept_bytes: what one example keeps.
+  """
+
+  first: core.ClosedJaxpr
+  linear: core.Jaxpr
+  results: jax.tree_util.PyTreeDef
+  axes: list[int | None]
+  kept_bytes: int
+
+
+def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool) -> Program:
+  """Traces the loss of one example of the batch."""
   leaves, structure = jax.tree.flatten(params)
-  rows, found = jax.tree.leaves(batch), []
+  found = []
 
   def one(leaves, example):
     def loss(leaves):
@@ -67,19 +83,41 @@ def forward(
     return (value, aux), flat.consts
 
   example = jax.tree.map(lambda x: x[0], batch)
-  closed, shapes = jax.make_jaxpr(one, return_shape=True)(leaves, example)
+  first, shapes = jax.make_jaxpr(one, return_shape=True)(leaves, example)
   # What does not hang on the example, as the weights themselves, is kept once.
-  differs = _reached(closed.jaxpr, closed.jaxpr.invars[len(leaves) :])
-  first, number, linear = jax.tree.structure(shapes[0]), len(jax.tree.leaves(shapes[0])), found[-1]
+  differs = _reached(first.jaxpr, first.jaxpr.invars[len(leaves) :])
+  number = len(jax.tree.leaves(shapes[0]))
   varies = lambda v: isinstance(v, core.Var) and v in differs
-  axes = [0 if i < number or varies(v) else None for i, v in enumerate(closed.jaxpr.outvars)]
+  axes = [0 if i < number or varies(v) else None for i, v in enumerate(first.jaxpr.outvars)]
+  own = [v.aval for v, axis in zip(found[-1].constvars, axes[number:], strict=True) if axis == 0]
+  kept_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in own)
+  return Program(first, found[-1], jax.tree.structure(shapes[0]), axes, kept_bytes)
+
+
+def forward(
+  program: Program, params: optax.Params, batch: Any
+) -> tuple[jax.Array, Any, Callable[[jax.Array], list[Part]]]:
+  """Losses `[B]`, aux, and the way from weights `[B]` to the gradient of the weighted loss."""
+  leaves, rows = jax.tree.leaves(params), jax.tree.leaves(batch)
   in_axes = (*[None] * len(leaves), *[0] * len(rows))
-  results = jax.vmap(core.jaxpr_as_fun(closed), in_axes, axes)(*leaves, *rows)
-  losses, aux = jax.tree.unflatten(first, results[:number])
-  kept = list(zip(linear.constvars, results[number:], axes[number:], strict=True))
+  outputs = jax.vmap(core.jaxpr_as_fun(program.first), in_axes, program.axes)(*leaves, *rows)
+  number, linear = program.results.num_leaves, program.linear
+  losses, aux = jax.tree.unflatten(program.results, outputs[:number])
+  kept = list(zip(linear.constvars, outputs[number:], program.axes[number:], strict=True))
   own = {v: x for v, x, axis in kept if axis == 0}
   shared = {v: x for v, x, axis in kept if axis is None}
   return losses, aux, lambda weights: _backward(linear, leaves, own, shared, weights)
+
+
+def aux(program: Program, params: optax.Params, batch: Any, size: int) -> Any:
+  """Aux alone, of `size` examples at a time."""
+  leaves = jax.tree.leaves(params)
+
+  def one(example):
+    outputs = core.jaxpr_as_fun(program.first)(*leaves, *jax.tree.leaves(example))
+    return jax.tree.unflatten(program.results, outputs[: program.results.num_leaves])[1]
+
+  return jax.lax.map(one, batch, batch_size=size)
 
 
 def _backward(linear, leaves, own, shared, weights):

@@ -107,8 +107,8 @@ def per_example_value_and_grad(
           jnp.sum(jnp.where(member, losses, 0.0), axis=1),
         )
       else:
-        choose = lambda _: label
-        losses, _, part = grouped.by_group(loss_fn, params, rows, False, choose, number, mean=False)
+        known = lambda _: (label, ())
+        losses, _, part, _ = grouped.by_group(loss_fn, params, rows, False, known, number, False)
       return jax.tree.map(jnp.add, sums, part), losses
 
     zeros = lambda p: jnp.zeros((number, *p.shape), _dtypes.at_least_float32(p.dtype))

@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The pieces of K-means: seeding, assignment, means, and the search for far rows."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -144,24 +145,30 @@ def distance(x, labels, centroids):
 def reseed(x, labels, weight, centroids, dead=None):
   """Gives each empty group the farthest row that is still free; ties go to the lowest index.
 
-  No loop and no branch, though most often no group is empty: a device that waits for the answer
-  loses more, and under `vmap` both sides of a branch would be run.
+  No loop, and on accelerators no branch, though most often no group is empty: a device that waits
+  for the answer loses more. A CPU does not wait, and is spared a pass over the rows.
   """
   num_clusters = len(centroids)
   empty = jnp.logical_not(jnp.any(members(labels, num_clusters) & (weight > 0.0)[None], axis=1))
   if dead is not None:
     empty = jnp.logical_and(empty, dead)
-  away = jnp.where(weight > 0.0, distance(x, labels, centroids), 0.0)
-  far, rows = farthest(away, min(num_clusters, len(labels)))
-  # The j-th empty group takes the j-th of those rows, if there is one.
-  turn = jnp.cumsum(empty) - 1
-  place = jnp.clip(turn, 0, len(rows) - 1)
-  takes = empty & (turn < len(rows)) & (far[place] > _SAME)
-  # Compared, not scattered: a scatter is a loop on some devices.
-  places, groups = jnp.arange(len(labels)), jnp.arange(num_clusters, dtype=labels.dtype)
-  taken = takes[:, None] & (rows[place][:, None] == places[None])
-  taker = jnp.max(jnp.where(taken, groups[:, None], -1), axis=0)
-  return jnp.where(taker >= 0, taker, labels)
+
+  def move(labels):
+    away = jnp.where(weight > 0.0, distance(x, labels, centroids), 0.0)
+    far, rows = farthest(away, min(num_clusters, len(labels)))
+    # The j-th empty group takes the j-th of those rows, if there is one.
+    turn = jnp.cumsum(empty) - 1
+    place = jnp.clip(turn, 0, len(rows) - 1)
+    takes = empty & (turn < len(rows)) & (far[place] > _SAME)
+    # Compared, not scattered: a scatter is a loop on some devices.
+    places, groups = jnp.arange(len(labels)), jnp.arange(num_clusters, dtype=labels.dtype)
+    taken = takes[:, None] & (rows[place][:, None] == places[None])
+    taker = jnp.max(jnp.where(taken, groups[:, None], -1), axis=0)
+    return jnp.where(taker >= 0, taker, labels)
+
+  labels = _axes.alike(labels, x, weight, centroids, empty)
+  if_any = lambda labels: jax.lax.cond(jnp.any(empty), move, lambda labels: labels, labels)
+  return jax.lax.platform_dependent(labels, cpu=if_any, default=move)
 
 
 def farthest(away, number):
@@ -256,27 +263,35 @@ def greedy(key, x, weight, num_clusters, at_once=1):
   """
   draws = at_once * (2 + int(math.log(num_clusters)))
   turns = 1 + -(-(num_clusters - 1) // at_once)  # the last may choose more than are needed
-  norms = jnp.sum(jnp.square(x), axis=1)
   side = math.isqrt(len(x) - 1) + 1
   noise = jax.random.gumbel(key, (turns, 2, draws, side))
-  apart = lambda row: jnp.sum(jnp.square(x - x[row][None]), axis=1)
+  norms = jnp.sum(jnp.square(x), axis=1)
+  exact = lambda rows: jnp.sum(jnp.square(x[None] - x[rows][:, None]), axis=2)
+  expanded = lambda rows: norms[None] + norms[rows][:, None] - 2.0 * products(x[rows], x)
 
-  def add(turn, carry):
+  def add(apart, turn, carry):
     chosen, nearest = carry
     drawn = draw(noise[turn], weight * nearest)
-    squares = norms[None] + norms[drawn][:, None] - 2.0 * products(x[drawn], x)
-    for i in range(at_once):
-      left = jnp.sum(weight[None] * jnp.minimum(squares, nearest[None]), axis=1)
-      best = drawn[jnp.argmin(left)]
+    squares, found = apart(drawn), []
+    for _ in range(at_once):
+      best = jnp.argmin(jnp.sum(weight[None] * jnp.minimum(squares, nearest[None]), axis=1))
+      found.append(drawn[best])
       # Exactly: equal rows must get no mass, and the expanded square leaves them its rounding.
-      nearest = jnp.minimum(nearest, apart(best))
-      chosen = chosen.at[(turn - 1) * at_once + i + 1].set(best)
-    return chosen, nearest
+      own = squares[best] if apart is exact else exact(found[-1][None])[0]
+      nearest = jnp.minimum(nearest, own)
+    place = (turn - 1) * at_once + 1
+    return jax.lax.dynamic_update_slice(chosen, jnp.stack(found), (place,)), nearest
 
   first = draw(noise[0], weight)[0]
   chosen = jnp.zeros(1 + (turns - 1) * at_once, first.dtype).at[0].set(first)
-  start = _axes.alike((chosen, apart(first)), x, weight, noise)
-  run = lambda unroll: lambda start: jax.lax.fori_loop(1, turns, add, start, unroll=unroll)
-  # A GPU waits for the host at every turn of a loop.
-  chosen, _ = jax.lax.platform_dependent(start, cuda=run(_UNROLLED_SEEDS), default=run(1))
+  start = _axes.alike((chosen, exact(first[None])[0]), x, weight, noise)
+
+  def run(unroll, apart):
+    turn = functools.partial(add, apart)
+    return lambda start: jax.lax.fori_loop(1, turns, turn, start, unroll=unroll)
+
+  # A GPU waits for the host at every turn of a loop, and few kernels are best. A CPU is quick at
+  # products.
+  ways = {"cpu": run(1, expanded), "cuda": run(_UNROLLED_SEEDS, exact)}
+  chosen, _ = jax.lax.platform_dependent(start, **ways, default=run(1, exact))
   return x[chosen[:num_clusters]]
