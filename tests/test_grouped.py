@@ -31,6 +31,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import gq_optax as gq
 from gq_optax._gradients import blocks, grouped
+from gq_optax._gradients import linear as linearized
 from gq_optax.trial import models
 
 
@@ -45,6 +46,14 @@ def as_on_an_accelerator(monkeypatch):
   """What is lowered for all platforms but CPU, run here."""
   at_once = lambda *args, default, **_: default(*args)
   monkeypatch.setattr(jax.lax, "platform_dependent", at_once)
+
+
+@pytest.fixture(params=["gathered", "in turn", "accelerator"])
+def each_way(request, monkeypatch):
+  """Both ways of a CPU, and that of an accelerator."""
+  if request.param == "accelerator":
+    as_on_an_accelerator(monkeypatch)
+  monkeypatch.setattr(grouped, "_keep_much", lambda *_: request.param != "gathered")
 
 
 def compare(network, patterns):
@@ -127,6 +136,7 @@ def test_blocks_hold_every_example_once_and_no_other_group(batch_size, num_group
     assert sorted(found) == list(np.flatnonzero(labels < num_groups))
 
 
+@pytest.mark.usefixtures("each_way")
 def test_aux_comes_back_in_the_order_of_the_batch():
   loss_fn = lambda w, x: (x @ w, {"x": 2.0 * x, "number": x[:, 0].astype(jnp.int32)})
   x = jnp.arange(BATCH * 2.0).reshape(BATCH, 2)
@@ -137,10 +147,8 @@ def test_aux_comes_back_in_the_order_of_the_batch():
   np.testing.assert_allclose(value, np.asarray(x).sum(1)[~OUTSIDE].mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("accelerator", [False, True])
-def test_a_nan_stays_in_its_group(accelerator, monkeypatch):
-  if accelerator:
-    as_on_an_accelerator(monkeypatch)
+@pytest.mark.usefixtures("each_way")
+def test_a_nan_stays_in_its_group():
   labels = jnp.where(jnp.asarray(LABELS) == 2, 1, jnp.asarray(LABELS))  # 2 is empty
   x = normal(0, BATCH, 3).at[jnp.flatnonzero(labels == 3)].set(jnp.nan)
   function = gq.grouped_value_and_grad(linear, GROUPS)
@@ -150,11 +158,9 @@ def test_a_nan_stays_in_its_group(accelerator, monkeypatch):
   np.testing.assert_array_equal(groups.grads[2], np.zeros(3))
 
 
-@pytest.mark.parametrize("accelerator", [False, True])
-def test_a_nan_stays_in_its_group_of_a_loop_over_layers(accelerator, monkeypatch):
+@pytest.mark.usefixtures("each_way")
+def test_a_nan_stays_in_its_group_of_a_loop_over_layers():
   """Weights that a loop goes through are summed with the whole loop."""
-  if accelerator:
-    as_on_an_accelerator(monkeypatch)
 
   def loss_fn(w, x):
     layer = lambda h, w: (jnp.tanh(h @ w), None)
@@ -226,6 +232,22 @@ def test_only_the_sums_of_weights_are_padded(model, x, num_groups, monkeypatch):
   assert groups < 1.15 * plain
 
 
+def test_a_cpu_keeps_a_block_of_what_examples_keep():
+  """A quarter of a group of sequences, not the batch; vectors keep too little for that."""
+  model, x = models.Encoder(layers=1, width=64, vocabulary=50), jnp.zeros((128, 32), jnp.int32)
+  y = jnp.zeros(len(x), jnp.int32)
+  losses = lambda params, batch: cross_entropy(model.apply(params, batch[0])[0], batch[1])
+  params = jax.eval_shape(model.init, jax.random.key(0), x[:1])
+  with jax.default_device(jax.devices("cpu")[0]):
+    temp = lambda f, *args: jax.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
+    plain = temp(jax.grad(lambda p, b: jnp.mean(losses(p, b))), params, (x, y))
+    assert temp(gq.grouped_value_and_grad(losses, 4), params, (x, y), y) < plain / 4
+  loss_fn, params, batch = dense()
+  program = linearized.trace(loss_fn, params, batch, False)
+  assert not grouped._keep_much(program, params, BATCH // GROUPS)
+
+
+@pytest.mark.usefixtures("each_way")
 def test_under_vmap_scan_and_one_compilation():
   loss_fn, params, batch = dense()
   function = gq.grouped_value_and_grad(loss_fn, GROUPS)
@@ -283,6 +305,7 @@ def test_into_the_queue():
   assert values[-1] < values[0]
 
 
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_whole_step_is_kmeans_then_groups(masked):
   loss_fn, params, batch = dense()

@@ -18,6 +18,8 @@ import sklearn.exceptions
 import gq_optax as gq
 from gq_optax._rarity import lloyd
 
+KEY = jax.random.key(0)
+
 
 def lloyd_oracle(x, init, num_iters, sample_weight=None):
   """scikit-learn's Lloyd from the same centroids, for the same number of iterations."""
@@ -81,6 +83,16 @@ def as_on_a_gpu(monkeypatch):
   """What is lowered for CUDA, run here."""
   chosen = lambda *args, default, cuda=None, **_: (cuda or default)(*args)
   monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
+
+
+@pytest.mark.parametrize(("rows", "num_clusters"), [(60, 8), (2048, 32), (40, 30)])
+def test_a_gpu_finds_the_seeds_that_a_cpu_finds(rows, num_clusters, monkeypatch):
+  """Of small whole numbers, whose products are exact on both."""
+  x = np.random.RandomState(0).randint(-4, 5, (rows, 2)).astype(np.float32)
+  seeds = lambda: jax.jit(lambda *a: lloyd.seed(*a, num_clusters))(KEY, x, np.ones(rows, "f"))
+  on_cpu = seeds()
+  as_on_a_gpu(monkeypatch)
+  np.testing.assert_array_equal(seeds(), on_cpu)
 
 
 @pytest.mark.parametrize("gpu", [False, True])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gq_optax as gq
+from gq_optax._gradients import grouped
 
 BATCH, GROUPS = 14, 3
 LABELS = jnp.array([0, 2, 2, 0, 7, 2, 0, -1, 0, 2, 2, 0, 2, 0])
@@ -72,6 +73,16 @@ def test_nan_safe(problem):
   _, unsafe = gq.per_example_value_and_grad(loss_fn, num_groups=GROUPS)(params, batch, LABELS)
   assert np.isnan(unsafe.grads["w"][0]).all()
   chex.assert_tree_all_finite(jax.tree.map(lambda g: g[1:], unsafe.grads))
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_an_example_of_no_group_has_its_loss(problem, in_turn, monkeypatch):
+  monkeypatch.setattr(grouped, "_keep_much", lambda *_: in_turn)
+  params, batch = problem
+  labels = jnp.arange(len(jax.tree.leaves(batch)[0])) % 4 - 1
+  by_group = gq.per_example_value_and_grad(loss_fn, num_groups=2, microbatch_size=5)
+  losses, _ = jax.jit(by_group)(params, batch, labels)
+  np.testing.assert_allclose(losses, loss_fn(params, batch), rtol=1e-5)
 
 
 @pytest.mark.parametrize("accelerator", [False, True])
