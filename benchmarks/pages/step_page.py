@@ -14,21 +14,34 @@ from benchmarks.cost import step_cost
 from benchmarks.pages import markers, plots
 from gq_optax.trial.tables import markdown, quartiles
 
-RESULTS = markers.COST / "step_cost.jsonl"
+RESULTS, LARGE = markers.COST / "step_cost.jsonl", markers.COST / "step_cost_large_pages.jsonl"
 PAGE = markers.EVIDENCE / "group-gradients.md"
 ORDER = ("cnn", "encoder", "mlp", "reuters")
+# What writes K gradients.
+WRITE = ("grouped", "grouped, donated", "whole step with K-means", "whole step, donated")
 
 
 def read(path: Path) -> dict[str, Any]:
   """The results of each workload, in the order of the page."""
   found = step_cost.read(path)
-  return {name: found[name] for name in ORDER}
+  return {name: found[name] for name in ORDER if name in found}
+
+
+def by_pages() -> dict[str, Any]:
+  """The dense networks with usual pages of memory and with large ones."""
+  usual, large = read(RESULTS), read(LARGE)
+  pick = lambda r: r | {"steps": {way: r["steps"][way] for way in WRITE}}
+  found = {}
+  for name, result in large.items():
+    found[result["title"]] = pick(usual[name])
+    found[f"{result['title']}, large pages"] = pick(result)
+  return {title: result | {"title": title} for title, result in found.items()}
 
 
 def ratio_table(results: dict[str, Any]) -> str:
   """Time of every way as a ratio to the plain gradient, equal / skewed."""
   lines = [["equal / skewed groups", *(r["title"] for r in results.values())]]
-  for step in results["mlp"]["steps"]:
+  for step in dict.fromkeys(step for r in results.values() for step in r["steps"]):
     if step == "plain":
       continue
     rows = [r["steps"].get(step) for r in results.values()]
@@ -92,6 +105,11 @@ def bodies() -> dict[str, str]:
       ratio_table(results),
     ),
     "memory": markers.exhibit(memory, "Temporary memory of each way", memory_table(results)),
+    "pages": markers.exhibit(
+      markers.COST / "step_pages.svg",
+      "Time of what writes K gradients, with usual and with large pages of memory",
+      ratio_table(by_pages()),
+    ),
     "peers": markers.exhibit(
       markers.COST / "peers.svg",
       "Time of ways of PyTorch as a ratio to its own plain gradient, logarithmic",
@@ -105,6 +123,7 @@ def main() -> None:
   results = read(RESULTS)
   label = "time of a plain gradient of the same library"
   plots.dots(dots_of(results), label, markers.COST / "step_time.svg", 1.0, log=True)
+  plots.dots(dots_of(by_pages()), label, markers.COST / "step_pages.svg", 1.0)
   plots.dots(dots_of(read_peers()), label, markers.COST / "peers.svg", 1.0, log=True)
   memory = {
     r["title"]: {w: row["temp_bytes"] / 2**20 for w, row in r["steps"].items()}

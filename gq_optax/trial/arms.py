@@ -104,7 +104,8 @@ for _name in RECOMMENDED:  # the same weights, of other examples of the batch
   _arm = ARMS[_name]
   ARMS[_name + AT_RANDOM] = dataclasses.replace(_arm, weights=f"shuffled {_arm.weights}")
 PLAIN = ("SGDM", "AdamW", "Muon")
-DEFAULT = (*PLAIN, "class weights", *RECOMMENDED, *(name + AT_RANDOM for name in RECOMMENDED))
+TOLD = ("logit adjustment", "class weights")  # how frequent the classes are
+DEFAULT = (*PLAIN, *TOLD, *RECOMMENDED, *(name + AT_RANDOM for name in RECOMMENDED))
 
 DECAY = ", decay "  # what comes before the weight decay in a name
 PAPER_BATCH = 64  # examples of a cluster, as in the paper's figures
