@@ -4,6 +4,8 @@
 import jax
 import pytest
 
+from gq_optax._gradients import grouped
+
 # Meshes are tested on eight virtual devices; all else runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
 # Accelerators leave out digits of users' float32 products, unless they are asked. Whether the
@@ -33,3 +35,12 @@ def strict_numerics(request):
     return
   with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
     yield
+
+
+@pytest.fixture(params=["gathered", "in turn", "accelerator"])
+def each_way(request, monkeypatch):
+  """Both ways of a CPU, and that of an accelerator."""
+  if request.param == "accelerator":
+    at_once = lambda *args, default, **_: default(*args)
+    monkeypatch.setattr(jax.lax, "platform_dependent", at_once)
+  monkeypatch.setattr(grouped, "_keep_much", lambda *_: request.param != "gathered")

@@ -1,8 +1,6 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Group gradients against one masked backward pass per group, for every kind of network."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -16,22 +14,17 @@ from grouped_networks import (
   NETWORKS,
   OUTSIDE,
   PATTERNS,
-  convolutional,
-  cross_entropy,
+  as_on_an_accelerator,
   dense,
   masked_passes,
   normal,
-  scanned_layers,
   spoil,
-  transformer,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import AxisType, PartitionSpec
 
 import gq_optax as gq
 from gq_optax._gradients import blocks, grouped
-from gq_optax._gradients import linear as linearized
 from gq_optax.trial import models
 
 
@@ -40,20 +33,6 @@ def exact_products():
   """GPUs make float32 products of fewer digits, unless they are asked."""
   with jax.default_matmul_precision("highest"):
     yield
-
-
-def as_on_an_accelerator(monkeypatch):
-  """What is lowered for all platforms but CPU, run here."""
-  at_once = lambda *args, default, **_: default(*args)
-  monkeypatch.setattr(jax.lax, "platform_dependent", at_once)
-
-
-@pytest.fixture(params=["gathered", "in turn", "accelerator"])
-def each_way(request, monkeypatch):
-  """Both ways of a CPU, and that of an accelerator."""
-  if request.param == "accelerator":
-    as_on_an_accelerator(monkeypatch)
-  monkeypatch.setattr(grouped, "_keep_much", lambda *_: request.param != "gathered")
 
 
 def compare(network, patterns):
@@ -197,93 +176,6 @@ def test_double_precision_stays_double():
       np.testing.assert_allclose(groups.grads[k], expected, rtol=1e-13)
 
 
-@pytest.mark.parametrize("network", [dense, convolutional, transformer])
-def test_a_straight_line_on_accelerators(network):
-  loss_fn, params, batch = network()
-  function = jax.jit(gq.grouped_value_and_grad(loss_fn, GROUPS))
-  for platform in ("cuda", "tpu") if network is dense else ("cuda",):
-    # Lowered, not exported: that adds loops for compilers that know no prefix sums.
-    lowered = lambda f, *args, p=platform: f.trace(*args).lower(lowering_platforms=(p,)).as_text()
-    text = lowered(function, params, batch, jnp.asarray(LABELS))
-    assert not [word for word in ("callback", "stablehlo.while", "ragged") if word in text]
-    # Kernel gradients of many blocks are products: no convolution beyond a plain gradient's.
-    plain = jax.jit(jax.grad(lambda p: jnp.mean(loss_fn(p, batch))))
-    once = lowered(plain, params)
-    assert text.count("stablehlo.convolution") <= once.count("stablehlo.convolution")
-
-
-@pytest.mark.parametrize(
-  ("model", "x", "num_groups"),
-  [
-    (models.Encoder(layers=1, width=64, vocabulary=50), jnp.zeros((128, 32), jnp.int32), 4),
-    (models.CNN(), jnp.zeros((256, 32, 32, 3)), 8),
-  ],
-)
-def test_only_the_sums_of_weights_are_padded(model, x, num_groups, monkeypatch):
-  """One forward pass and one pass back for all examples: a quarter of the third that is left."""
-  as_on_an_accelerator(monkeypatch)
-  y = jnp.zeros(x.shape[0], jnp.int32)
-  params = jax.eval_shape(model.init, jax.random.key(0), x[:1])
-  loss_fn = lambda params, batch: cross_entropy(model.apply(params, batch[0])[0], batch[1])
-  flops = lambda function, *args: jax.jit(function).lower(*args).cost_analysis()["flops"]
-  with jax.default_device(jax.devices("cpu")[0]):  # a GPU does not count what is not compiled
-    plain = flops(jax.grad(lambda p, batch: jnp.mean(loss_fn(p, batch))), params, (x, y))
-    groups = flops(gq.grouped_value_and_grad(loss_fn, num_groups), params, (x, y), y)
-  assert groups < 1.15 * plain
-
-
-def test_a_cpu_keeps_a_block_of_what_examples_keep():
-  """A quarter of a group of sequences, not the batch; vectors keep too little for that."""
-  model, x = models.Encoder(layers=1, width=64, vocabulary=50), jnp.zeros((128, 32), jnp.int32)
-  y = jnp.zeros(len(x), jnp.int32)
-  losses = lambda params, batch: cross_entropy(model.apply(params, batch[0])[0], batch[1])
-  params = jax.eval_shape(model.init, jax.random.key(0), x[:1])
-  with jax.default_device(jax.devices("cpu")[0]):
-    temp = lambda f, *args: jax.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
-    plain = temp(jax.grad(lambda p, b: jnp.mean(losses(p, b))), params, (x, y))
-    assert temp(gq.grouped_value_and_grad(losses, 4), params, (x, y), y) < plain / 4
-  loss_fn, params, batch = dense()
-  program = linearized.trace(loss_fn, params, batch, False)
-  assert not grouped._keep_much(program, params, BATCH // GROUPS)
-
-
-@pytest.mark.usefixtures("each_way")
-def test_under_vmap_scan_and_one_compilation():
-  loss_fn, params, batch = dense()
-  function = gq.grouped_value_and_grad(loss_fn, GROUPS)
-  labels = jnp.stack([jnp.asarray(LABELS), jnp.arange(BATCH) % GROUPS])
-  _, together = jax.jit(jax.vmap(function, (None, None, 0)))(params, batch, labels)
-  step = jax.jit(function)
-  _, scanned = jax.lax.scan(lambda c, row: (c, step(params, batch, row)[1]), 0, labels)
-  for i in range(2):
-    _, alone = step(params, batch, labels[i])
-    for many in (together, scanned):
-      found = jax.tree.map(lambda x, i=i: x[i], many)
-      chex.assert_trees_all_close(found, alone, rtol=1e-4, atol=1e-6)
-  assert step._cache_size() == 1
-
-
-@pytest.mark.several_devices
-def test_each_device_its_own_batch():
-  mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
-  loss_fn, params, batch = scanned_layers()
-  function = gq.grouped_value_and_grad(loss_fn, GROUPS)
-  rows, whole = PartitionSpec("data"), PartitionSpec()
-  each = jax.shard_map(
-    lambda params, batch, labels: jax.tree.map(lambda x: x[None], function(params, batch, labels)),
-    mesh=mesh,
-    in_specs=(whole, rows, rows),
-    out_specs=rows,
-    check_vma=False,
-  )
-  _, groups = jax.jit(each)(params, batch, jnp.asarray(LABELS))
-  for i, part in enumerate((slice(BATCH // 2), slice(BATCH // 2, None))):
-    _, expected = jax.jit(function)(params, batch[part], jnp.asarray(LABELS[part]))
-    chex.assert_trees_all_close(
-      jax.tree.map(lambda x, i=i: x[i], groups), expected, rtol=1e-5, atol=1e-6
-    )
-
-
 def test_into_the_queue():
   """The update of `GroupGradients`, its losses in place of `value=`, under one jit."""
   loss_fn, params, batch = dense()
@@ -325,20 +217,6 @@ def test_the_whole_step_is_kmeans_then_groups(masked):
   _, gradients = masked_passes(loss_fn)(params, batch, labels)
   chex.assert_trees_all_close(groups.grads, gradients, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(value, loss_fn(params, batch)[labels >= 0].mean(), rtol=1e-5)
-
-
-def test_the_whole_step_runs_forward_once():
-  calls = []
-  loss_fn, params, batch = dense()
-
-  def features(params, batch):
-    calls.append(batch[0].shape[0])
-    return loss_fn(params, batch), batch[0]
-
-  whole = jax.jit(gq.clustered_value_and_grad(features, GROUPS))
-  text = whole.lower(params, batch).as_text()
-  assert calls == [BATCH, 1]  # the first for its shapes
-  assert text.count(f"tensor<{BATCH}x1x7xf32>, tensor<7x16xf32>") == 1  # the first layer
 
 
 def mean_loss(params, batch):
@@ -387,24 +265,6 @@ def test_errors_of_options_and_batches():
   whole = gq.clustered_value_and_grad(lambda w, x: (x @ w, x), 2)
   with pytest.raises(ValueError, match=r"mask must be \[B\] with B = 6, but shape \(5,\)"):
     whole(jnp.ones(3), jnp.ones((6, 3)), mask=jnp.ones(5, bool))
-
-
-def test_the_groups_of_the_last_step_may_be_given_away_as_memory():
-  loss_fn, params, batch = dense()
-  function = gq.grouped_value_and_grad(loss_fn, GROUPS)
-
-  @functools.partial(jax.jit, donate_argnames="old", keep_unused=True)
-  def gradients(params, batch, labels, old):
-    del old  # memory alone
-    return function(params, batch, labels)
-
-  expected, old = jax.jit(function)(params, batch, jnp.asarray(LABELS))
-  pointers = {x.unsafe_buffer_pointer() for x in jax.tree.leaves(old.grads)}
-  again = jax.tree.map(jnp.copy, old)
-  value, groups = gradients(params, batch, jnp.asarray(LABELS), old=old)
-  assert all(x.is_deleted() for x in jax.tree.leaves(old))
-  assert {x.unsafe_buffer_pointer() for x in jax.tree.leaves(groups.grads)} == pointers
-  chex.assert_trees_all_equal((value, groups), (expected, again))
 
 
 def test_parameters_and_inputs_without_a_number():

@@ -4,7 +4,7 @@
 Read in this order:
 
 - `grouped`: groups that are known; all examples at once, or block after block.
-- `linear`: every example run forward and back once, with the sums over examples left open.
+- `linear`: examples run forward and back, with the sums over examples left open.
 - `blocks`: a batch cut into blocks of one group each, and those sums over each group.
 - `products`: a convolution as products, of which many blocks at once are no burden.
 - `clustered`: the whole way from a batch to the gradients of its clusters.

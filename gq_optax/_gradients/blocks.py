@@ -56,12 +56,12 @@ def sums(part: linear.Part, labels: jax.Array, num_groups: int, size: int) -> li
       sums = [jnp.where(some, s, jnp.zeros_like(s)) for s in sums]
     return [s.astype(_dtypes.at_least_float32(s.dtype)) for s in sums]
 
-  def at_once(sums):
+  def together(sums):
     more = jax.vmap(block)(others.rows, others.valid)
     to = jnp.minimum(others.owner, num_groups - 1)  # an empty block adds zeros
     return [s.at[to].add(m) for s, m in zip(sums, more, strict=True)]
 
-  def in_turn(sums):
+  def one_by_one(sums):
     def add(j, sums):
       more = block(others.rows[j], others.valid[j])
       return [s.at[others.owner[j]].add(m) for s, m in zip(sums, more, strict=True)]
@@ -70,7 +70,7 @@ def sums(part: linear.Part, labels: jax.Array, num_groups: int, size: int) -> li
 
   begun = jax.vmap(block)(first.rows, first.valid)
   # On CPU memory is slow: only the blocks that are there, in place. Accelerators are slow to loop.
-  return jax.lax.platform_dependent(begun, cpu=in_turn, default=at_once)
+  return jax.lax.platform_dependent(begun, cpu=one_by_one, default=together)
 
 
 def cut(labels: jax.Array, num_groups: int, size: int) -> tuple[Blocks, Blocks]:

@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""From a batch to the mean gradients of its clusters, in one forward pass."""
+"""From a batch to the mean gradients of its clusters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _inputs, _validate
+from gq_optax import _axes, _inputs, _validate
 from gq_optax._gradients import checks, grouped
 from gq_optax._group_gradients import GroupGradients
 from gq_optax._rarity.kmeans import KMeansResult, kmeans_padded
@@ -22,9 +22,9 @@ def clustered_value_and_grad(
 ) -> Callable[..., tuple[tuple[jax.Array, KMeansResult], GroupGradients]]:
   r"""The whole way from a batch to the mean gradients of its clusters.
 
-  One forward pass yields losses and embeddings; K-means groups the examples; and what the forward
+  A forward pass yields losses and embeddings; K-means groups the examples; and what the forward
   pass kept makes the gradient of each group, as in `grouped_value_and_grad`. Where a CPU takes
-  blocks in turn, a forward pass of its own yields the embeddings.
+  blocks in turn nothing is kept, and each block is run forward again.
 
   Args:
     loss_fn: `(params, batch) -> (losses [b], embeddings [b, d])` for any b. The paper takes the
@@ -63,6 +63,7 @@ def clustered_value_and_grad(
     checks.check(loss_fn, params, batch, has_aux=True)
     if mask is not None:
       mask = _inputs.mask("mask", mask, size)
+    params, batch = _axes.alike((params, batch), mask, key)
 
     def choose(aux):
       embeddings = aux()

@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The mean gradient of each group of a batch, out of one forward pass of all its examples."""
+"""The mean gradient of each group of a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,11 +21,13 @@ def grouped_value_and_grad(
   .. math:: c_k = \frac{1}{n_k} \sum_{i:\, k(i) = k} \nabla_\theta\, \ell_i(\theta),
             \qquad k = 1 \dots K
 
-  Every example is run once, forward and back to where weights come in, under `jax.vmap` as a batch
-  of one. Only the products that sum a weight's gradient over examples are taken group by group.
-  That is exact for groups of any sizes. A layer across examples (BatchNorm in training mode) sees
-  one example. Random keys are data of the batch, one for each example.
+  Every example is run forward and back under `jax.vmap`, as a batch of one. A layer across examples
+  (BatchNorm in training mode) sees one example. Random keys are data of the batch, one for each
+  example. `loss_fn` may not exchange between devices what hangs on the parameters: each device has
+  groups of its own.
 
+  All examples are run once, together, back to where weights come in. Only the products that sum a
+  weight's gradient over examples are taken group by group. That is exact for groups of any sizes.
   A CPU takes blocks of examples in turn, each of one group, where examples keep much for the way
   back, as images and sequences do.
 
@@ -41,7 +43,7 @@ def grouped_value_and_grad(
   Memory: beside the result, that of a plain gradient, and for one weight at a time the gradients of
   at most 2K blocks of examples; 5K where an example uses the weight often (sequences, images). If
   that does not fit, `per_example_value_and_grad` does the same for some examples at a time. Blocks
-  in turn take what B / 4K examples keep, and one gradient.
+  in turn take what B / 4K examples keep, and one more gradient.
 
   Args:
     loss_fn: `(params, batch) -> losses [b]`, one for each example, for any b; or `(losses, aux)`,
@@ -56,7 +58,8 @@ def grouped_value_and_grad(
 
   Raises:
     ValueError: if an option is out of its range; and the function, when it is traced, if `loss_fn`
-      does not return one loss per example, or shapes do not fit.
+      does not return one loss per example, or exchanges between devices what hangs on the
+      parameters, or shapes do not fit.
 
   Example:
     >>> import jax.numpy as jnp
@@ -78,6 +81,7 @@ def grouped_value_and_grad(
     params, batch = checks.arrays(params, batch)
     checks.check(loss_fn, params, batch, has_aux)
     labels = checks.labels(labels, checks.batch_size(batch), num_groups)
+    params, batch = _axes.alike((params, batch), labels)
     known = lambda _: (labels, ())
     _, aux, groups, _ = by_group(loss_fn, params, batch, has_aux, known, num_groups)
     spread = lambda a: (labels < num_groups).reshape(-1, *(1,) * (a.ndim - 1))
@@ -110,22 +114,26 @@ def by_group(
   """
   program = linear.trace(loss_fn, params, batch, has_aux)
   dtype = program.first.out_avals[0].dtype
-  size = max(1, -(-checks.batch_size(batch) // (4 * num_groups)))
+  block_size = max(1, -(-checks.batch_size(batch) // (4 * num_groups)))
 
   def weigh(labels):
     """Sizes of the groups, and the weights in the loss that make means of their gradients."""
     counts = jnp.sum(blocks.members(labels, num_groups), axis=1, dtype=jnp.int32)
-    size = jnp.maximum(counts if mean else jnp.ones_like(counts), 1)
-    return counts, jnp.pad(1.0 / size.astype(dtype), (0, 1))[labels]
+    over = jnp.maximum(counts if mean else jnp.ones_like(counts), 1)
+    return counts, jnp.pad(1.0 / over.astype(dtype), (0, 1))[labels]
 
-  at_once, in_turn = (
-    lambda params, batch, way=way: way(program, params, batch, choose, weigh, num_groups, size)
-    for way in (_at_once, _in_turn)
-  )
-  if _keep_much(program, params, size):
-    found = jax.lax.platform_dependent(params, batch, cpu=in_turn, default=at_once)
+  def run(way):
+    def found(params, batch):
+      parts = way(program, params, batch, choose, weigh, num_groups, block_size)
+      return _axes.alike(parts, params, batch)
+
+    return found
+
+  if _keep_much(program, params, block_size):
+    ways = {"cpu": run(_in_turn), "default": run(_at_once)}
+    found = jax.lax.platform_dependent(params, batch, **ways)
   else:
-    found = at_once(params, batch)
+    found = run(_at_once)(params, batch)
   losses, aux, labels, more, sums = found
   counts, weights = weigh(labels)
   of_groups = jnp.where(blocks.members(labels, num_groups), losses * weights, 0.0)
@@ -135,57 +143,76 @@ def by_group(
   return losses, aux, GroupGradients(grads, counts, jnp.sum(of_groups, axis=1)), more
 
 
-def _keep_much(program, params, size):
+def _keep_much(program, params, block_size):
   """Do the examples of a block keep more than one gradient takes?
 
   A CPU then runs them block by block: what is kept stays in its caches, and a gradient is added for
   each block. Otherwise that would cost more than to gather what all examples keep.
   """
-  return size * program.kept_bytes >= sum(4 * p.size for p in jax.tree.leaves(params))
+  gradient = sum(
+    p.size * _dtypes.at_least_float32(p.dtype).itemsize for p in jax.tree.leaves(params)
+  )
+  return block_size * program.kept_bytes > gradient and not program.collectives
 
 
-def _at_once(program, params, batch, choose, weigh, num_groups, size):
+def _at_once(program, params, batch, choose, weigh, num_groups, block_size):
   """All examples run together, and what they kept is gathered by groups."""
   losses, aux, backward = linear.forward(program, params, batch)
   labels, more = choose(lambda: aux)
   _, weights = weigh(labels)
   found: dict[int, Any] = {}
   for part in backward(weights):
-    for n, s in zip(part.leaves, blocks.sums(part, labels, num_groups, size), strict=True):
+    of_part = blocks.sums(part, labels, num_groups, block_size)
+    for n, s in zip(part.leaves, of_part, strict=True):
       found[n] = found[n] + s if n in found else s
   zeros = _zeros(params, num_groups)
   return losses, aux, labels, more, [found.get(n, zero) for n, zero in enumerate(zeros)]
 
 
-def _in_turn(program, params, batch, choose, weigh, num_groups, size):
+def _in_turn(program, params, batch, choose, weigh, num_groups, block_size):
   """One block of examples of a group after another, forward and back."""
-  labels, more = choose(lambda: linear.aux(program, params, batch, size))
+  labels, more = choose(lambda: linear.aux(program, params, batch, block_size))
   _, weights = weigh(labels)
-  # Examples of no group are run for their losses and aux.
-  parts = blocks.cut(labels, num_groups + 1, size)
+  # Examples of no group are the group K here, run for their losses and aux; K + 1 is empty.
+  parts = blocks.cut(labels, num_groups + 1, block_size)
   every = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-  order = jnp.argsort(every.owner, stable=True)  # the empty ones last
-  filled = jnp.sum(every.owner <= num_groups)
+  shared = lambda tree: _axes.alike(tree, params, batch, labels)
+  nothing = [jnp.zeros_like(p) for p in jax.tree.leaves(params)]
 
-  def add(j, carry):
-    sums, results = carry
-    rows, valid, owner = jax.tree.map(lambda x: x[order[j]], every)
-    losses, aux, backward = linear.forward(program, params, jax.tree.map(blocks.take(rows), batch))
-    sums = list(sums)
-    for part in backward(jnp.where(valid, weights[rows], 0.0)):
+  def one(block):
+    rows = jax.tree.map(blocks.take(block.rows), batch)
+    losses, aux, backward = linear.forward(program, params, rows)
+    grads = list(nothing)
+    for part in backward(jnp.where(block.valid, weights[block.rows], 0.0)):
       for n, s in zip(part.leaves, part.contract(part.kept, part.cotangents), strict=True):
-        counted = jnp.where(owner < num_groups, s, jnp.zeros_like(s)).astype(sums[n].dtype)
-        sums[n] = sums[n].at[jnp.minimum(owner, num_groups - 1)].add(counted)
-    return sums, jax.tree.map(lambda all, x: all.at[rows].set(x), results, (losses, aux))
+        grads[n] = grads[n] + s
+    counted = block.owner < num_groups
+    return shared(
+      ([jnp.where(counted, g, z) for g, z in zip(grads, nothing, strict=True)], (losses, aux))
+    )
+
+  def add(carry, block):
+    sums, results = carry
+    skip = lambda block: shared((nothing, jax.tree.map(blocks.take(block.rows), results)))
+    grads, found = jax.lax.cond(block.owner <= num_groups, one, skip, block)
+    to = jnp.minimum(block.owner, num_groups - 1)
+    sums = [s.at[to].add(g.astype(s.dtype)) for s, g in zip(sums, grads, strict=True)]
+    results = jax.tree.map(lambda old, new: old.at[block.rows].set(new), results, found)
+    return (sums, results), None
 
   shapes = program.first.out_avals[: program.results.num_leaves]
   empty = [jnp.zeros((len(labels), *x.shape), x.dtype) for x in shapes]
   start = _zeros(params, num_groups), jax.tree.unflatten(program.results, empty)
-  start = _axes.alike(start, params, batch, labels)
-  sums, (losses, aux) = jax.lax.fori_loop(0, filled, add, start)
+  # A scan, not a loop that ends with the last block that is filled: it can be differentiated.
+  (sums, (losses, aux)), _ = jax.lax.scan(add, shared(start), every)
   return losses, aux, labels, more, sums
 
 
 def _zeros(params, num_groups):
-  wide = lambda p: _dtypes.at_least_float32(p.dtype)
-  return [jnp.zeros((num_groups, *p.shape), wide(p)) for p in jax.tree.leaves(params)]
+  """`[K, *p]` for each leaf, cut over devices as the leaf is."""
+
+  def zeros(p):
+    one = lambda _: jnp.zeros_like(p, _dtypes.at_least_float32(p.dtype))
+    return jax.vmap(one, None, axis_size=num_groups)(0)
+
+  return list(map(zeros, jax.tree.leaves(params)))

@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Every example run forward once, and a backward pass whose sums over examples are left open.
+"""Examples run forward, and a backward pass whose sums over examples are left open.
 
 `jax.linearize` splits the loss of one example into a forward pass and a linear function of the
 parameters, whose coefficients are what the forward pass keeps. That function is cut in two where
@@ -53,6 +53,7 @@ class Program(NamedTuple):
     results: structure of `(loss, aux)`.
     axes: for each output of `first`, 0 if it differs between examples, else None.
     kept_bytes: what one example keeps.
+    collectives: what the forward pass asks of other devices.
   """
 
   first: core.ClosedJaxpr
@@ -60,6 +61,7 @@ class Program(NamedTuple):
   results: jax.tree_util.PyTreeDef
   axes: list[int | None]
   kept_bytes: int
+  collectives: set[str]
 
 
 def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool) -> Program:
@@ -89,9 +91,18 @@ def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
   number = len(jax.tree.leaves(shapes[0]))
   varies = lambda v: isinstance(v, core.Var) and v in differs
   axes = [0 if i < number or varies(v) else None for i, v in enumerate(first.jaxpr.outvars)]
+  exchanged = _collectives(found[-1])
+  if exchanged:
+    raise ValueError(
+      "loss_fn must not exchange between devices what hangs on the parameters, because each device"
+      f" has groups of its own, but {', '.join(sorted(exchanged))} was found. Gather parameters"
+      " before, and leave statistics across devices out of the gradient by jax.lax.stop_gradient."
+    )
   own = [v.aval for v, axis in zip(found[-1].constvars, axes[number:], strict=True) if axis == 0]
   kept_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in own)
-  return Program(first, found[-1], jax.tree.structure(shapes[0]), axes, kept_bytes)
+  return Program(
+    first, found[-1], jax.tree.structure(shapes[0]), axes, kept_bytes, _collectives(first.jaxpr)
+  )
 
 
 def forward(
@@ -267,3 +278,10 @@ def _inside(eqn):
 def _holds(eqn, name):
   inner = (e for program in _inside(eqn) for e in program.eqns)
   return eqn.primitive.name == name or any(_holds(e, name) for e in inner)
+
+
+def _collectives(program):
+  """Names of the operations over named axes in a program."""
+  names = ("psum", "pmax", "pmin", "ppermute", "all_gather", "all_to_all", "reduce_scatter")
+  found = {e.primitive.name for e in program.eqns if e.primitive.name.startswith(names)}
+  return found.union(*(_collectives(inner) for e in program.eqns for inner in _inside(e)))

@@ -32,8 +32,9 @@ def per_example_value_and_grad(
 
   .. math:: m\, a + 8 K P + 4 (2 K + 1)\, p
 
-  where one example keeps a bytes for its backward pass (`m` are run at a time), P is the number of
-  parameters and p that of the largest weight; 5 K in place of 2 K where an example uses it often.
+  where one example keeps a bytes for its backward pass (at most `m` are run at a time), P is the
+  number of parameters and p that of the largest weight; 5 K in place of 2 K where an example uses
+  it often.
 
   Args:
     loss_fn: `(params, batch) -> losses [b]`, one for each example, for any b.
