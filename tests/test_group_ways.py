@@ -193,7 +193,9 @@ def test_the_value_can_be_differentiated_backwards():
   labels = jnp.asarray(LABELS)
   found = jax.jit(jax.grad(lambda p: function(p, batch, labels)[0]))(params)
   inside = (labels >= 0) & (labels < GROUPS)
-  mean = lambda p: jnp.sum(jnp.where(inside, loss_fn(p, batch), 0.0)) / jnp.sum(inside, dtype=jnp.float32)
+  mean = lambda p: (
+    jnp.sum(jnp.where(inside, loss_fn(p, batch), 0.0)) / jnp.sum(inside, dtype=jnp.float32)
+  )
   chex.assert_trees_all_close(found, jax.grad(mean)(params), rtol=1e-4, atol=1e-6)
 
 

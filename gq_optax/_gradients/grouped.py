@@ -147,7 +147,8 @@ def _keep_much(program, params, block_size):
   """Do the examples of a block keep more than one gradient takes?
 
   A CPU then runs them block by block: what is kept stays in its caches, and a gradient is added for
-  each block. Otherwise that would cost more than to gather what all examples keep.
+  each block. Otherwise that would cost more than to gather what all examples keep. Devices that
+  exchange statistics may not have to wait for one with more blocks.
   """
   gradient = sum(
     p.size * _dtypes.at_least_float32(p.dtype).itemsize for p in jax.tree.leaves(params)
@@ -177,7 +178,7 @@ def _in_turn(program, params, batch, choose, weigh, num_groups, block_size):
   parts = blocks.cut(labels, num_groups + 1, block_size)
   every = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
   shared = lambda tree: _axes.alike(tree, params, batch, labels)
-  nothing = [jnp.zeros_like(p) for p in jax.tree.leaves(params)]
+  nothing = [jnp.zeros_like(p, _dtypes.at_least_float32(p.dtype)) for p in jax.tree.leaves(params)]
 
   def one(block):
     rows = jax.tree.map(blocks.take(block.rows), batch)
@@ -185,18 +186,17 @@ def _in_turn(program, params, batch, choose, weigh, num_groups, block_size):
     grads = list(nothing)
     for part in backward(jnp.where(block.valid, weights[block.rows], 0.0)):
       for n, s in zip(part.leaves, part.contract(part.kept, part.cotangents), strict=True):
-        grads[n] = grads[n] + s
+        grads[n] = grads[n] + s.astype(grads[n].dtype)
     counted = block.owner < num_groups
-    return shared(
-      ([jnp.where(counted, g, z) for g, z in zip(grads, nothing, strict=True)], (losses, aux))
-    )
+    grads = [jnp.where(counted, g, zero) for g, zero in zip(grads, nothing, strict=True)]
+    return shared((grads, (losses, aux)))
 
   def add(carry, block):
     sums, results = carry
     skip = lambda block: shared((nothing, jax.tree.map(blocks.take(block.rows), results)))
     grads, found = jax.lax.cond(block.owner <= num_groups, one, skip, block)
     to = jnp.minimum(block.owner, num_groups - 1)
-    sums = [s.at[to].add(g.astype(s.dtype)) for s, g in zip(sums, grads, strict=True)]
+    sums = [s.at[to].add(g) for s, g in zip(sums, grads, strict=True)]
     results = jax.tree.map(lambda old, new: old.at[block.rows].set(new), results, found)
     return (sums, results), None
 
