@@ -35,9 +35,9 @@ bench: $(VENV)/.bench
 
 # Tests of the library alone, which need neither benchmarks nor examples.
 CORE := acceptance bad_input chain checkpoints diagnostics embeddings errors flax frozen golden groups \
-  inputs invariances jax kmeans last_batch length metadata noise per_example precision queue rooms rules \
+  inputs invariances jax kmeans last_batch length metadata noise per_example precision queue rooms rules seeding \
   scarcity states transformations twin wrappers wrong_calls
-CORE_TESTS := conftest.py chains.py forms.py reference.py $(CORE:%=test_%.py)
+CORE_TESTS := conftest.py chains.py forms.py kinds.py reference.py $(CORE:%=test_%.py)
 CORE_TOOLS := chex hypothesis orbax-checkpoint pytest scikit-learn
 
 # The built wheel, installed and tested outside the tree.

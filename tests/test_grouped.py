@@ -259,6 +259,8 @@ def test_errors_of_options_and_batches():
   with_aux = gq.grouped_value_and_grad(lambda w, x: (x @ w, w), 2, has_aux=True)
   with pytest.raises(ValueError, match=r"aux .*leading axis 6, but at the root shape \(3,\)"):
     with_aux(jnp.ones(3), jnp.ones((6, 3)), jnp.zeros(6, jnp.int32))
+  with pytest.raises(ValueError, match=r"must return a pair \(losses, aux\), but ShapeDtype"):
+    gq.grouped_value_and_grad(linear, 2, has_aux=True)(jnp.ones(3), jnp.ones((6, 3)), LABELS[:6])
   whole = gq.clustered_value_and_grad(lambda w, x: (x @ w, x[:, 0]), 2)
   with pytest.raises(ValueError, match=r"embeddings must be \[B, d\] with B = 6, but shape \(6,\)"):
     whole(jnp.ones(3), jnp.ones((6, 3)))
