@@ -34,7 +34,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.cost.update_cost
 
 # Tests of the library alone, which need neither benchmarks nor examples.
-CORE := acceptance bad_input chain checkpoints diagnostics embeddings errors flax frozen golden groups \
+CORE := acceptance bad_input chain checkpoints diagnostics embeddings errors flax frozen golden group_transformations groups \
   inputs invariances jax kmeans last_batch length metadata noise per_example precision queue rooms rules seeding \
   scarcity states transformations twin wrappers wrong_calls
 CORE_TESTS := conftest.py chains.py forms.py kinds.py reference.py $(CORE:%=test_%.py)

@@ -37,10 +37,16 @@ def strict_numerics(request):
     yield
 
 
+@pytest.fixture
+def as_on_an_accelerator(monkeypatch):
+  """What is lowered for all platforms but CPU, run here."""
+  at_once = lambda *args, default, **_: default(*args)
+  monkeypatch.setattr(jax.lax, "platform_dependent", at_once)
+
+
 @pytest.fixture(params=["gathered", "in turn", "accelerator"])
 def each_way(request, monkeypatch):
-  """Both ways of a CPU, and that of an accelerator."""
+  """Both ways of a CPU to gradients of groups, and that of an accelerator."""
   if request.param == "accelerator":
-    at_once = lambda *args, default, **_: default(*args)
-    monkeypatch.setattr(jax.lax, "platform_dependent", at_once)
+    request.getfixturevalue("as_on_an_accelerator")
   monkeypatch.setattr(grouped, "_keep_much", lambda *_: request.param != "gathered")

@@ -204,9 +204,3 @@ def spoil(x):
   return jnp.where(jnp.asarray(OUTSIDE).reshape(-1, *[1] * (x.ndim - 1)), jnp.nan, x).astype(
     x.dtype
   )
-
-
-def as_on_an_accelerator(monkeypatch):
-  """What is lowered for all platforms but CPU, run here."""
-  at_once = lambda *args, default, **_: default(*args)
-  monkeypatch.setattr(jax.lax, "platform_dependent", at_once)

@@ -12,7 +12,6 @@ from grouped_networks import (
   BATCH,
   GROUPS,
   LABELS,
-  as_on_an_accelerator,
   convolutional,
   cross_entropy,
   dense,
@@ -56,9 +55,9 @@ def test_a_straight_line_on_accelerators(network):
     (models.CNN(), jnp.zeros((256, 32, 32, 3)), 8),
   ],
 )
-def test_only_the_sums_of_weights_are_padded(model, x, num_groups, monkeypatch):
+@pytest.mark.usefixtures("as_on_an_accelerator")
+def test_only_the_sums_of_weights_are_padded(model, x, num_groups):
   """One forward pass and one pass back for all examples: a quarter of the third that is left."""
-  as_on_an_accelerator(monkeypatch)
   y = jnp.zeros(x.shape[0], jnp.int32)
   params = jax.eval_shape(model.init, jax.random.key(0), x[:1])
   loss_fn = lambda params, batch: cross_entropy(model.apply(params, batch[0])[0], batch[1])
@@ -170,6 +169,27 @@ def test_devices_that_share_what_does_not_hang_on_their_examples():
     expected = function(params, x[part], labels[part])
     alone = jax.tree.map(lambda x, i=i: x[i], found)
     chex.assert_trees_all_close(alone, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("each_way")
+@pytest.mark.several_devices
+@pytest.mark.parametrize("way", ["grouped", "per_example", "clustered"])
+def test_devices_that_share_the_batch_and_differ_in_labels_or_key(way):
+  w, x = jnp.ones((3, 2)), normal(0, 12, 5, 3)
+  loss_fn = lambda w, x: jnp.sum(jnp.tanh(x @ w), axis=(1, 2))
+  embedded = lambda w, x: (loss_fn(w, x), x[:, 0])
+  function = {
+    "grouped": gq.grouped_value_and_grad(loss_fn, 3),
+    "per_example": gq.per_example_value_and_grad(loss_fn, num_groups=3, microbatch_size=5),
+    "clustered": gq.clustered_value_and_grad(embedded, 3),
+  }[way]
+  labels = jnp.stack([jnp.arange(12) % 3, jnp.arange(12) // 6])
+  own = jax.random.split(jax.random.key(1)) if way == "clustered" else labels
+  each = lambda w, x, own: jax.tree.map(lambda x: x[None], function(w, x, own[0])[1].grads)
+  specs = {"in_specs": (WHOLE, WHOLE, ROWS), "out_specs": ROWS}
+  found = jax.jit(jax.shard_map(each, mesh=two_devices(), **specs))(w, x, own)
+  for i in range(2):
+    np.testing.assert_allclose(found[i], function(w, x, own[i])[1].grads, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("each_way")

@@ -14,7 +14,6 @@ from grouped_networks import (
   NETWORKS,
   OUTSIDE,
   PATTERNS,
-  as_on_an_accelerator,
   dense,
   masked_passes,
   normal,
@@ -69,8 +68,8 @@ def test_equal_to_masked_passes_group_by_group(network, in_turn, monkeypatch):
 
 
 @pytest.mark.parametrize("network", ["dense", "scanned_layers"])
-def test_equal_on_accelerators_too(network, monkeypatch):
-  as_on_an_accelerator(monkeypatch)
+@pytest.mark.usefixtures("as_on_an_accelerator")
+def test_equal_on_accelerators_too(network):
   compare(network, PATTERNS)
 
 

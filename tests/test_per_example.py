@@ -86,9 +86,9 @@ def test_an_example_of_no_group_has_its_loss(problem, in_turn, monkeypatch):
 
 
 @pytest.mark.parametrize("accelerator", [False, True])
-def test_reducing_takes_the_bytes_that_its_page_says(accelerator, monkeypatch):
+def test_reducing_takes_the_bytes_that_its_page_says(accelerator, request):
   if accelerator:
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *x, cpu, default: default(*x))
+    request.getfixturevalue("as_on_an_accelerator")
   params = {"w": jnp.zeros((200, 50)), "b": jnp.zeros(50)}
   batch, labels = jnp.zeros((512, 200)), jnp.zeros(512, jnp.int32)
   reduce = gq.per_example_value_and_grad(loss_fn, microbatch_size=8, num_groups=2)

@@ -148,7 +148,7 @@ def _keep_much(program, params, block_size):
 
   A CPU then runs them block by block: what is kept stays in its caches, and a gradient is added for
   each block. Otherwise that would cost more than to gather what all examples keep. Devices that
-  exchange statistics may not have to wait for one with more blocks.
+  exchange statistics run together as well: one with more blocks would wait for the others for ever.
   """
   gradient = sum(
     p.size * _dtypes.at_least_float32(p.dtype).itemsize for p in jax.tree.leaves(params)

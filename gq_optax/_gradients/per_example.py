@@ -93,6 +93,7 @@ def per_example_value_and_grad(
     if mask is not None:
       mask = _inputs.mask("mask", mask, size)
       labels = jnp.where(mask, labels, number)
+    params, batch, labels = _axes.alike((params, batch, labels))
     step = min(microbatch_size or size, size)
 
     def add(sums, part):

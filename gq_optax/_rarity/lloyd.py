@@ -146,8 +146,8 @@ def reseed(x, labels, weight, centroids, dead=None):
   """Gives each empty group the farthest row that is still free; ties go to the lowest index.
 
   No loop, and on accelerators no branch, though most often no group is empty: a device that waits
-  for the answer loses more. A CPU does not wait. Unless under `vmap`, where both sides of a branch
-  are run, it is spared a pass over the rows.
+  for the answer loses more. A CPU does not wait. There a branch saves a pass over the rows, except
+  under `vmap`, where both sides are run.
   """
   num_clusters = len(centroids)
   empty = jnp.logical_not(jnp.any(members(labels, num_clusters) & (weight > 0.0)[None], axis=1))
