@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _axes, _dtypes, _inputs, _validate
-from gq_optax._gradients import checks, grouped
+from gq_optax._gradients import blocks, checks, grouped
 from gq_optax._group_gradients import GroupGradients
 
 
@@ -99,15 +99,7 @@ def per_example_value_and_grad(
     def add(sums, part):
       rows, label = part
       if nan_safe:
-        losses, gradient, keep = each(params, rows)
-        member = jnp.logical_and(
-          keep[None], label[None] == jnp.arange(number, dtype=jnp.int32)[:, None]
-        )
-        part = GroupGradients(
-          jax.tree.map(lambda g: _sum_by(member, g), gradient),
-          jnp.sum(member, axis=1, dtype=jnp.int32),
-          jnp.sum(jnp.where(member, losses, 0.0), axis=1),
-        )
+        losses, part = _finite_sums(each(params, rows), label, number)
       else:
         known = lambda _: (label, ())
         losses, _, part, _ = grouped.by_group(loss_fn, params, rows, False, known, number, False)
@@ -210,6 +202,17 @@ def _one(loss_fn, nan_safe, params, example):
     keep = jnp.all(jnp.stack(finite))
     gradient = jax.tree.map(lambda g: jnp.where(keep, g, jnp.zeros_like(g)), gradient)
   return value, gradient, keep
+
+
+def _finite_sums(found, labels, num_groups):
+  """Losses, and the sums over each group of the examples whose loss and gradient are finite."""
+  losses, gradient, keep = found
+  member = jnp.logical_and(keep[None], blocks.members(labels, num_groups))
+  return losses, GroupGradients(
+    jax.tree.map(lambda g: _sum_by(member, g), gradient),
+    jnp.sum(member, axis=1, dtype=jnp.int32),
+    jnp.sum(jnp.where(member, losses, 0.0), axis=1),
+  )
 
 
 def _sum_by(member, g):
