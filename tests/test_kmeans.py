@@ -49,6 +49,17 @@ def test_weights_equal_scikit_learn():
   np.testing.assert_allclose(ours.inertia, oracle.inertia_, rtol=1e-4)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("unit", [2.0**-100, 2.0**100])
+def test_the_unit_of_weights_moves_no_centroid(metric, unit):
+  x, weight = blobs(3), np.random.RandomState(3).rand(len(blobs(3))).astype("f")
+  run = lambda weight: gq.kmeans(x, 5, metric=metric, sample_weight=weight)
+  ours, plain = run(weight * np.float32(unit)), run(weight)
+  np.testing.assert_array_equal(ours.labels, plain.labels)
+  np.testing.assert_array_equal(ours.centroids, plain.centroids)
+  np.testing.assert_array_equal(ours.inertia, plain.inertia * np.float32(unit))
+
+
 def test_empty_group_is_reseeded_from_the_farthest_row_as_in_scikit_learn():
   x = blobs(3)
   init = np.concatenate([x[:4], np.full((1, 5), 1e4, np.float32)])  # nobody is near the last

@@ -76,9 +76,8 @@ def explain_groups(
   _validate.instance("state", state, groups.GroupScarcityState)
   state = _inputs.state("state", state)
   x = as_rows(embeddings, state.centroids.shape[1], metric)
-  x, groupable = groups.groupable(x, metric)
-  frame = lloyd.frame(x, groupable.astype(jnp.float32), metric)
-  x, centroids = (lloyd.enter(frame, rows, metric) for rows in (x, state.centroids))
+  x, groupable, frame = groups.framed(x, True, metric)
+  centroids = lloyd.enter_again(frame, state.centroids, metric)
   labels = lloyd.nearest(x, centroids, metric)
   # Half the squared distance of two unit vectors is 1 - cosine.
   unit = 0.5 if metric == "cosine" else frame.scale * frame.scale

@@ -173,53 +173,55 @@ def group_scarcity(
 @functools.partial(jax.jit, static_argnames=("metric", "num_iters"))
 def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_iters):
   queue_length, num_groups = state.counts.shape
-  x, has_group = groupable(x, metric)
-  has_group = jnp.logical_and(has_group, unmasked)
+  x, has_group, frame = framed(x, unmasked, metric)
+  pull = has_group.astype(jnp.float32)
   anything = jnp.any(has_group)
   first = jnp.logical_and(state.count == 0, anything)
   dead = jnp.logical_not(jnp.any(state.counts > 0, axis=0))
+  kept = lambda new, old: jnp.where(anything, new, old)
 
-  pull = has_group.astype(jnp.float32)
-  frame = lloyd.frame(x, pull, metric)
-  x = lloyd.enter(frame, x, metric)
-
-  def weigh(x, start):
-    centroids, _ = lloyd.iterations(x, pull, start, metric, num_iters, dead)
+  def weigh(x, start, state):
+    centroids = start
+    if num_iters > 0:
+      # A dead group that takes a row becomes that row, and keeps it: once is enough.
+      centroids, _ = lloyd.iterate(x, pull, start, metric, dead)
+      centroids, _ = lloyd.iterations(x, pull, centroids, metric, num_iters - 1, False)
     labels = lloyd.nearest(x, centroids, metric)
     member = jnp.logical_and(lloyd.members(labels, num_groups), has_group[None])
     counts = jnp.sum(member, axis=1, dtype=jnp.int32)
-    ring = state.counts.at[state.index].set(counts)
+    # Compared, not scattered: with an index that hangs on the state that is a kernel of its own.
+    written = jnp.logical_and(jnp.arange(queue_length) == state.index, anything)
+    ring = jnp.where(written[:, None], counts[None], state.counts)
     similarity = None if pooling is None else _similarity(centroids, shares(ring), pooling)
     by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
     exact = jax.lax.Precision.HIGHEST
     weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group, precision=exact)
-    return weights, lloyd.leave(frame, centroids, metric), ring, by_group, counts
+    return jnp.where(has_group, weights, unmasked.astype(jnp.float32)), state._replace(
+      centroids=kept(lloyd.leave(frame, centroids, metric), state.centroids),
+      counts=ring,
+      weights=kept(by_group, state.weights),
+    )
 
-  def seeded(i, _):
+  def seeded(i, found):
     # What hangs on nothing but the data would be taken out of the loop, and done at every step.
     _, own_key, rows = jax.lax.optimization_barrier((i, key, x))
     seeds = lloyd.seed(own_key, rows, pull, num_groups)
     centroids, _ = lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)
-    return _axes.alike(weigh(rows, centroids), usual)
+    return _axes.alike(weigh(rows, centroids, found[1]), usual)
 
   # The first batch is seeded in a loop of one round or none, not a branch: under `vmap` both sides
   # of a branch would be run. A GPU waits for the host at a loop. So it comes last: all the rest is
   # then under way, and large operations follow.
-  usual = weigh(x, lloyd.enter(frame, state.centroids, metric))
+  usual = weigh(x, lloyd.enter_again(frame, state.centroids, metric), state)
   rounds = first.astype(jnp.int32)
   usual = _axes.alike(usual, x, pull, dead, rounds, key)
-  found = jax.lax.fori_loop(0, rounds, seeded, usual)
-  weights, centroids, ring, by_group, counts = found
-  weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
-  counted = GroupScarcityState(
-    centroids=centroids,
-    counts=ring,
-    index=(state.index + 1) % queue_length,
-    count=optax.safe_increment(state.count),
-    weights=by_group,
-    ages=jnp.where(jnp.logical_and(dead, counts > 0), 0, state.ages + 1),
+  weights, found = jax.lax.fori_loop(0, rounds, seeded, usual)
+  born = jnp.logical_and(dead, found.counts[state.index] > 0)
+  return weights, found._replace(
+    ages=kept(jnp.where(born, 0, state.ages + 1), state.ages),
+    index=kept((state.index + 1) % queue_length, state.index),
+    count=kept(optax.safe_increment(state.count), state.count),
   )
-  return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), counted, state)
 
 
 def _check_state(state: Any, num_groups: int, queue_length: int) -> None:
@@ -238,11 +240,12 @@ def _check_state(state: Any, num_groups: int, queue_length: int) -> None:
     )
 
 
-def groupable(x: jax.Array, metric: str) -> tuple[jax.Array, jax.Array]:
-  """The rows with zeros for what is not finite, and which of them can belong to a group."""
-  finite = jnp.all(jnp.isfinite(x), axis=1)
-  x = jnp.where(finite[:, None], x, 0.0)
-  return x, jnp.logical_and(finite, lloyd.has_direction(x, metric))
+def framed(x: jax.Array, unmasked: Any, metric: str) -> tuple[jax.Array, jax.Array, lloyd.Frame]:
+  """The rows in their frame, which of them can belong to a group, and the frame."""
+  x, finite, tallest = lloyd.readable(x)
+  has_group = finite & lloyd.has_direction(tallest, metric) & unmasked
+  frame = lloyd.frame(x, tallest, has_group.astype(jnp.float32), metric)
+  return lloyd.enter(frame, x, metric, tallest), has_group, frame
 
 
 def shares(counts: jax.Array) -> jax.Array:
@@ -293,16 +296,20 @@ def _group_weights(ring, counts, similarity, exponent, max_weight):
 def _mean_one(weight, share, bound):
   """`clip(s * weight, 1 / bound, bound)` with the s that makes the mean over `share` 1."""
   clipped = lambda s: jnp.clip(s * weight, 1.0 / bound, bound)
-  # The mean is piecewise linear in s, with corners where a group meets a bound.
-  corners = jnp.sort(jnp.concatenate([1.0 / (bound * weight), bound / weight]))
+  # The mean rises with s, in straight lines between corners where a group meets a bound. It is 1
+  # between the last corner where it is at most 1 and the first where it is more. One of them is
+  # missing only if the bound is 1, up to rounding. Then any s will do.
+  corners = jnp.concatenate([1.0 / (bound * weight), bound / weight])
   means = jnp.sum(share[None] * jax.vmap(clipped)(corners), axis=1)
+  most = means <= 1.0
+  before = jnp.max(jnp.where(most, corners, 0.0))
+  after = jnp.min(jnp.where(most, 1e30, corners))
+  low, high = jnp.max(jnp.where(most, means, 0.0)), jnp.min(jnp.where(most, bound, means))
+  part = (1.0 - low) / jnp.where(high > low, high - low, 1.0)
+  met = before + part * (after - before)
+
   plain = 1.0 / jnp.maximum(jnp.sum(share * weight), jnp.finfo(jnp.float32).tiny)
   free = jnp.where(share > 0.0, plain * weight, 1.0)
   inside = jnp.all(jnp.logical_and(free <= bound, free >= 1.0 / bound))
-  # As `jnp.interp(1.0, means, corners)`, which searches by a loop.
-  above = jnp.clip(jnp.sum(means <= 1.0), 1, len(means) - 1)
-  low, high = means[above - 1], means[above]
-  part = jnp.clip((1.0 - low) / jnp.where(high > low, high - low, 1.0), 0.0, 1.0)
-  met = corners[above - 1] + part * (corners[above] - corners[above - 1])
   # Where no group meets a bound, the plain quotient is exact and the corners only nearly.
   return clipped(jnp.where(inside, plain, met))

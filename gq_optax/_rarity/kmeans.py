@@ -113,14 +113,14 @@ def kmeans_padded(
 
 @functools.partial(jax.jit, static_argnames=("num_clusters", "metric", "num_iters"))
 def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
-  usable = jnp.all(jnp.isfinite(x), axis=1)
-  weight = jnp.where(jnp.logical_and(usable, weight > 0.0), weight, 0.0)
-  weight = jnp.where(jnp.isfinite(weight), weight, 0.0)
-  x = jnp.where(usable[:, None], x, 0.0)
-  frame = lloyd.frame(x, weight, metric)
-  x = lloyd.enter(frame, x, metric)
+  x, finite, tallest = lloyd.readable(x)
+  weight = jnp.where((weight > 0.0) & jnp.isfinite(weight), weight, 0.0)
+  unit = lloyd.power_of_two(jnp.max(weight))
+  weight = jnp.where(finite, weight / unit, 0.0)
+  frame = lloyd.frame(x, tallest, weight, metric)
+  x = lloyd.enter(frame, x, metric, tallest)
   # A zero vector has no direction: it neither moves a centroid nor seeds a group.
-  pull = jnp.where(lloyd.has_direction(x, metric), weight, 0.0)
+  pull = jnp.where(lloyd.has_direction(tallest, metric), weight, 0.0)
 
   if init is None:
     start = lloyd.seed(key, x, pull, num_clusters)
@@ -135,12 +135,13 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
     distance = 1.0 - jnp.sum(x * centroids[labels], axis=1)
   else:
     distance = lloyd.distance(x, labels, centroids)
+  apart = jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0))
   counted = (weight > 0.0).astype(jnp.int32)
   return KMeansResult(
     centroids=lloyd.leave(frame, centroids, metric),
     labels=labels,
     counts=jnp.zeros(num_clusters, jnp.int32).at[labels].add(counted),
     # Scaled back by one factor at a time: the square may overflow, and 0 * inf is NaN.
-    inertia=jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0)) * frame.scale * frame.scale,
+    inertia=apart * unit * frame.scale * frame.scale,
     converged=jnp.all(labels == before),
   )

@@ -48,13 +48,20 @@ class Frame(NamedTuple):
   scale: jax.Array
 
 
-def frame(x: jax.Array, weight: jax.Array, metric: str) -> Frame:
-  """The frame of finite rows `x` `[n, d]`; under the cosine metric nothing is moved."""
+def readable(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Rows with zeros for those that are not finite, which are finite, and the largest of each."""
+  tallest = jnp.max(jnp.abs(x), axis=1)
+  finite = jnp.isfinite(tallest)  # with a NaN in it, the largest is NaN
+  return jnp.where(finite[:, None], x, 0.0), finite, jnp.where(finite, tallest, 0.0)
+
+
+def frame(x: jax.Array, tallest: jax.Array, weight: jax.Array, metric: str) -> Frame:
+  """The frame of the rows of `readable`; under the cosine metric nothing is moved."""
   if metric == "cosine":
     return Frame(jnp.zeros_like(x[0]), jnp.ones_like(x[0, 0]))
   # Centred and scaled (by a power of two, which is exact): the squares neither cancel against a
   # large common offset nor overflow.
-  scale = power_of_two(jnp.max(jnp.abs(x)))
+  scale = power_of_two(jnp.max(tallest))
   # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
   total = jnp.maximum(jnp.sum(weight), _TINY)
   sums = jnp.einsum("n,nd->d", weight, x / scale, precision=jax.lax.Precision.HIGHEST)
@@ -62,10 +69,17 @@ def frame(x: jax.Array, weight: jax.Array, metric: str) -> Frame:
   return Frame(center, scale)
 
 
-def enter(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
+def enter(
+  frame: Frame, rows: jax.Array, metric: str, tallest: jax.Array | None = None
+) -> jax.Array:
   """Finite rows in the frame: of length one, or moved and scaled."""
+  return unit_rows(rows, tallest) if metric == "cosine" else enter_again(frame, rows, metric)
+
+
+def enter_again(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
+  """Rows that left another frame: of length one already, or to be moved and scaled."""
   if metric == "cosine":
-    return unit_rows(rows)
+    return rows
   # A centroid far from all of this data stays far, but its square does not overflow.
   return jnp.clip(rows / frame.scale - frame.center[None], -_FAR, _FAR)
 
@@ -75,25 +89,30 @@ def leave(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
   return rows if metric == "cosine" else (rows + frame.center[None]) * frame.scale
 
 
-def has_direction(x: jax.Array, metric: str) -> jax.Array:
+def has_direction(tallest: jax.Array, metric: str) -> jax.Array:
   """Can the row be told apart at all? A zero vector cannot under the cosine metric."""
-  return jnp.any(x != 0.0, axis=1) if metric == "cosine" else jnp.ones(x.shape[0], bool)
+  return tallest > 0.0 if metric == "cosine" else jnp.ones_like(tallest, bool)
 
 
 def iterate(
-  x: jax.Array, weight: jax.Array, centroids: jax.Array, metric: str, dead: jax.Array | None = None
+  x: jax.Array,
+  weight: jax.Array,
+  centroids: jax.Array,
+  metric: str,
+  dead: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array]:
   """One Lloyd iteration `-> (centroids, labels)`; of the empty groups those that are `dead` move.
 
   Args:
     x: `[n, d]`, in the frame.
-    weight: `[n]`.
+    weight: `[n]`, at most 1.
     centroids: `[K, d]`, in the frame.
     metric: "euclidean" or "cosine".
-    dead: bool `[K]`; None: an empty group is dead.
+    dead: bool `[K]`, or one for all of them.
   """
   labels = nearest(x, centroids, metric)
-  labels = reseed(x, labels, weight, centroids, dead)
+  if dead is not False:
+    labels = reseed(x, labels, weight, centroids, dead)
   return means(x, labels, weight, centroids, metric), labels
 
 
@@ -103,7 +122,7 @@ def iterations(
   centroids: jax.Array,
   metric: str,
   num_iters: int,
-  dead: jax.Array | None = None,
+  dead: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array]:
   """`num_iters` of `iterate` `-> (centroids, labels)`; the labels are -1 for no iteration."""
   labels = jnp.full(x.shape[0], -1, jnp.int32)
@@ -116,10 +135,10 @@ def iterations(
   return jax.lax.fori_loop(0, num_iters, step, start)
 
 
-def unit_rows(x):
+def unit_rows(x, tallest=None):
   """Rows of length one; zero rows stay zero."""
-  largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
-  x = x / jnp.where(largest > 0.0, largest, 1.0)
+  tallest = jnp.max(jnp.abs(x), axis=1) if tallest is None else tallest
+  x = x / jnp.where(tallest > 0.0, tallest, 1.0)[:, None]
   norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True))
   return jnp.where(norm > 0.0, x / jnp.where(norm > 0.0, norm, 1.0), 0.0)
 
@@ -142,7 +161,7 @@ def distance(x, labels, centroids):
   return jnp.sum(jnp.square(x - centroids[labels]), axis=1)
 
 
-def reseed(x, labels, weight, centroids, dead=None):
+def reseed(x, labels, weight, centroids, dead=True):
   """Gives each empty group the farthest row that is still free; ties go to the lowest index.
 
   No loop, and on accelerators no branch, though most often no group is empty: a device that waits
@@ -151,8 +170,7 @@ def reseed(x, labels, weight, centroids, dead=None):
   """
   num_clusters = len(centroids)
   empty = jnp.logical_not(jnp.any(members(labels, num_clusters) & (weight > 0.0)[None], axis=1))
-  if dead is not None:
-    empty = jnp.logical_and(empty, dead)
+  empty = jnp.logical_and(empty, dead)
 
   def move(labels):
     away = jnp.where(weight > 0.0, distance(x, labels, centroids), 0.0)
@@ -198,8 +216,10 @@ def means(x, labels, weight, centroids, metric):
   total = jnp.sum(member, axis=1)
   sums = jnp.einsum("kn,nd->kd", member, x, precision=jax.lax.Precision.HIGHEST)
   if metric == "cosine":
-    means = unit_rows(sums)
-    alive = jnp.any(sums != 0.0, axis=1)  # members that cancel leave no direction
+    # Sums of rows of length one, with weights of at most 1: no square overflows.
+    length = jnp.sqrt(jnp.sum(jnp.square(sums), axis=1))
+    alive = length > 0.0  # members that cancel leave no direction
+    means = sums / jnp.where(alive, length, 1.0)[:, None]
   else:
     means = sums / jnp.where(total > 0.0, total, 1.0)[:, None]
     alive = total > 0.0

@@ -32,25 +32,26 @@ def queueable(
     metric: "cosine" or "euclidean".
     most: the maximum, over all devices.
   """
-  live = jnp.logical_and(unmasked, jnp.all(jnp.isfinite(x), axis=1))
+  x, finite, tallest = lloyd.readable(x)
+  live = jnp.logical_and(unmasked, finite)
   if losses is not None:
     live = jnp.logical_and(live, jnp.isfinite(losses))
-  x = jnp.where(live[:, None], x, 0.0)
-  tallest = jnp.max(jnp.abs(x), axis=1)
+  x, tallest = jnp.where(live[:, None], x, 0.0), jnp.where(live, tallest, 0.0)
   scaled = x / jnp.where(tallest > 0.0, tallest, 1.0)[:, None]
   lengths = jnp.sqrt(jnp.sum(jnp.square(scaled), axis=1)) * jnp.minimum(tallest, 1e30)
   if metric == "cosine":
     # As short as the rounding of the longest: what is left has no direction of its own.
     longest = most(jnp.stack([jnp.max(lengths), jnp.max(state.lengths)]))
     live = jnp.logical_and(live, lengths > rounding * longest)
-    x = lloyd.unit_rows(x)
-  # The barrier: on a GPU XLA keeps the excess precision, and what overflows would look finite.
-  stored = jax.lax.optimization_barrier(x.astype(state.queue.dtype)).astype(jnp.float32)
-  live = jnp.logical_and(live, jnp.all(jnp.isfinite(stored), axis=1))
+    x = lloyd.unit_rows(x, tallest)
+  if state.queue.dtype != x.dtype:  # what is finite in float32 may not be in the queue's dtype
+    # The barrier: on a GPU XLA keeps the excess precision, and what overflows would look finite.
+    x = jax.lax.optimization_barrier(x.astype(state.queue.dtype)).astype(jnp.float32)
+    live = jnp.logical_and(live, jnp.all(jnp.isfinite(x), axis=1))
   zeros = jnp.zeros_like(lengths)
   losses = zeros if losses is None else jnp.clip(losses, -1e30, 1e30)
   keep = lambda part: jnp.where(live, part, zeros)
-  return jnp.where(live[:, None], stored, 0.0), live, keep(lengths), keep(losses)
+  return jnp.where(live[:, None], x, 0.0), live, keep(lengths), keep(losses)
 
 
 class Frame(NamedTuple):
