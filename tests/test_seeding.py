@@ -143,6 +143,19 @@ def test_seeding_in_straight_lines_is_that_of_the_loop(monkeypatch):
     np.testing.assert_array_equal(lloyd.greedy(key, x, weight, *n), expected)
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("rows", [1, 10])
+def test_kinds_that_lie_close_beside_each_other_are_told_apart(rows, gpu, monkeypatch):
+  """So close that the products of long rows leave nothing but rounding of their distance."""
+  if gpu:
+    as_on_a_gpu(monkeypatch)
+  corners = [[100.0, 100.0], [100.0, 100.01], [-100.0, 100.0], [-100.0, 100.01], [0.0, -200.0]]
+  x = jnp.repeat(jnp.array(corners), rows, axis=0)
+  for k in range(5):
+    seeds = lloyd.greedy(jax.random.key(k), x, jnp.ones(len(x)), 5)
+    np.testing.assert_array_equal(np.unique(seeds, axis=0), np.unique(x, axis=0))
+
+
 def test_seeding_picks_distinct_far_rows():
   # Eight tight, far clusters: greedy k-means++ must find one seed in each.
   x = np.repeat(np.arange(8.0, dtype=np.float32)[:, None] * 100, 20, axis=0)

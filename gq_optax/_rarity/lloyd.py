@@ -13,6 +13,8 @@ from gq_optax import _axes
 _TINY = float(jnp.finfo(jnp.float32).tiny)
 # Rows are scaled to at most 1. A squared distance of less is the rounding of a mean of equal rows.
 _SAME = 1e-12
+# Of the squared lengths of two rows: an expanded squared distance of less is too coarse.
+_ROUNDED = 1e-4
 # Squares of this, and their sums over any dimension met, are finite in float32.
 _FAR = 1e15
 # Up to so many iterations stand one after the other. Five compile as fast as a loop; ten take half
@@ -64,7 +66,7 @@ def frame(x: jax.Array, tallest: jax.Array, weight: jax.Array, metric: str) -> F
   scale = power_of_two(jnp.max(tallest))
   # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
   total = jnp.maximum(jnp.sum(weight), _TINY)
-  sums = jnp.einsum("n,nd->d", weight, x / scale, precision=jax.lax.Precision.HIGHEST)
+  sums = jnp.einsum("n,nd->d", weight / scale, x, precision=jax.lax.Precision.HIGHEST)
   center = jnp.round(sums / total * 2.0**11) * 2.0**-11
   return Frame(center, scale)
 
@@ -81,7 +83,7 @@ def enter_again(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
   if metric == "cosine":
     return rows
   # A centroid far from all of this data stays far, but its square does not overflow.
-  return jnp.clip(rows / frame.scale - frame.center[None], -_FAR, _FAR)
+  return jnp.clip(rows * (1.0 / frame.scale) - frame.center[None], -_FAR, _FAR)
 
 
 def leave(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
@@ -153,7 +155,11 @@ def nearest(x, centroids, metric):
 
 def products(rows, x):
   """Every row times every row of x, `[rows, n]`."""
-  return jnp.einsum("kd,nd->kn", rows, x, precision=jax.lax.Precision.HIGHEST)
+  product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+  wide = functools.partial(product, "kd,nd->kn")
+  # A CPU puts the second factor in another order first. That should be the few rows, not the many.
+  tall = lambda rows, x: jax.lax.optimization_barrier(product("nd,kd->nk", x, rows)).T
+  return jax.lax.platform_dependent(rows, x, cpu=tall, default=wide)
 
 
 def distance(x, labels, centroids):
@@ -290,6 +296,12 @@ def greedy(key, x, weight, num_clusters, at_once=1):
   exact = lambda rows: jnp.sum(jnp.square(x[None] - x[rows][:, None]), axis=2)
   expanded = lambda rows: norms[None] + norms[rows][:, None] - 2.0 * products(x[rows], x)
 
+  def settled(square, row):
+    """Equal rows must get no mass, and the expanded square leaves them its rounding."""
+    near = square <= _ROUNDED * (norms + norms[row])
+    alone = lambda: jnp.where(near, 0.0, square)
+    return jax.lax.cond(jnp.sum(near) > 1, lambda: exact(row[None])[0], alone)
+
   def add(apart, turn, carry):
     chosen, nearest = carry
     drawn = draw(noise[turn], weight * nearest)
@@ -297,8 +309,7 @@ def greedy(key, x, weight, num_clusters, at_once=1):
     for _ in range(at_once):
       best = jnp.argmin(jnp.sum(weight[None] * jnp.minimum(squares, nearest[None]), axis=1))
       found.append(drawn[best])
-      # Exactly: equal rows must get no mass, and the expanded square leaves them its rounding.
-      own = squares[best] if apart is exact else exact(found[-1][None])[0]
+      own = squares[best] if apart is exact else settled(squares[best], found[-1])
       nearest = jnp.minimum(nearest, own)
     place = (turn - 1) * at_once + 1
     return jax.lax.dynamic_update_slice(chosen, jnp.stack(found), (place,)), nearest
