@@ -55,10 +55,20 @@ KINDS = (
   "example scarcity, features",
   arms.ORACLE,
 )
+# Labels that name a part of what is rare.
+BOTH = ("both5", "both6", "both7")
+ON_BOTH = (*arms.TOLD, *arms.RECOMMENDED, *arms.COMBINED, arms.COMBINED[0] + arms.AT_RANDOM)
 STAGES: dict[int, dict[str, Any]] = {
   1: {"task_names": ("balanced", "LT100", "hidden5", "mnist hidden6", "hidden7"), "seeds": 5},
   2: {"task_names": ("LT100", *HIDDEN), "batch_sizes": (1024, 4096), "seeds": 10},
   3: {"task_names": ("LT100", "hidden7"), "seeds": 10, "longer": 4},
+  4: {
+    "task_names": (*BOTH, "LT100"),
+    "batch_sizes": (1024, 4096),
+    "seeds": 10,
+    "optimizers": ("SGDM", "Muon"),
+    "arm_names": ("SGDM", *(f"{arm} on Muon" for arm in (*ON_BOTH, arms.ORACLE))),
+  },
 }
 OUT = Path("out/optimizers")
 AS_WRITTEN = argparse.RawTextHelpFormatter  # the description
@@ -260,7 +270,7 @@ def line(row: shared_folder.Row) -> str:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
   """The options; those of a stage can be given one by one."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=AS_WRITTEN)
-  parser.add_argument("--stage", type=int, choices=STAGES, default=1, help="sets the next five")
+  parser.add_argument("--stage", type=int, choices=STAGES, default=1, help="sets the next six")
   parser.add_argument("--task-names", nargs="+", choices=RECIPES, metavar="TASK")
   parser.add_argument("--batch-sizes", nargs="+", type=int)
   parser.add_argument("--seeds", type=int)

@@ -74,6 +74,14 @@ ARMS = {
     weights="examples", examples=Examples(bandwidth=0.25, loss_exponent=0.5)
   ),
   "example scarcity, outputs": Arm(weights="examples", groups=OUTPUTS),
+  "logit adjustment and example scarcity, features": Arm(
+    loss="logit adjustment",
+    weights="examples",
+    examples=Examples(bandwidth=0.25, loss_exponent=0.5),
+  ),
+  "logit adjustment and example scarcity, outputs": Arm(
+    loss="logit adjustment", weights="examples", groups=OUTPUTS
+  ),
   "Delta_rho": Arm(queue=True),
   "Delta_rho, rho by groups": Arm(
     weights="shares of groups", groups=OUTPUTS, queue=True, rho_by_groups=True
@@ -100,7 +108,8 @@ ARMS = {
 RECOMMENDED = ("example scarcity, features", "example scarcity, outputs")
 AT_RANDOM = ", dealt at random"
 ORACLE = "true kinds (oracle)"
-for _name in RECOMMENDED:  # the same weights, of other examples of the batch
+COMBINED = tuple(f"logit adjustment and {name}" for name in RECOMMENDED)
+for _name in (*RECOMMENDED, *COMBINED):  # the same weights, of other examples of the batch
   _arm = ARMS[_name]
   ARMS[_name + AT_RANDOM] = dataclasses.replace(_arm, weights=f"shuffled {_arm.weights}")
 PLAIN = ("SGDM", "AdamW", "Muon")

@@ -23,11 +23,14 @@ class Recipe:
   rate: float = 0.0
   epochs: int = 10
   people: bool = False  # the set's labels are kinds, as `group_tables` numbers them
+  num_super: int = 2  # superclasses
 
 
 RECIPES = {
   **{f"hidden{s}": Recipe("fashion_mnist", hidden=s) for s in (5, 6, 7)},
   **{f"mnist hidden{s}": Recipe("mnist", hidden=s, largest=5400) for s in (5, 6, 7)},
+  # Five classes of two kinds each: labels name a part of what is rare, and hide the rest.
+  **{f"both{s}": Recipe("fashion_mnist", hidden=s, num_super=5) for s in (5, 6, 7)},
   "LT100": Recipe("fashion_mnist"),
   "LT100, 20 % noise": Recipe("fashion_mnist", noise="symmetric", rate=0.2),
   "LT100, 40 % noise": Recipe("fashion_mnist", noise="symmetric", rate=0.4),
@@ -77,8 +80,8 @@ def make_task(
   x, x_test = lay_out(recipe, source, source.x_train[rows], layout)
   name = lambda k: k
   if (hidden := recipe.hidden) is not None:
-    several = int(kinds.max()) + 1
-    name = lambda k: tasks.superclasses(k, hidden, num_classes=several)
+    size = {"num_classes": int(kinds.max()) + 1, "num_super": recipe.num_super}
+    name = lambda k: tasks.superclasses(k, hidden, **size)
   elif recipe.people:
     name = lambda k: k % 2
   num_classes = int(name(kinds).max()) + 1
