@@ -76,7 +76,7 @@ def explain_groups(
   _validate.instance("state", state, groups.GroupScarcityState)
   state = _inputs.state("state", state)
   x = as_rows(embeddings, state.centroids.shape[1], metric)
-  x, groupable, frame = groups.framed(x, True, metric)
+  x, groupable, frame = groups.framed(x, None, metric)
   centroids = lloyd.enter_again(frame, state.centroids, metric)
   labels = lloyd.nearest(x, centroids, metric)
   # Half the squared distance of two unit vectors is 1 - cosine.

@@ -157,9 +157,11 @@ def group_scarcity(
     _check_state(state, num_groups, queue_length)
     state = _inputs.state("state", state)
     x = as_rows(embeddings, state.centroids.shape[1], metric)
-    unmasked = _inputs.mask("mask", mask, x.shape[0])
     rows = x.shape[0]
-    x, unmasked = (_axes.gather(part, axis_name) for part in (x, _axes.alike(unmasked, x)))
+    unmasked = None
+    if mask is not None:
+      unmasked = _axes.gather(_axes.alike(_inputs.mask("mask", mask, rows), x), axis_name)
+    x = _axes.gather(x, axis_name)
     prng = _validate.prng_key("key", key)
     # No pooling is another program, not a traced number: it needs no distances.
     reach = None if isinstance(pooling, float | int) and pooling == 0 else pooling
@@ -196,26 +198,27 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
     by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
     exact = jax.lax.Precision.HIGHEST
     weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group, precision=exact)
-    return jnp.where(has_group, weights, unmasked.astype(jnp.float32)), state._replace(
+    others = 1.0 if unmasked is None else unmasked.astype(jnp.float32)
+    return jnp.where(has_group, weights, others), state._replace(
       centroids=kept(lloyd.leave(frame, centroids, metric), state.centroids),
       counts=ring,
       weights=kept(by_group, state.weights),
     )
 
-  def seeded(i, found):
+  def seeded(carry):
+    pending, (_, state) = carry
     # What hangs on nothing but the data would be taken out of the loop, and done at every step.
-    _, own_key, rows = jax.lax.optimization_barrier((i, key, x))
+    _, own_key, rows = jax.lax.optimization_barrier((pending, key, x))
     seeds = lloyd.seed(own_key, rows, pull, num_groups)
     centroids, _ = lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)
-    return _axes.alike(weigh(rows, centroids, found[1]), usual)
+    return _axes.alike((jnp.zeros_like(pending), weigh(rows, centroids, state)), usual)
 
   # The first batch is seeded in a loop of one round or none, not a branch: under `vmap` both sides
   # of a branch would be run. A GPU waits for the host at a loop. So it comes last: all the rest is
   # then under way, and large operations follow.
-  usual = weigh(x, lloyd.enter_again(frame, state.centroids, metric), state)
-  rounds = first.astype(jnp.int32)
-  usual = _axes.alike(usual, x, pull, dead, rounds, key)
-  weights, found = jax.lax.fori_loop(0, rounds, seeded, usual)
+  usual = first, weigh(x, lloyd.enter_again(frame, state.centroids, metric), state)
+  usual = _axes.alike(usual, x, pull, dead, key)
+  _, (weights, found) = jax.lax.while_loop(lambda carry: carry[0], seeded, usual)
   born = jnp.logical_and(dead, found.counts[state.index] > 0)
   return weights, found._replace(
     ages=kept(jnp.where(born, 0, state.ages + 1), state.ages),
@@ -240,10 +243,13 @@ def _check_state(state: Any, num_groups: int, queue_length: int) -> None:
     )
 
 
-def framed(x: jax.Array, unmasked: Any, metric: str) -> tuple[jax.Array, jax.Array, lloyd.Frame]:
+def framed(
+  x: jax.Array, unmasked: jax.Array | None, metric: str
+) -> tuple[jax.Array, jax.Array, lloyd.Frame]:
   """The rows in their frame, which of them can belong to a group, and the frame."""
   x, finite, tallest = lloyd.readable(x)
-  has_group = finite & lloyd.has_direction(tallest, metric) & unmasked
+  has_group = jnp.logical_and(finite, lloyd.has_direction(tallest, metric))
+  has_group = has_group if unmasked is None else jnp.logical_and(has_group, unmasked)
   frame = lloyd.frame(x, tallest, has_group.astype(jnp.float32), metric)
   return lloyd.enter(frame, x, metric, tallest), has_group, frame
 

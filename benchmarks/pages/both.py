@@ -1,0 +1,72 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Labels that name a part of what is rare: logit adjustment, example scarcity, and both at once.
+
+The table of stage 4 of `benchmarks.rarity.optimizers`, for `benchmarks.pages.optimizers_page`.
+"""
+
+import numpy as np
+
+from benchmarks.pages import markers, plots, ten_seeds
+from benchmarks.pages.rare_results import ORACLE, values
+from benchmarks.rarity import optimizers
+from gq_optax.trial import records
+from gq_optax.trial.tables import markdown
+
+PLOT = ten_seeds.plot_of("both")
+# Where the kinds are the classes, the true kinds weigh as class weights do.
+COLUMNS = {"labels name a part": optimizers.BOTH, "labels name all (LT100)": ("LT100",)}
+ARMS = ("SGDM", "Muon", *(f"{arm} on Muon" for arm in (*optimizers.ON_BOTH, ORACLE)))
+
+
+def read() -> ten_seeds.Rows:
+  """All rows of stage 4."""
+  found = records.read(ten_seeds.RESULTS / "stage_4.jsonl")
+  return {(row["task"], row["batch_size"], row["arm"]): row for row in found}
+
+
+def difference(rows: ten_seeds.Rows, column: str, size: int, arm: str, to: str) -> np.ndarray:
+  """That of each seed to another arm, in points, the mean over the tasks of a column."""
+  each = [ten_seeds.difference(rows, task, size, arm, to) for task in COLUMNS[column]]
+  return np.mean(each, axis=0)
+
+
+def gaps(rows: ten_seeds.Rows) -> dict[str, dict[str, plots.Interval]]:
+  """The difference of every arm to Muon, a panel for each column and batch size."""
+  return {
+    f"{column}, B={size}": {
+      arm: ten_seeds.interval(difference(rows, column, size, arm, "Muon"))
+      for arm in ARMS
+      if arm != "Muon"
+    }
+    for column in COLUMNS
+    for size in ten_seeds.SIZES
+  }
+
+
+def table(rows: ten_seeds.Rows) -> str:
+  """Mean recall over kinds, the difference to Muon, and the recall of the worst kind."""
+  found = gaps(rows)
+  lines = [["", *found]]
+  for arm in ARMS:
+    cells = []
+    for column, tasks in COLUMNS.items():
+      for size in ten_seeds.SIZES:
+        mean, worst = (
+          np.mean([values(rows[task, size, arm], figure) for task in tasks])
+          for figure in ("mean", "worst")
+        )
+        gap = found[f"{column}, B={size}"].get(arm)
+        cells.append(f"{mean:.1f}{f' ({ten_seeds.show(gap)})' if gap else ''}, {worst:.0f}")
+    lines.append([arm, *cells])
+  return markdown(lines)
+
+
+def bodies() -> dict[str, str]:
+  """What stands between the markers of this table."""
+  against = "Difference to Muon in points with 95 % interval"
+  return {"both": markers.exhibit(PLOT, against, table(read()))}
+
+
+def draw() -> None:
+  """The plot."""
+  plots.dots(gaps(read()), "points against Muon, 95 % interval", PLOT)
