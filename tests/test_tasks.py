@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from gq_optax.trial import tasks
+from gq_optax.trial import recipes, tasks
+from gq_optax.trial.own_data import Data
 
 BALANCED = np.random.RandomState(7).permutation(np.repeat(np.arange(10), 6000))  # as Fashion-MNIST
 
@@ -121,6 +122,17 @@ def test_superclasses_of_another_number():
     tasks.superclasses(np.arange(12), 0)
   with pytest.raises(ValueError, match="num_super must be 2 to num_classes, but 1"):
     tasks.superclasses(np.arange(10), 0, num_super=1)
+
+
+@pytest.mark.parametrize("name", ["both5", "both6", "both7"])
+def test_labels_that_name_a_part_are_five_classes_of_two_kinds(name):
+  kinds = BALANCED
+  x = np.random.RandomState(0).normal(size=(len(kinds), 3)).astype(np.float32)
+  task, num_classes = recipes.make_task(recipes.RECIPES[name], Data(x, kinds, x, kinds))
+  assert num_classes == 5
+  pairs = {(int(label), int(kind)) for label, kind in zip(task.labels, task.kinds, strict=True)}
+  assert [sum(label == c for label, _ in pairs) for c in range(5)] == [2] * 5
+  np.testing.assert_array_equal(np.bincount(recipes.classes_of_kinds(task)), [2] * 5)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.4, 1.0])

@@ -6,11 +6,8 @@ import math
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
-import optax
 import pytest
 
 import gq_optax.trial
@@ -18,17 +15,11 @@ from gq_optax.trial import __main__ as trial_main
 from gq_optax.trial import (
   arms,
   command,
-  data,
   networks,
-  optimizers,
   page,
   rarity,
   records,
-  report,
-  sentences,
-  tasks,
   training,
-  weighing,
 )
 from gq_optax.trial.runs import Trial
 
@@ -313,216 +304,6 @@ def test_ctrl_c_is_one_clear_line_and_help_names_the_arms(monkeypatch, capsys):
   assert stopped.value.code == 130
   assert capsys.readouterr().err == "stopped: the same command goes on from here.\n"
   assert all(name in told[0] for name in arms.ARMS)
-
-
-def hand_made(**gap):
-  """A summary of one plain arm and one that weighs, as far as the sentences read it."""
-  tests = {"validation": [0.7], "figure": 0.7, "rarest": 0.5, "batch_size": 64}
-  gaps = {k: {"mean": 0.1, "low": 0.02, "high": 0.18, "verdict": "better"} | gap for k in REASONS}
-  return {
-    "trial": {"figure": "mean"},
-    "baseline": "SGDM",
-    "kind_names": ["class 0", "class 1"],
-    "has_kinds": False,
-    "rarest_kind": 1,
-    "counts": {"training": [90, 9], "test": [50, 12]},
-    "no_verdict": REASONS,
-    "cost": {},
-    "results": [
-      {"arm": "SGDM", **tests},
-      {"arm": "class weights", **tests, "validation": [0.8], "against": gaps},
-      {"arm": arms.RECOMMENDED[0] + arms.AT_RANDOM, **tests, "validation": [0.9], "against": gaps},
-    ],
-  }
-
-
-REASONS = {"figure": "", "rarest": ""}
-
-
-def test_three_sentences_by_hand():
-  figure, rarest, advice = sentences.top(hand_made())
-  said = "class weights at B = 64 is better (+10.0 [+2.0, +18.0] points)."
-  assert figure == f"In the mean recall of the classes, held against SGDM: {said}"
-  assert "recall of class 1, the rarest (9 to train on, 12 tested)" in rarest
-  assert advice.endswith("70.0 in the test at that batch size. Take class weights at B = 64.")
-  figure, _, advice = sentences.top(hand_made(low=-0.02, verdict="no difference shown"))
-  assert figure.startswith("In the mean recall of the classes no arm is shown to differ from SGDM;")
-  assert "more seeds or test examples may tell. Take SGDM at B = 64." in advice
-  assert "of the others the highest is class weights at B = 64, by +10.0 [-2.0" in figure
-  for low, high, said in (
-    (0.9, 1.1, "about the same as one of SGDM"),
-    (1.2, 1.4, "1.30 (1.20, 1.40)"),
-  ):
-    cost = {"64": {"class weights": {"ratio": 1.3, "ratio_low": low, "ratio_high": high}}}
-    assert f"a step costs {said}" in sentences.top(hand_made() | {"cost": cost})[2]
-  summary = hand_made(verdict=None) | {"no_verdict": {"figure": "too few", "rarest": "one"}}
-  figure, rarest, _ = sentences.top(summary)
-  assert figure == "No verdict on the mean recall of the classes: too few."
-  assert rarest.endswith("(9 to train on, 12 tested): one.")
-  summary["results"][2]["arm"] = "GQ, K=B/64"
-  assert page.quality(summary, "rarest")[3][1].endswith("no verdict), here K = 1")
-  rows = page.quality(summary, "rarest")
-  assert rows[2] == ["class weights", "50.0 (+10.0 [+2.0, +18.0], no verdict)"]
-
-
-def test_the_rarest_class_is_told_beside_the_rarest_kind():
-  summary = hand_made(verdict="no difference shown", mean=-0.027)
-  kinds = {"has_kinds": True, "rarest_class": 1, "kind_names": ["dent", "stain"]}
-  summary |= kinds | {"class_counts": {"training": [80, 19], "test": [40, 22]}}
-  summary["no_verdict"] = REASONS | {"class": ""}
-  baseline, rival = summary["results"][:2]
-  baseline["validation"] = [0.85]
-  rival["against"]["class"] = rival["against"]["rarest"] | {"mean": 0.1, "verdict": "better"}
-  figure, of_class, of_kind, advice = sentences.top(summary)
-  assert "all others are lower, the least class weights at B = 64, by -2.7 [" in figure
-  assert "recall of class 1, the rarest class (19 to train on, 22 tested)" in of_class
-  assert "class weights at B = 64 is better (+10.0" in of_class
-  assert "recall of stain, the rarest kind (9 to train on, 12 tested) no arm" in of_kind
-  said = "Take SGDM at B = 64, or class weights at B = 64 where class 1 counts most."
-  assert advice.endswith(f"70.0 in the test. {said}")
-  rival["against"]["class"]["verdict"] = "no difference shown"
-  assert sentences.top(summary)[3].endswith("No gain by weights is shown. Take SGDM at B = 64.")
-
-
-@pytest.mark.parametrize("name", arms.RECOMMENDED)
-def test_recommended_weights_and_the_same_dealt_at_random(name):
-  """Two kinds, one of them a twelfth; the control weighs as much, but others."""
-  labels = jnp.asarray(np.arange(96) % 12 == 0, jnp.int32)
-  noise = 0.1 * jax.random.normal(jax.random.key(1), (96, 4))
-  features = jnp.eye(4)[labels] + noise
-  key = jax.random.key(0)
-  context = weighing.Context(labels, labels, jnp.ones(96), jnp.full(2, 0.5), 2, key, jnp.float32(0))
-
-  @jax.jit
-  def both():
-    names = (name, name + arms.AT_RANDOM)
-    given = [(arm, weighing.init_watch(arm, 4, 2, key, 400)) for arm in map(arms.find, names)]
-    return [weighing.weigh(a, features[:, :2], features, context, w, key)[0] for a, w in given]
-
-  own, dealt = both()
-  np.testing.assert_allclose(np.sort(own), np.sort(dealt), rtol=1e-6)
-  assert not np.array_equal(own, dealt)
-  rare = labels == 1
-  assert own[rare].mean() > 2.0 * own[~rare].mean()
-  assert dealt[rare].mean() < 2.0 * dealt[~rare].mean()
-  assert len(weighing.init_watch(arms.find(name), 4, 2, key, 400).first.queue) == 200
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kinds", [False, True])
-def test_a_whole_trial_on_real_digits(tmp_path, kinds):
-  """The default arms; with 16 examples of a digit, or with digits hidden in two labels."""
-  digits = data.load("digits")
-  if kinds:
-    rows = tasks.long_tail(digits.y_train, 10.0, 100, seed=0)
-    hide = lambda y: tasks.superclasses(y, 5)
-    arrays = {"x_train": digits.x_train[rows], "y_train": hide(digits.y_train[rows])}
-    arrays |= {"x_test": digits.x_test, "y_test": hide(digits.y_test)}
-    arrays |= {"kinds_train": digits.y_train[rows], "kinds_test": digits.y_test}
-  else:
-    rare = np.flatnonzero(digits.y_train == 8)[16:]
-    arrays = {k: np.delete(getattr(digits, k), rare, axis=0) for k in ("x_train", "y_train")}
-  np.savez(tmp_path / "own.npz", **arrays)
-  trial = Trial(
-    npz=tmp_path / "own.npz",
-    batch_sizes=(64,),
-    seeds=5,
-    epochs=10,
-    evaluations=2,
-    cost_rounds=2,
-    out=tmp_path / "out",
-  )
-  summary = command.run(trial)
-  names = {r["arm"].partition(" on ")[0] for r in summary["results"]}
-  assert names == {*arms.DEFAULT, *([arms.ORACLE] if kinds else [])}
-  assert all(r["figure"] > 0.6 for r in summary["results"])
-  assert len(summary["counts"]["test"]) == 10
-  assert ("rare" in (tmp_path / "out" / "report.html").read_text()) or kinds
-  assert (tmp_path / "out" / "rare.png").exists() != kinds
-
-
-def result(arm, tests, curves, batch_size=64, rate=0.1):
-  return {
-    "arm": arm,
-    "batch_size": batch_size,
-    "rate": rate,
-    "rate_inside_grid": True,
-    "validation_by_rate": {"0.1": 0.5},
-    "validation": tests,
-    "test": [{"mean": t, "worst": t / 2} for t in tests],
-    "curve_steps": [10, 20],
-    "curves_at_rate": curves,
-  }
-
-
-def test_verdicts_and_steps_by_hand():
-  low = [[0.1, 0.5], [0.6, 0.7], [0.1, 0.2]]
-  summary = {
-    "trial": {
-      "seeds": 3,
-      "target": None,
-      "hidden": None,
-      "fixed_rate": None,
-      "evaluations": 2,
-      "figure": "mean",
-    },
-    "results": [
-      result("SGDM", [0.5, 0.6, 0.7], low),
-      result("A", [0.52, 0.63, 0.74], [[0.6, 0.7]] * 3),
-      result("B", [0.45, 0.54, 0.64], low),
-      result("C", [0.4, 0.7, 0.7], [[0.1, 0.2]] * 3),
-    ],
-    "cost": {"64": {"A": {"median": 0.5, "ratio": 2, "ratio_low": 1.9, "ratio_high": 2.1}}},
-  }
-  rates = report.plot(summary).axes[1]
-  assert [t.get_text() for t in rates.get_xticklabels()] == ["0.1"]
-  assert not any(t.get_text() for t in rates.get_xticklabels(minor=True))
-  # The mean of what the baseline ends on, less .01.
-  assert report.target_of(summary) == pytest.approx(0.457)
-  found = [row[1] for row in report.quality_table(summary)[2:]]
-  for cell, word in zip(found, ("better)", "worse)", "no difference shown)"), strict=True):
-    assert cell.endswith(word)
-  assert found[0] == "63.0 ± 11.0 (+3.0 [+0.5, +5.5], better)"
-  assert [row[1] for row in report.target_table(summary)[1:]] == [
-    "20 steps",
-    "10 steps, 5 s",
-    "20 steps",
-    "not reached",
-  ]
-  assert report.steps_to(summary["results"][0], 0.5) == 20
-  assert report.cost_table(summary)[2][1] == "500.00 ms, 2.00 (1.90, 2.10)"
-
-
-@pytest.mark.parametrize("name", sorted(optimizers.RATES))
-def test_every_optimizer_learns(name):
-  tx = optimizers.base(name, jnp.float32(0.1), 50)
-  loss = lambda params: jnp.sum(jnp.square(params["w"] - 1.0))
-
-  def step(carry, _):
-    params, state = carry
-    again = lambda params, _: jax.grad(loss)(params)
-    updates, state = tx.update(jax.grad(loss)(params), state, params, grad_fn=again)
-    return (optax.apply_updates(params, updates), state), None
-
-  params = {"w": jnp.full((2, 2), 3.0)}
-  first = loss(params)
-  (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), None, length=50)
-  assert loss(params) < 0.5 * first
-
-
-def test_shuffled_weights_are_the_same_weights():
-  g = jnp.array([[1.0, -2.0, 3.0], [0.1, 0.0, 9.0]])
-  mean, std = jnp.ones_like(g), jnp.full_like(g, 0.7)
-  found = optimizers.shuffled(g, mean, std)
-  own = optimizers.gq.delta_rho(g, mean, std, optimizers.RHO)
-  np.testing.assert_array_equal(np.sort(found.ravel()), np.sort(own.ravel()))
-  assert not np.array_equal(found, own)
-
-
-def test_clusters_of_the_paper():
-  assert arms.num_clusters(arms.find("GQ, K=B/64"), 512) == 8
-  assert arms.num_clusters(arms.find("GQ, K=B/64, random groups"), 32) == 1
-  assert arms.num_clusters(arms.find("GQ, K=1"), 512) == 1
 
 
 def test_runs_are_kept_line_by_line_and_a_torn_line_is_left_out(tmp_path):

@@ -55,7 +55,7 @@ KINDS = (
   "example scarcity, features",
   arms.ORACLE,
 )
-# Labels that name a part of what is rare.
+# Labels that name a part of what is rare: classes of several sizes, of two kinds each.
 BOTH = ("both5", "both6", "both7")
 ON_BOTH = (*arms.TOLD, *arms.RECOMMENDED, *arms.COMBINED, arms.COMBINED[0] + arms.AT_RANDOM)
 STAGES: dict[int, dict[str, Any]] = {
