@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.pages import (
   alternatives_page,
+  combined,
   cost_page,
   examples_page,
   groups_page,
@@ -27,6 +28,7 @@ from benchmarks.pages import (
   ten_seeds,
 )
 from benchmarks.paper import figure6
+from gq_optax.trial.arms import AT_RANDOM, COMBINED
 
 GUIDES = sorted(markers.DOCS.glob("*.md"))
 EVIDENCE = sorted(markers.EVIDENCE.glob("*.md"))
@@ -184,6 +186,14 @@ def test_the_first_advice_rests_on_its_cells(page, results):
     rare_results.gap(results, "LT100", 1024, arm, "mean")[0] for arm in ("class weights", ours)
   ]
   assert f"rare classes: {on_sgd[0]:+.1f} and {on_sgd[1]:+.1f} points on top of SGD |" in text
+  part = combined.gaps(combined.read())
+  at_once = {size: part[f"a part, B={size}"] for size in ten_seeds.SIZES}
+  assert f"{at_once[1024][ours][0]:+.1f}" == f"{at_once[1024][told][0]:+.1f}"
+  assert (
+    f"{at_once[1024][ours][0]:+.1f} points on top of Muon by either; in batches of 4096"
+    f" {at_once[4096][ours][0]:+.1f} and {at_once[4096][told][0]:+.1f},"
+    f" by both at once {at_once[4096]['both, outputs'][0]:+.1f} |"
+  ) in text
   mean = lambda task, arm: np.mean(rare_results.values(rows[task, arm, 1], "mean"))
   hidden = [t for t in optimizers_page.TASKS if "hidden" in t]
   muon = [mean(t, "Muon") - mean(t, "SGDM") for t in hidden]
@@ -199,6 +209,31 @@ def test_the_first_advice_rests_on_its_cells(page, results):
   deep = {way: networks_page.gap(runs, "Muon", way) for way in networks_page.ways(runs, "Muon")[1:]}
   assert f"{deep.pop('logit adjustment')['mean']:+.1f} points on top of Muon, and weights" in text
   assert all(gap["low"] < 0.0 < gap["high"] for gap in deep.values())
+
+
+def test_logit_adjustment_and_weights_at_once():
+  """What the page says of them beside the table, by the differences of each seed."""
+  rows = combined.read()
+  weights, told = "logit adjustment and example scarcity, outputs", "logit adjustment"
+  names = {"alone": told, "at random": weights + AT_RANDOM}
+  gap = lambda column, size, to, arm=weights: ten_seeds.interval(
+    combined.difference(rows, column, size, f"{arm} on Muon", f"{to} on Muon")
+  )
+  large = {name: gap("a part", 4096, to) for name, to in names.items()}
+  assert all(round(found[0], 1) == 0.5 and found[1] > 0.0 for found in large.values())
+  small = gap("a part", 1024, told)
+  assert small[1] < 0.0 < small[2]
+  for size in ten_seeds.SIZES:
+    for arm in COMBINED:
+      lost = gap("all", size, told, arm)
+      assert 0.35 < -lost[0] < 0.55
+      assert lost[2] < 0.0
+    worst = [
+      np.mean(rare_results.values(rows["LT100", size, f"{arm} on Muon"], "worst"))
+      for arm in (weights, told)
+    ]
+    assert 9.0 < worst[0] - worst[1] < 12.0
+  assert all(row["rate_inside_grid"] for row in rows.values())
 
 
 def test_the_readme_tells_the_way_on_top_of_muon():

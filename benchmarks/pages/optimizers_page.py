@@ -14,7 +14,7 @@ import matplotlib.figure
 import numpy as np
 import tyro
 
-from benchmarks.pages import markers, plots, ten_seeds
+from benchmarks.pages import combined, markers, plots, ten_seeds
 from benchmarks.pages.rare_results import ORACLE, values
 from benchmarks.rarity import optimizers, why
 from gq_optax.trial import records
@@ -200,7 +200,7 @@ def bodies(rows: Rows, curves: list[dict[str, Any]]) -> dict[str, str]:
   found = {"way": markers.exhibit(plot_of("way"), way, way_table(rows))}
   for task in (t for t in TASKS if gaps(rows, t)):
     found[task] = markers.exhibit(plot_of(task), f"{tells}: {task}", task_table(rows, task))
-  found |= ten_seeds.bodies()
+  found |= ten_seeds.bodies() | combined.bodies()
   if several := longer_ones(rows):
     tables = [task_table(rows, t, times) for t, times in several]
     found["longer"] = markers.exhibit(plot_of("longer"), f"{tells}, trained longer", *tables)
@@ -227,6 +227,7 @@ def main() -> None:
     if found := gaps(rows, task):
       plots.dots({task: found}, xlabel, plot_of(task))
   ten_seeds.draw()
+  combined.draw()
   if several := longer_ones(rows):
     panels = {f"{t}, {times} times as long": gaps(rows, t, times) for t, times in several}
     plots.dots(panels, xlabel, plot_of("longer"))

@@ -57,7 +57,12 @@ KINDS = (
 )
 # Labels that name a part of what is rare: classes of several sizes, of two kinds each.
 BOTH = ("both5", "both6", "both7")
-ON_BOTH = (*arms.TOLD, *arms.RECOMMENDED, *arms.COMBINED, arms.COMBINED[0] + arms.AT_RANDOM)
+ON_BOTH = (
+  *arms.TOLD,
+  *arms.RECOMMENDED,
+  *arms.COMBINED,
+  *(name + arms.AT_RANDOM for name in arms.COMBINED),
+)
 STAGES: dict[int, dict[str, Any]] = {
   1: {"task_names": ("balanced", "LT100", "hidden5", "mnist hidden6", "hidden7"), "seeds": 5},
   2: {"task_names": ("LT100", *HIDDEN), "batch_sizes": (1024, 4096), "seeds": 10},
