@@ -9,7 +9,6 @@ import numpy as np
 from benchmarks.pages import markers, plots, ten_seeds
 from benchmarks.pages.rare_results import ORACLE, values
 from benchmarks.rarity import optimizers
-from gq_optax.trial import records
 from gq_optax.trial.tables import markdown
 
 PLOT = ten_seeds.plot_of("combined")
@@ -26,8 +25,7 @@ def short(arm: str) -> str:
 
 def read() -> ten_seeds.Rows:
   """All rows of stage 4."""
-  found = records.read(ten_seeds.RESULTS / "stage_4.jsonl")
-  return {(row["task"], row["batch_size"], row["arm"]): row for row in found}
+  return ten_seeds.read(4)
 
 
 def difference(rows: ten_seeds.Rows, column: str, size: int, arm: str, to: str) -> np.ndarray:
@@ -58,11 +56,11 @@ def table(rows: ten_seeds.Rows) -> str:
     for column, tasks in COLUMNS.items():
       for size in ten_seeds.SIZES:
         mean, worst = (
-          np.mean([values(rows[task, size, arm], figure) for task in tasks])
+          float(np.mean([values(rows[task, size, arm], figure) for task in tasks]))
           for figure in ("mean", "worst")
         )
         gap = found[f"{column}, B={size}"].get(short(arm))
-        cells.append(f"{mean:.1f}{f' ({ten_seeds.show(gap)})' if gap else ''}, {worst:.0f}")
+        cells.append(ten_seeds.cell(mean, gap, worst))
     lines.append([short(arm), *cells])
   return markdown(lines)
 

@@ -30,15 +30,20 @@ CLASSES = (
 Rows = dict[tuple[str, int, str], dict[str, Any]]  # by task, batch size and arm
 
 
-def read() -> Rows:
-  """All rows of stage 2."""
-  found = records.read(RESULTS / "stage_2.jsonl")
+def read(stage: int = 2) -> Rows:
+  """All rows of a stage."""
+  found = records.read(RESULTS / f"stage_{stage}.jsonl")
   return {(row["task"], row["batch_size"], row["arm"]): row for row in found}
 
 
 def show(gap: plots.Interval | None) -> str:
   """A difference and its interval."""
   return f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]" if gap else "-"
+
+
+def cell(mean: float, gap: plots.Interval | None, worst: float) -> str:
+  """Mean over kinds, the difference if there is one, and the worst kind."""
+  return f"{mean:.1f}{f' ({show(gap)})' if gap else ''}, {worst:.0f}"
 
 
 def interval(points: np.ndarray) -> plots.Interval:
@@ -133,10 +138,8 @@ def class_table(rows: Rows) -> str:
     cells = []
     for size in SIZES:
       row = rows["LT100", size, arm]
-      gap = gaps[f"LT100, B={size}"].get(arm)
-      told = f" ({show(gap)})" if gap else ""
-      mean, worst = (np.mean(values(row, figure)) for figure in ("mean", "worst"))
-      cells.append(f"{mean:.1f}{told}, {worst:.0f}")
+      mean, worst = (float(np.mean(values(row, figure))) for figure in ("mean", "worst"))
+      cells.append(cell(mean, gaps[f"LT100, B={size}"].get(arm), worst))
     table.append([arm, *cells])
   return markdown(table)
 

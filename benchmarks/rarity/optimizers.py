@@ -71,7 +71,6 @@ STAGES: dict[int, dict[str, Any]] = {
     "task_names": (*BOTH, "LT100"),
     "batch_sizes": (1024, 4096),
     "seeds": 10,
-    "optimizers": ("SGDM", "Muon"),
     "arm_names": ("SGDM", *(f"{arm} on Muon" for arm in (*ON_BOTH, arms.ORACLE))),
   },
 }

@@ -309,7 +309,7 @@ def _mean_one(weight, share, bound):
   means = jnp.sum(share[None] * jax.vmap(clipped)(corners), axis=1)
   most = means <= 1.0
   before = jnp.max(jnp.where(most, corners, 0.0))
-  after = jnp.min(jnp.where(most, 1e30, corners))
+  after = jnp.min(jnp.where(most, jnp.finfo(jnp.float32).max, corners))
   low, high = jnp.max(jnp.where(most, means, 0.0)), jnp.min(jnp.where(most, bound, means))
   part = (1.0 - low) / jnp.where(high > low, high - low, 1.0)
   met = before + part * (after - before)

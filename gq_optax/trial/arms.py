@@ -74,14 +74,6 @@ ARMS = {
     weights="examples", examples=Examples(bandwidth=0.25, loss_exponent=0.5)
   ),
   "example scarcity, outputs": Arm(weights="examples", groups=OUTPUTS),
-  "logit adjustment and example scarcity, features": Arm(
-    loss="logit adjustment",
-    weights="examples",
-    examples=Examples(bandwidth=0.25, loss_exponent=0.5),
-  ),
-  "logit adjustment and example scarcity, outputs": Arm(
-    loss="logit adjustment", weights="examples", groups=OUTPUTS
-  ),
   "Delta_rho": Arm(queue=True),
   "Delta_rho, rho by groups": Arm(
     weights="shares of groups", groups=OUTPUTS, queue=True, rho_by_groups=True
@@ -109,6 +101,8 @@ RECOMMENDED = ("example scarcity, features", "example scarcity, outputs")
 AT_RANDOM = ", dealt at random"
 ORACLE = "true kinds (oracle)"
 COMBINED = tuple(f"logit adjustment and {name}" for name in RECOMMENDED)
+for _name, _weights in zip(COMBINED, RECOMMENDED, strict=True):
+  ARMS[_name] = dataclasses.replace(ARMS[_weights], loss="logit adjustment")
 for _name in (*RECOMMENDED, *COMBINED):  # the same weights, of other examples of the batch
   _arm = ARMS[_name]
   ARMS[_name + AT_RANDOM] = dataclasses.replace(_arm, weights=f"shuffled {_arm.weights}")
