@@ -22,7 +22,7 @@ from grouped_networks import (
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gq_optax as gq
-from gq_optax._gradients import grouped
+from gq_optax._gradients import blocks, grouped
 from gq_optax._gradients import linear as linearized
 from gq_optax.trial import models
 
@@ -66,6 +66,13 @@ def test_only_the_sums_of_weights_are_padded(model, x, num_groups):
     plain = flops(jax.grad(lambda p, batch: jnp.mean(loss_fn(p, batch))), params, (x, y))
     groups = flops(gq.grouped_value_and_grad(loss_fn, num_groups), params, (x, y), y)
   assert groups < 1.15 * plain
+
+
+def test_rows_in_the_order_of_their_labels():
+  labels = np.random.default_rng(0).integers(0, 6, 200).astype(np.int32)  # 5 for no group
+  for num_groups in (5, 2**31 // 200):  # label and row fit one number; they do not
+    rows = blocks.by_label(jnp.asarray(labels), num_groups)
+    np.testing.assert_array_equal(rows, np.argsort(labels, kind="stable"))
 
 
 def test_a_cpu_keeps_a_block_of_what_examples_keep():

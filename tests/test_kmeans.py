@@ -159,9 +159,11 @@ def test_ties_go_to_the_lowest_index():
   np.testing.assert_array_equal(result.labels, [0, 0, 1])
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_rows_that_are_not_finite_move_nothing(metric):
-  x = np.concatenate([blobs(6), [[np.nan] * 5, [np.inf] * 5]]).astype(np.float32)
+@pytest.mark.parametrize(
+  ("metric", "offset"), [("euclidean", 0.0), ("euclidean", 2.0**20), ("cosine", 0.0)]
+)
+def test_rows_that_are_not_finite_move_nothing(metric, offset):
+  x = np.concatenate([blobs(6) + offset, [[np.nan] * 5, [np.inf] * 5]]).astype(np.float32)
   result = gq.kmeans(x, 4, init=x[:4], metric=metric)
   clean = gq.kmeans(x[:200], 4, init=x[:4], metric=metric)
   chex.assert_tree_all_finite(result)

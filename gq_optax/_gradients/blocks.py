@@ -45,12 +45,12 @@ def sums(part: linear.Part, labels: jax.Array, num_groups: int, size: int) -> li
 
   def block(rows, valid):
     some = valid[0]  # of an empty block all examples are made up
-    spread = lambda x: valid.reshape(-1, *(1,) * (x.ndim - 1))
     # As flat rows: a GPU would otherwise transpose what it gathers, by strided reads.
-    flat = lambda x: x.reshape(len(x), math.prod(x.shape[1:]))
-    own = lambda x: take(rows)(flat(x)).reshape(size, *x.shape[1:])
-    kept = lambda x: own(x) if part.whole else jnp.where(some, own(x), jnp.ones_like(x[:1]))
-    only = lambda x: jnp.where(spread(x), own(x), jnp.zeros_like(x[:1]))
+    flat = lambda x: take(rows)(x.reshape(len(x), math.prod(x.shape[1:])))
+    shaped = lambda flat, x: flat.reshape(size, *x.shape[1:])
+    zero = lambda x: jnp.zeros((), x.dtype)
+    only = lambda x: shaped(jnp.where(valid[:, None], flat(x), zero(x)), x)
+    kept = lambda x: shaped(flat(x) if part.whole else jnp.where(some, flat(x), zero(x) + 1), x)
     sums = part.contract(list(map(kept, part.kept)), list(map(only, part.cotangents)))
     if part.whole:
       sums = [jnp.where(some, s, jnp.zeros_like(s)) for s in sums]
@@ -73,13 +73,22 @@ def sums(part: linear.Part, labels: jax.Array, num_groups: int, size: int) -> li
   return jax.lax.platform_dependent(begun, cpu=one_by_one, default=together)
 
 
+def by_label(labels: jax.Array, num_groups: int) -> jax.Array:
+  """The rows of labels up to K, int32 `[B]`: by their labels, then as they come."""
+  rows = jnp.arange(len(labels), dtype=jnp.int32)
+  if (num_groups + 1) * len(labels) > jnp.iinfo(jnp.int32).max:
+    return jnp.argsort(labels, stable=True).astype(jnp.int32)
+  # Label and row as one number: a CPU sorts one array much faster than two.
+  return jnp.sort(labels * len(labels) + rows) % len(labels)
+
+
 def cut(labels: jax.Array, num_groups: int, size: int) -> tuple[Blocks, Blocks]:
   """The first block of each group, and blocks enough for what is left of groups of any sizes."""
   batch_size = len(labels)
   counts = jnp.sum(members(labels, num_groups), axis=1, dtype=jnp.int32)
   most = range(1, min(num_groups, batch_size // (size + 1)) + 1)  # groups that have a second block
   number = max((n + (batch_size - n * (size + 1)) // size for n in most), default=1)
-  order = jnp.argsort(labels, stable=True).astype(jnp.int32)
+  order = by_label(labels, num_groups)
   group = labels[order]
   before = lambda n: jnp.pad(jnp.cumsum(n, dtype=jnp.int32), (1, 0))[group]
   rank = jnp.arange(batch_size, dtype=jnp.int32) - before(counts)

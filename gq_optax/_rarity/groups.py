@@ -247,11 +247,11 @@ def framed(
   x: jax.Array, unmasked: jax.Array | None, metric: str
 ) -> tuple[jax.Array, jax.Array, lloyd.Frame]:
   """The rows in their frame, which of them can belong to a group, and the frame."""
-  x, finite, tallest = lloyd.readable(x)
+  rows, finite, tallest = lloyd.readable(x)
   has_group = jnp.logical_and(finite, lloyd.has_direction(tallest, metric))
   has_group = has_group if unmasked is None else jnp.logical_and(has_group, unmasked)
-  frame = lloyd.frame(x, tallest, has_group.astype(jnp.float32), metric)
-  return lloyd.enter(frame, x, metric, tallest), has_group, frame
+  frame = lloyd.frame(x, finite, tallest, has_group.astype(jnp.float32), metric)
+  return lloyd.enter(frame, rows, metric, tallest), has_group, frame
 
 
 def shares(counts: jax.Array) -> jax.Array:

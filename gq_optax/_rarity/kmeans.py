@@ -113,12 +113,12 @@ def kmeans_padded(
 
 @functools.partial(jax.jit, static_argnames=("num_clusters", "metric", "num_iters"))
 def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
-  x, finite, tallest = lloyd.readable(x)
+  rows, finite, tallest = lloyd.readable(x)
   weight = jnp.where((weight > 0.0) & jnp.isfinite(weight), weight, 0.0)
   unit = lloyd.power_of_two(jnp.max(weight))
   weight = jnp.where(finite, weight / unit, 0.0)
-  frame = lloyd.frame(x, tallest, weight, metric)
-  x = lloyd.enter(frame, x, metric, tallest)
+  frame = lloyd.frame(x, finite, tallest, weight, metric)
+  x = lloyd.enter(frame, rows, metric, tallest)
   # A zero vector has no direction: it neither moves a centroid nor seeds a group.
   pull = jnp.where(lloyd.has_direction(tallest, metric), weight, 0.0)
 

@@ -57,8 +57,10 @@ def readable(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
   return jnp.where(finite[:, None], x, 0.0), finite, jnp.where(finite, tallest, 0.0)
 
 
-def frame(x: jax.Array, tallest: jax.Array, weight: jax.Array, metric: str) -> Frame:
-  """The frame of the rows of `readable`; under the cosine metric nothing is moved."""
+def frame(
+  x: jax.Array, finite: jax.Array, tallest: jax.Array, weight: jax.Array, metric: str
+) -> Frame:
+  """The frame of rows as they came; under the cosine metric nothing is moved."""
   if metric == "cosine":
     return Frame(jnp.zeros_like(x[0]), jnp.ones_like(x[0, 0]))
   # Centred and scaled (by a power of two, which is exact): the squares neither cancel against a
@@ -66,7 +68,11 @@ def frame(x: jax.Array, tallest: jax.Array, weight: jax.Array, metric: str) -> F
   scale = power_of_two(jnp.max(tallest))
   # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
   total = jnp.maximum(jnp.sum(weight), _TINY)
-  sums = jnp.einsum("n,nd->d", weight / scale, x, precision=jax.lax.Precision.HIGHEST)
+  add_up = lambda x: jnp.einsum("n,nd->d", weight / scale, x, precision=jax.lax.Precision.HIGHEST)
+  of_finite = lambda x: add_up(jnp.where(finite[:, None], x, 0.0))
+  # A CPU does not write all rows once more for the sake of some that are most often not there.
+  either = lambda x: jax.lax.cond(jnp.all(finite), add_up, of_finite, x)
+  sums = jax.lax.platform_dependent(x, cpu=either, default=of_finite)
   center = jnp.round(sums / total * 2.0**11) * 2.0**-11
   return Frame(center, scale)
 
@@ -75,15 +81,16 @@ def enter(
   frame: Frame, rows: jax.Array, metric: str, tallest: jax.Array | None = None
 ) -> jax.Array:
   """Finite rows in the frame: of length one, or moved and scaled."""
-  return unit_rows(rows, tallest) if metric == "cosine" else enter_again(frame, rows, metric)
+  if metric == "cosine":
+    return unit_rows(rows, tallest)
+  moved = rows * (1.0 / frame.scale) - frame.center[None]
+  # A centroid far from all of this data stays far, but its square does not overflow.
+  return moved if tallest is not None else jnp.clip(moved, -_FAR, _FAR)
 
 
 def enter_again(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
   """Rows that left another frame: of length one already, or to be moved and scaled."""
-  if metric == "cosine":
-    return rows
-  # A centroid far from all of this data stays far, but its square does not overflow.
-  return jnp.clip(rows * (1.0 / frame.scale) - frame.center[None], -_FAR, _FAR)
+  return rows if metric == "cosine" else enter(frame, rows, metric)
 
 
 def leave(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
