@@ -160,14 +160,15 @@ def test_ties_go_to_the_lowest_index():
 
 
 @pytest.mark.parametrize(
-  ("metric", "offset"), [("euclidean", 0.0), ("euclidean", 2.0**20), ("cosine", 0.0)]
+  ("metric", "offset"), [("euclidean", 0.0), ("euclidean", 2.0**14), ("cosine", 0.0)]
 )
 def test_rows_that_are_not_finite_move_nothing(metric, offset):
   x = np.concatenate([blobs(6) + offset, [[np.nan] * 5, [np.inf] * 5]]).astype(np.float32)
   result = gq.kmeans(x, 4, init=x[:4], metric=metric)
   clean = gq.kmeans(x[:200], 4, init=x[:4], metric=metric)
   chex.assert_tree_all_finite(result)
-  np.testing.assert_allclose(result.centroids, clean.centroids, rtol=1e-4, atol=1e-5)
+  np.testing.assert_array_equal(result.labels[:200], clean.labels)
+  np.testing.assert_allclose(result.centroids - offset, clean.centroids - offset, 1e-4, 1e-5)
   assert result.counts.sum() == 200
 
 
