@@ -48,9 +48,9 @@ def sums(part: linear.Part, labels: jax.Array, num_groups: int, size: int) -> li
     # As flat rows: a GPU would otherwise transpose what it gathers, by strided reads.
     flat = lambda x: take(rows)(x.reshape(len(x), math.prod(x.shape[1:])))
     shaped = lambda flat, x: flat.reshape(size, *x.shape[1:])
-    zero = lambda x: jnp.zeros((), x.dtype)
-    only = lambda x: shaped(jnp.where(valid[:, None], flat(x), zero(x)), x)
-    kept = lambda x: shaped(flat(x) if part.whole else jnp.where(some, flat(x), zero(x) + 1), x)
+    held = lambda x: flat(x) if part.whole else jnp.where(some, flat(x), jnp.ones((), x.dtype))
+    kept = lambda x: shaped(held(x), x)
+    only = lambda x: shaped(jnp.where(valid[:, None], flat(x), jnp.zeros((), x.dtype)), x)
     sums = part.contract(list(map(kept, part.kept)), list(map(only, part.cotangents)))
     if part.whole:
       sums = [jnp.where(some, s, jnp.zeros_like(s)) for s in sums]
