@@ -117,6 +117,17 @@ def dropout():
   return loss_fn, normal(2, 5, 4), batch
 
 
+def dropped_weights():
+  """Each example has some of a part of the weights: a mask is what it keeps."""
+
+  def loss_fn(params, x):
+    keep = jnp.abs(x[:, :, None]) > jnp.abs(x[:, None, :2])
+    part = lambda keep: jnp.where(keep, params[:, :2], 0.0)
+    return jax.vmap(lambda x, keep: jnp.sum(jnp.tanh(x @ part(keep))) * x[0])(x, keep)
+
+  return loss_fn, normal(2, 5, 4), normal(1, BATCH, 5)
+
+
 @jax.custom_vjp
 def _product(x, w):
   return x @ w
@@ -171,6 +182,7 @@ NETWORKS = {
     scanned_layers,
     recurrent,
     dropout,
+    dropped_weights,
     own_derivatives,
     own_derivatives_in_a_loop,
   )
