@@ -126,7 +126,8 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
     start = lloyd.seed(key, x, pull, num_clusters)
   else:
     start = jnp.where(jnp.all(jnp.isfinite(init), axis=1, keepdims=True), init, 0.0)
-    start = lloyd.enter(frame, start, metric)
+    start = lloyd.unit_rows(start) if metric == "cosine" else start
+    start = lloyd.enter_again(frame, start, metric)
 
   centroids, before = lloyd.iterations(x, pull, start, metric, num_iters)
   labels = lloyd.nearest(x, centroids, metric)

@@ -77,20 +77,19 @@ def frame(
   return Frame(center, scale)
 
 
-def enter(
-  frame: Frame, rows: jax.Array, metric: str, tallest: jax.Array | None = None
-) -> jax.Array:
-  """Finite rows in the frame: of length one, or moved and scaled."""
-  if metric == "cosine":
-    return unit_rows(rows, tallest)
-  moved = rows * (1.0 / frame.scale) - frame.center[None]
-  # A centroid far from all of this data stays far, but its square does not overflow.
-  return moved if tallest is not None else jnp.clip(moved, -_FAR, _FAR)
+def enter(frame: Frame, x: jax.Array, metric: str, tallest: jax.Array) -> jax.Array:
+  """The rows of `readable` in their frame: of length one, or moved and scaled."""
+  return unit_rows(x, tallest) if metric == "cosine" else _moved(frame, x)
 
 
-def enter_again(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
-  """Rows that left another frame: of length one already, or to be moved and scaled."""
-  return rows if metric == "cosine" else enter(frame, rows, metric)
+def enter_again(frame: Frame, centroids: jax.Array, metric: str) -> jax.Array:
+  """Centroids in the frame of other rows: of length one already, or to be moved and scaled."""
+  # One far from all of this data stays far, but its square does not overflow.
+  return centroids if metric == "cosine" else jnp.clip(_moved(frame, centroids), -_FAR, _FAR)
+
+
+def _moved(frame, rows):
+  return rows * (1.0 / frame.scale) - frame.center[None]
 
 
 def leave(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
