@@ -200,6 +200,10 @@ def test_the_order_of_the_batch_is_the_order_of_the_weights():
     ({"max_weight": 0.5}, r"max_weight must be in \[1.0, inf\), but 0.5"),
     ({"pooling": -0.1}, r"pooling must be in \[0.0, inf\), but -0.1"),
     ({"key": 1.5}, "key must be an int or one PRNG key, but 1.5"),
+    ({"centroids": np.ones(4)}, r"centroids must be \[K, d\] = \[2, d\], but shape \(4,\)"),
+    ({"centroids": np.ones((3, 4))}, r"must be \[K, d\] = \[2, d\], but shape \(3, 4\)"),
+    ({"centroids": np.ones((2, 4), complex)}, "centroids must be real, but complex"),
+    ({"centroids": [[1.0, np.nan], [1.0, 2.0]]}, "must be finite, but NaN or Inf .* 1 of 2 rows"),
   ],
 )
 def test_options_out_of_range(options, message):

@@ -20,9 +20,11 @@ WEIGHTS = (
   "plain again",
   "groups of features, K=10",
   "groups of features, K=20, pooled",
+  "groups of features, K=10, centroids given",
   "groups of output gradients, K=10",
   "examples by features",
 )
+UPDATE_GIVEN = "group_scarcity.update, centroids given"
 SHAPES = ((1024, 128, 10), (1024, 512, 16), (8192, 512, 64), (65_536, 512, 64))  # n, d, K
 
 
@@ -157,6 +159,7 @@ def _weights(workload: Workload, wanted: list[str]) -> dict[str, Row]:
   model, (x, y) = problem.model, problem.batch
   cross_entropy = optax.softmax_cross_entropy_with_integer_labels
   logits, features = jax.eval_shape(model.apply, problem.params, x)
+  begin = jax.random.normal(jax.random.key(1), (10, features.shape[1]))
 
   def weighted(rarity: Any, of_outputs: bool = False) -> Maker:
     def step(state, params, x, y):
@@ -181,8 +184,9 @@ def _weights(workload: Workload, wanted: list[str]) -> dict[str, Row]:
     WEIGHTS[0]: plain,
     WEIGHTS[1]: weighted(gq.group_scarcity(10)),
     WEIGHTS[2]: weighted(gq.group_scarcity(20, pooling=0.5)),
-    WEIGHTS[3]: weighted(gq.group_scarcity(10), True),
-    WEIGHTS[4]: weighted(gq.example_scarcity()),
+    WEIGHTS[3]: weighted(gq.group_scarcity(10, centroids=begin)),
+    WEIGHTS[4]: weighted(gq.group_scarcity(10), True),
+    WEIGHTS[5]: weighted(gq.example_scarcity()),
   }
   bars = {way: workload.bars[2] for way in wanted if not way.startswith("plain")}
   return compare(makers, "plain", wanted, bars)
@@ -191,7 +195,7 @@ def _weights(workload: Workload, wanted: list[str]) -> dict[str, Row]:
 def kmeans(tiny: bool) -> Iterable[Job]:
   """Rarity and K-means alone, against one product of embeddings and centroids."""
   for n, d, num_groups in ((16, 4, 3),) if tiny else SHAPES:
-    ways: tuple[str, ...] = ("group_scarcity.update", "kmeans")
+    ways: tuple[str, ...] = ("group_scarcity.update", UPDATE_GIVEN, "kmeans")
     # Example scarcity makes an array of all pairs.
     ways = (*ways, "example_scarcity.update") if n <= 8192 else ways
     run = functools.partial(_kmeans, n, d, num_groups)
@@ -211,11 +215,12 @@ def _kmeans(n: int, d: int, num_groups: int, wanted: list[str]) -> dict[str, Row
     "one product": lambda: timing.compile_call(product, x),
     "kmeans": lambda: timing.compile_call(found, x),
     "group_scarcity.update": updating(gq.group_scarcity(num_groups, pooling=0.5)),
+    UPDATE_GIVEN: updating(gq.group_scarcity(num_groups, pooling=0.5, centroids=x[:num_groups])),
     "example_scarcity.update": updating(gq.example_scarcity()),
   }
   bars: Bars = {}
   if (n, d) == (1024, 128):
-    bars["group_scarcity.update"] = 0.24
+    bars["group_scarcity.update"] = bars[UPDATE_GIVEN] = 0.24
   if n == 8192:
     bars["kmeans"] = 1.2
   return compare(makers, "one product", wanted, bars, "ms")

@@ -26,6 +26,7 @@ PARTS = {  # of the short page: what is shown of each job
   "weights": (
     "examples by features",
     "groups of features, K=20, pooled",
+    "groups of features, K=10, centroids given",
     "groups of output gradients, K=10",
   ),
   "queue": ("adam", "queue", "queue in bfloat16"),

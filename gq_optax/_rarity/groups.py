@@ -11,7 +11,13 @@ import optax
 
 from gq_optax import _axes, _inputs, _validate
 from gq_optax._rarity import lloyd
-from gq_optax._rarity.rows import WAY_OUT, as_rows, embedding_dim
+from gq_optax._rarity.rows import (
+  WAY_OUT,
+  as_rows,
+  check_centroids,
+  embedding_dim,
+  first_centroids,
+)
 
 
 class GroupScarcityState(NamedTuple):
@@ -60,6 +66,7 @@ def group_scarcity(
   num_iters: int = 2,
   max_weight: jax.typing.ArrayLike = 50.0,
   pooling: float = 0.0,
+  centroids: jax.typing.ArrayLike | None = None,
   key: jax.Array | int = 0,
   axis_name: _axes.AxisName | None = None,
 ) -> GroupScarcity:
@@ -69,10 +76,10 @@ def group_scarcity(
             w_i \propto \mathrm{clip}\Big(\frac{1}{K\, f_{k(i)}}, \tfrac1m, m\Big)^e,
             \qquad \frac1B \sum_i w_i = 1
 
-  The kinds are K groups of embeddings. k-means++ finds them in the first batch, and a few Lloyd
-  iterations carry them from step to step. So a rare kind keeps its group, though a batch may hold
-  none of it. K counts the groups seen in the queue. :math:`f_k` is at least half an example of this
-  batch.
+  The kinds are K groups of embeddings. k-means++ finds them in the first batch, unless they are
+  given, and a few Lloyd iterations carry them from step to step. So a rare kind keeps its group,
+  though a batch may hold none of it. K counts the groups seen in the queue. :math:`f_k` is at least
+  half an example of this batch.
 
   Multiply the losses by the weights and take the mean. A rare kind then counts as much as a
   frequent one. No gradient flows through the weights, nor to the options: `update` may be called
@@ -106,6 +113,9 @@ def group_scarcity(
       their frequencies, :math:`\sum_j s_{kj} f_j`. The similarity falls from 1 to 0 at h times the
       mean squared distance. K in the formula is then the effective number of kinds,
       :math:`\sum_k f_k / \sum_j s_{kj} f_j`. May be traced.
+    centroids: `[K, d]`, real and finite, where the groups begin; such as those that `kmeans` finds
+      in a sample larger than a batch. An update then has no loop, for which a GPU waits. A group
+      that starts empty stays in its place for L steps. None finds them in the first batch.
     key: int or PRNG key of the seeding in the first batch.
     axis_name: axis or axes of `jax.shard_map`, `jax.pmap` or `jax.vmap` that a batch is cut over.
       Every device then gathers all embeddings, finds the same groups, and keeps the weights of its
@@ -141,9 +151,11 @@ def group_scarcity(
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
   _validate.key("key", key)
   _axes.check("axis_name", axis_name)
+  given = None if centroids is None else first_centroids(centroids, num_groups, metric)
 
   def init(embedding_dim_or_template):
     dim = embedding_dim(embedding_dim_or_template, metric)
+    check_centroids(given, dim)
     return GroupScarcityState(
       centroids=jnp.zeros((num_groups, dim), jnp.float32),
       counts=jnp.zeros((queue_length, num_groups), jnp.int32),
@@ -157,6 +169,7 @@ def group_scarcity(
     _check_state(state, num_groups, queue_length)
     state = _inputs.state("state", state)
     x = as_rows(embeddings, state.centroids.shape[1], metric)
+    check_centroids(given, x.shape[1])
     rows = x.shape[0]
     unmasked = None
     if mask is not None:
@@ -166,20 +179,24 @@ def group_scarcity(
     # No pooling is another program, not a traced number: it needs no distances.
     reach = None if isinstance(pooling, float | int) and pooling == 0 else pooling
     options = jax.lax.stop_gradient((exponent, max_weight, reach))
-    weights, state = _update(x, unmasked, state, prng, *options, metric, num_iters)
+    weights, state = _update(x, unmasked, state, given, prng, *options, metric, num_iters)
     return _axes.own(weights, axis_name, rows), state
 
   return GroupScarcity(init, update)
 
 
 @functools.partial(jax.jit, static_argnames=("metric", "num_iters"))
-def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_iters):
+def _update(x, unmasked, state, given, key, exponent, max_weight, pooling, metric, num_iters):
   queue_length, num_groups = state.counts.shape
   x, has_group, frame = framed(x, unmasked, metric)
   pull = has_group.astype(jnp.float32)
   anything = jnp.any(has_group)
-  first = jnp.logical_and(state.count == 0, anything)
+  first = state.count == 0
   dead = jnp.logical_not(jnp.any(state.counts > 0, axis=0))
+  last = state.centroids
+  if given is not None:
+    last = jnp.where(first, given, last)
+    dead = jnp.logical_and(dead, state.count >= queue_length)
   kept = lambda new, old: jnp.where(anything, new, old)
 
   def weigh(x, start, state):
@@ -211,16 +228,18 @@ def _update(x, unmasked, state, key, exponent, max_weight, pooling, metric, num_
     _, own_key, rows = jax.lax.optimization_barrier((pending, key, x))
     seeds = lloyd.seed(own_key, rows, pull, num_groups)
     centroids, _ = lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)
-    return _axes.alike((jnp.zeros_like(pending), weigh(rows, centroids, state)), usual)
+    return _axes.alike((jnp.zeros_like(pending), weigh(rows, centroids, state)), carry)
 
   # The first batch is seeded in a loop of one round or none, not a branch: under `vmap` both sides
   # of a branch would be run. A GPU waits for the host at a loop. So it comes last: all the rest is
   # then under way, and large operations follow.
-  usual = first, weigh(x, lloyd.enter_again(frame, state.centroids, metric), state)
-  usual = _axes.alike(usual, x, pull, dead, key)
-  _, (weights, found) = jax.lax.while_loop(lambda carry: carry[0], seeded, usual)
-  born = jnp.logical_and(dead, found.counts[state.index] > 0)
-  return weights, found._replace(
+  found = weigh(x, lloyd.enter_again(frame, last, metric), state)
+  if given is None:
+    usual = _axes.alike((jnp.logical_and(first, anything), found), x, pull, dead, key)
+    _, found = jax.lax.while_loop(lambda carry: carry[0], seeded, usual)
+  weights, new = found
+  born = jnp.logical_and(dead, new.counts[state.index] > 0)
+  return weights, new._replace(
     ages=kept(jnp.where(born, 0, state.ages + 1), state.ages),
     index=kept((state.index + 1) % queue_length, state.index),
     count=kept(optax.safe_increment(state.count), state.count),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gq_optax import _inputs, _validate
+from gq_optax._rarity import lloyd
 
 # What the errors about a state of other options say.
 WAY_OUT = "gq.resize_queue(state, scarcity.init(d)) makes one that fits."
@@ -40,6 +41,29 @@ def as_rows(embeddings: Any, dim: int, metric: str) -> jax.Array:
   _check_width(dim, metric)
   x = jax.lax.stop_gradient(embeddings)
   return x.reshape(found[0], dim).astype(jnp.float32)
+
+
+def first_centroids(centroids: Any, num_groups: int, metric: str) -> jax.Array:
+  """Where groups begin, float32 `[K, d]`; rows of length one under the cosine metric."""
+  _validate.shape("centroids", centroids, f"[K, d] = [{num_groups}, d]", (num_groups, None))
+  rows = _inputs.real("centroids", centroids).astype(jnp.float32)
+  finite = jnp.all(jnp.isfinite(rows), axis=1)
+  if not isinstance(finite, jax.core.Tracer) and not jnp.all(finite):
+    raise ValueError(
+      f"centroids must be finite, but NaN or Inf was found in {int(jnp.sum(~finite))} of"
+      f" {num_groups} rows. Compute them from embeddings that are finite."
+    )
+  rows = jax.lax.stop_gradient(jnp.where(finite[:, None], rows, 0.0))
+  return lloyd.unit_rows(rows) if metric == "cosine" else rows
+
+
+def check_centroids(centroids: jax.Array | None, dim: int) -> None:
+  """Raises ValueError unless the centroids, if there are any, are as wide as embeddings."""
+  if centroids is not None and centroids.shape[1] != dim:
+    raise ValueError(
+      f"centroids must be [K, d] with the {dim} numbers of an embedding, but shape"
+      f" {centroids.shape} was found. Compute them from embeddings of the same kind."
+    )
 
 
 def _check_width(dim: int, metric: str) -> None:
