@@ -85,8 +85,9 @@ def storage_dtype(name: str, value: Any) -> None:
 def instance(name: str, value: Any, kind: type) -> None:
   """An instance of one of our classes."""
   if not isinstance(value, kind):
+    article, found = "an" if kind.__name__[0] in "AEIOU" else "a", type(value).__name__
     raise ValueError(
-      f"{name} must be a {kind.__name__}, as init returns it, but {type(value).__name__} was found."
+      f"{name} must be {article} {kind.__name__}, as init returns it, but {found} was found."
     )
 
 

@@ -22,6 +22,8 @@ from examples import (
   monitoring,
   nnx_loop,
   random_keys,
+  rare_classes_linen,
+  rare_classes_nnx,
   rare_groups_linen,
   rare_groups_nnx,
   sensor_series,
@@ -58,6 +60,15 @@ def test_example(name, caplog, capsys):
   assert figures["group_count/0"] + figures["group_count/1"] == 128
   assert 0.5 < figures["balanced_accuracy"] <= 1.0  # guessing gives 0.1
   assert 0.5 < figures["accuracy"] <= 1.0
+
+
+@pytest.mark.parametrize("example", [rare_classes_linen, rare_classes_nnx])
+def test_weights_for_rare_classes(example, caplog):
+  with jax.log_compiles():
+    figures = example.main(epochs=10)
+  assert sum(r.startswith("Compiling jit(train_step)") for r in caplog.messages) == 1
+  assert 20 < figures["effective_examples"] < 128
+  assert figures["balanced_accuracy"] > example.main(epochs=10, plain=True)["balanced_accuracy"]
 
 
 @pytest.mark.slow

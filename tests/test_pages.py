@@ -161,7 +161,7 @@ def test_the_readme_tells_what_was_measured(results):
   assert f"which are told the counts, bring {gap('class weights'):+.1f}." in readme
   part, tasks = rare_results.part_of_way(results, examples_page.FEATURES, 1024)
   assert tasks == 6
-  assert f"On six tasks the weights go {part:.2f} of the way".replace(" 0.", " .") in readme
+  assert f"On six tasks the weights close {100 * part:.0f} % of the gap" in readme
   report = json.loads((markers.DEMO / "demo.json").read_text())
   best = report["control_against_best"]["best"]
   points = lambda arm: 100 * report["arms"][arm]["against_baseline"]["balanced_accuracy"]["mean"]

@@ -67,7 +67,9 @@ def test_the_users_test_set_is_left_alone():
   given = splits.of_own(own((40, 12, 2), **test, **chosen), "flat", seeds=3)
   assert given.counts["training"] == [40, 12, 2]
   assert given.counts["validation"] == [2, 2, 0]
-  assert "Class 2 is not in the validation split, so it has no say in" in " ".join(given.warnings)
+  assert given.warnings == [
+    "The validation split has nothing of class 2, so it has no say in the learning rates."
+  ]
 
 
 def test_a_class_that_a_split_lacks_is_told():
@@ -75,15 +77,31 @@ def test_a_class_that_a_split_lacks_is_told():
   assert found.counts["validation"] == [8, 0, 0]
   assert found.counts["test"][1:] == [2, 0]
   assert found.counts["training"][1:] == [1, 1]
-  notes = " ".join(found.warnings)
-  assert "Class 1 is not in the validation split" in notes
-  assert "Class 2 is not in the test split, so nothing can be said of it" in notes
+  assert found.warnings == [
+    "The validation split has nothing of class 1, class 2, so they have no say in the learning"
+    " rates.",
+    "The test split has nothing of class 2, so nothing can be said of it.",
+  ]
+  many = splits.absent({"training": [0] * 7 + [1]}, [f"kind {k}" for k in range(8)])
+  assert many == [
+    "The training split has nothing of kind 0, kind 1, kind 2, kind 3, kind 4 and 2 more, so"
+    " nothing is learnt of them."
+  ]
   lacking = {"x_test": np.ones((30, 1), np.float32), "y_test": np.arange(30) % 2}
   found = splits.of_own(own((40, 20, 9), **lacking), "flat", seeds=5)
   whole, rare = comparison.why_not(found, "mean", 5)
   assert "class 2 has 0 test examples" in whole
   assert "leave x_test and y_test out" in rare
   assert comparison.why_not(found, "accuracy", 5)[0] == ""
+
+
+def test_none_left_to_choose_a_rate_on():
+  number = {"kinds_train": np.arange(45).astype(str)}
+  with pytest.raises(ValueError, match="kinds_train must hold a kind of 3 examples or more.*Is it"):
+    splits.of_own(own((30, 15), **number), "flat", 2)
+  tests = {"x_test": np.ones((2, 1), np.float32), "y_test": np.arange(2)}
+  with pytest.raises(ValueError, match="y_train must hold a class of 2 examples or more.*classes"):
+    splits.of_own(own((1, 1), **tests), "flat", 2)
 
 
 def test_kinds_have_names_and_one_in_two_classes_counts_twice():
@@ -117,7 +135,7 @@ def test_where_there_is_no_verdict(tests, seeds, silent):
   reasons = comparison.why_not(splits.of_own(data, "flat", seeds), "mean", seeds)
   assert tuple(reason == "" for reason in reasons) == silent
   if seeds > 1 and not silent[0]:
-    assert reasons[1].startswith("class 1 has 9 test examples, and a verdict takes at least 10: ")
+    assert reasons[1].startswith("class 1 has 9 test examples; a verdict takes at least 10: ")
 
 
 def test_an_example_apart_is_rare_and_its_twin_is_its_neighbour():

@@ -205,6 +205,29 @@ def test_another_trial_in_the_same_folder_is_refused(trained, tmp_path):
     command.run(dataclasses.replace(other, out=trial.out))
 
 
+def test_the_last_class_is_not_tested(tmp_path):
+  (x, y), (x_test, y_test) = blobs((60, 60, 30)), blobs((30, 30, 0), seed=1)
+  np.savez(tmp_path / "k.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+  trial = small(
+    tmp_path,
+    npz=tmp_path / "k.npz",
+    model="logistic",
+    arm_names=("SGDM", "class weights"),
+    rates=(0.3,),
+    seeds=2,
+    epochs=2,
+    cost_rounds=0,
+    batch_sizes=(24,),
+  )
+  summary = command.run(trial)
+  assert summary["results"][0]["reading"]["recall"][2] is None
+  text = (trial.out / "report.md").read_text()
+  assert "The test split has nothing of class 2, so nothing can be said of it." in text
+  assert "class 2 has 0 test examples; a verdict takes at least 10: add more of them, or" in text
+  assert "The test does not show" not in text  # more seeds would not help
+  assert "| 2 | 0 | - |" in text
+
+
 def test_the_users_own_model_and_kinds(tmp_path, own_module):
   x, kinds = blobs((60, 60, 30))
   x_test, kinds_test = blobs((30, 30, 30), seed=1)
@@ -293,7 +316,7 @@ def test_bad_input_is_one_clear_line(tmp_path, own_module, capsys, monkeypatch, 
 
 def test_ctrl_c_is_one_clear_line_and_help_names_the_arms(monkeypatch, capsys):
   told = []
-  monkeypatch.setattr(command.tyro, "cli", lambda *a, description: told.append(description))
+  monkeypatch.setattr(command.tyro, "cli", lambda *a, description, **k: told.append(description))
 
   def stop(trial):
     raise KeyboardInterrupt

@@ -65,7 +65,8 @@ def check(trial: Trial) -> None:
     raise ValueError(f"figure must be one of {known}, but {trial.figure!r} was found.")
   if not 1 <= trial.tuning_seeds <= trial.seeds:
     raise ValueError(
-      f"tuning_seeds must be 1 to seeds={trial.seeds}, but {trial.tuning_seeds} was found."
+      f"tuning_seeds must be 1 to seeds={trial.seeds}, but {trial.tuning_seeds} was found. Set"
+      " --tuning-seeds too."
     )
   for rate in (*(trial.rates or ()), trial.fixed_rate or 1.0):
     if not 0.0 < rate < math.inf:
@@ -224,7 +225,7 @@ def summarise(bench: Bench, results: comparison.Results, baseline: str) -> dict[
 def main() -> None:
   """The command line."""
   known = f"Arms: {'; '.join(arms.ARMS)}."
-  trial = tyro.cli(Trial, description=f"{__doc__}\n{known}")
+  trial = tyro.cli(Trial, prog="gq-trial", description=f"{__doc__}\n{known}")
   try:
     run(trial)
   except (ValueError, FileNotFoundError) as problem:

@@ -44,20 +44,23 @@ def why_not(material: Material, figure: str, num_seeds: int) -> tuple[str, str]:
     return one, one
   few, need = material.counts["test"], uncertainty.MIN_TEST
   rarest = rarest_kind(material.counts)
-  cure = "more of them are needed"
+  cures = ["add more of them"]
   if not material.repeated:
-    cure += ", or leave x_test and y_test out, and all examples are tested in turn"
+    cures.append("leave x_test and y_test out, so that all examples are tested in turn")
   elif num_seeds < FOLDS and FOLDS / (FOLDS - 1) * material.counts["training"][rarest] >= need:
-    cure += f", or {FOLDS} seeds, which test all in turn"
+    cures.append(f"take {FOLDS} seeds, which test all in turn")
   tell = lambda k: f"{material.kind_names[k]} has {few[k]} test example{'s' * (few[k] != 1)}"
   short = [k for k in np.argsort(few, kind="stable") if few[k] < need]
-  at_least = f"a verdict takes at least {need}: {cure}"
+  at_least = lambda *cures: f"a verdict takes at least {need}: {', or '.join(cures)}"
   whole = rare = ""
   if short and figure != "accuracy":
-    others = f" and {len(short) - 1} more kinds have too few" if len(short) > 1 else ""
-    whole = f"{tell(short[0])}{others}, and {at_least}, or --figure accuracy"
+    words = ("kind", "kinds") if material.has_kinds else ("class", "classes")
+    others = len(short) - 1
+    more = f" and {others} more {words[others > 1]} {'have' if others > 1 else 'has'} too few"
+    more = more if others else ""
+    whole = f"{tell(short[0])}{more}; {at_least(*cures, 'judge by --figure accuracy')}"
   if few[rarest] < need:
-    rare = f"{tell(rarest)}, and {at_least}"
+    rare = f"{tell(rarest)}; {at_least(*cures)}"
   return whole, rare
 
 

@@ -16,6 +16,11 @@ _CURE = (
   "classes, y_train = np.unique(y_train, return_inverse=True) numbers them, and y_test ="
   " np.searchsorted(classes, y_test) those of the test."
 )
+_OF_OBJECTS = {  # what to do with an array of Python objects, such as a column of strings
+  "x": ("numbers", "Take x.astype(np.float32)."),
+  "y": ("integers", f"If they are names: {_CURE}"),
+  "kinds": ("integers or strings", "Take kinds.astype(str)."),
+}
 OWN_KEYS = tuple(f"{what}_{part}" for what in ("x", "y", "kinds") for part in PARTS)
 
 
@@ -163,7 +168,9 @@ def open_npz(
       try:
         arrays[key] = file[key]
       except ValueError as error:  # an array of objects
-        raise ValueError(f"{key} must be numbers, but Python objects were found.") from error
+        rule, cure = _OF_OBJECTS.get(key.partition("_")[0], ("numbers", ""))
+        message = f"{key} must be {rule}, but Python objects were found. {cure}"
+        raise ValueError(message.rstrip()) from error
       except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{key} in {path} must be readable, but it is damaged.") from error
   return arrays
@@ -179,9 +186,13 @@ def _examples(key: str, x: np.ndarray) -> np.ndarray:
   with np.errstate(over="ignore"):  # it becomes infinite, and is found below
     x = x.astype(np.float32)
   if bad := int(np.count_nonzero(~np.isfinite(x))):
-    row = int(np.argwhere(~np.isfinite(x))[0, 0])
+    row, *place = np.argwhere(~np.isfinite(x))[0].tolist()
     number = "1 value is" if bad == 1 else f"{bad} values are"
-    raise ValueError(f"{key} must be finite in float32, but {number} not, first in row {row}.")
+    at = f"row {row}, column {place[0]}" if len(place) == 1 else f"row {row}"
+    raise ValueError(
+      f"{key} must be finite in float32, but {number} not, first in {at}. Fill or leave out what is"
+      " missing."
+    )
   return x
 
 

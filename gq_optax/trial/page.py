@@ -151,8 +151,8 @@ def rare_examples(summary: Summary, told: list[dict[str, Any]]) -> list[Rows]:
 def sections(summary: Summary) -> list[Section]:
   """Heading, a few sentences and tables for each part of the report."""
   at, told = shown(summary)
-  seeds, what = summary["trial"]["seeds"], sentences.figure_name(summary)
-  judged = sum("against" in r for r in summary["results"])
+  number, what = summary["trial"]["seeds"], sentences.figure_name(summary)
+  seeds = f"{number} seed{'s' * (number != 1)}"
   edge = [r for r in summary["results"] if r["rate_inside_grid"] is False]
   rates = "Each lies inside its grid."
   if edge:
@@ -166,10 +166,10 @@ def sections(summary: Summary) -> list[Section]:
   found: list[Section] = [
     (
       "Quality",
-      f"{what[0].upper()}{what[1:]} on the test examples, in percent, over {seeds} seeds; in"
+      f"{what[0].upper()}{what[1:]} on the test examples, in percent, over {seeds}; in"
       " brackets the difference to the baseline with its interval. The interval covers the seeds"
-      " and the test examples (a bootstrap over both, the same draws for both arms), and is wide"
-      f" enough that of {judged} verdicts in the table not one is wrong in 95 % of trials.",
+      " and the test examples (a bootstrap over both, the same draws for both arms). It is so wide"
+      " that in 95 % of trials no verdict in the table is wrong.",
       [quality(summary, "figure")],
     ),
     *(
@@ -183,7 +183,7 @@ def sections(summary: Summary) -> list[Section]:
     found.append((f"Kinds at B = {at}", worst_kinds(summary, told), [by_kind(summary, told)]))
   else:
     text = (
-      "How rare an example is says the baseline: by how few training examples resemble it in its"
+      "The baseline tells how rare an example is: by how few training examples resemble it in its"
       " features. Recall from the rarest tenth of the test examples to the commonest; below it the"
       " rarest training examples, by row, with those that resemble them most."
     )

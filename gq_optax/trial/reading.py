@@ -40,16 +40,15 @@ def precision(table: np.ndarray) -> list[float | None]:
   return [_ratio(table[c, c], table[:, c].sum()) for c in range(len(table))]
 
 
-def recall(answers: np.ndarray, pool: Pool, kinds: np.ndarray) -> list[float | None]:
-  """The part of each kind that is recognised, a number for each of `kinds`' values; None if none.
+def recall(answers: np.ndarray, pool: Pool, kinds: np.ndarray, number: int) -> list[float | None]:
+  """The part of each of `number` kinds that is recognised; None where nothing of it was tested.
 
-  >>> pool = Pool(np.array([0, 0, 1]), np.array([0, 0, 1]), 2, 2)
-  >>> recall(np.array([[0, 1, 1], [0, 0, -1]]), pool, pool.labels)
-  [0.75, 1.0]
+  >>> pool = Pool(np.array([0, 0, 1]), np.array([0, 0, 1]), 3, 3)
+  >>> recall(np.array([[0, 1, 1], [0, 0, -1]]), pool, pool.labels, 3)
+  [0.75, 1.0, None]
   """
   tested = (answers >= 0).sum(axis=0)
   right = (answers == pool.labels).sum(axis=0) / np.maximum(tested, 1)
-  number = int(kinds.max()) + 1 if kinds.size else 0
   there = [(kinds == k) & (tested > 0) for k in range(number)]
   return [_ratio(right[own].sum(), own.sum()) for own in there]
 
@@ -103,7 +102,7 @@ def by_decile(answers: np.ndarray, pool: Pool, rarity: np.ndarray) -> list[float
   place = np.empty(len(rarity), int)
   for decile, rows in enumerate(np.array_split(np.argsort(-rarity, kind="stable"), 10)):
     place[rows] = decile
-  return recall(answers, pool, place)
+  return recall(answers, pool, place, 10)
 
 
 def read(scores: Scores, pool: Pool, rarest: int, rarity: np.ndarray | None) -> dict[str, object]:
@@ -119,8 +118,8 @@ def read(scores: Scores, pool: Pool, rarest: int, rarity: np.ndarray | None) -> 
   table = confusion(answers, pool)
   return {
     "confusion": table.round(2).tolist(),
-    "recall": recall(answers, pool, pool.labels),
-    "recall_of_kinds": recall(answers, pool, pool.kinds),
+    "recall": recall(answers, pool, pool.labels, pool.num_classes),
+    "recall_of_kinds": recall(answers, pool, pool.kinds, pool.num_kinds),
     "precision": precision(table),
     "average_precision": average_precision(scores, pool, rarest),
     "false_alarms": false_alarms(scores, pool, rarest),

@@ -36,7 +36,8 @@ def figure_name(summary: Summary) -> str:
 
 def span(gap: dict[str, Any], unit: str = "") -> str:
   """A difference with its interval, in percentage points."""
-  number = lambda value: "?" if value is None else f"{100 * value:+.1f}"
+  # Few seeds may give more than a difference of shares can be.
+  number = lambda value: "?" if value is None else f"{100 * min(max(value, -1.0), 1.0):+.1f}"
   if gap["low"] is None:
     return f"{number(gap['mean'])}{unit}"
   return f"{number(gap['mean'])}{unit} [{number(gap['low'])}, {number(gap['high'])}]"
@@ -130,6 +131,8 @@ def advice(summary: Summary) -> str:
   own = best([r for r in summary["results"] if r["arm"] == baseline])
   if verdict == "worse":
     return f"{says}. The test shows that it is worse. {take(summary, own)}"
+  if summary["no_verdict"]["figure"]:
+    return f"{says}. The test allows no verdict on that. {take(summary, own)}"
   return (
     f"{says}. The test does not show that it is better: more seeds or test examples may tell."
     f" {take(summary, own)}"

@@ -20,6 +20,7 @@ from gq_optax.trial.own_data import PARTS, Own
 from gq_optax.trial.uncertainty import Pool
 
 FOLDS = 5
+_NAMED = 5  # kinds in a sentence
 HELD_OUT = 0.2  # of what is trained on, for validation
 _CACHE_BYTES = 2**30
 KINDS_CHOOSE = (
@@ -84,6 +85,20 @@ def hold_out(strata: np.ndarray, rows: np.ndarray, least: int) -> np.ndarray:
   return np.sort(np.concatenate([*held, np.zeros(0, int)])).astype(int)
 
 
+def _check_held_out(validation: np.ndarray, least: int, of_kinds: bool) -> str:
+  """Raises ValueError if nothing was held out; what the strata are."""
+  word, plural, key = (
+    ("kind", "kinds", "kinds_train") if of_kinds else ("class", "classes", "y_train")
+  )
+  if not len(validation):
+    raise ValueError(
+      f"{key} must hold a {word} of {least} examples or more, to choose learning rates on, but"
+      f" there is none. Is it a number of the example? Give fewer {plural}, or x_validation and"
+      " y_validation."
+    )
+  return word
+
+
 def deal(strata: np.ndarray, rows: np.ndarray, repetition: int) -> list[np.ndarray]:
   """The rows dealt into `FOLDS` of one size, every stratum evenly; what is left over is in none.
 
@@ -124,11 +139,12 @@ def of_own(own: Own, layout: str, seeds: int, standardise: bool = True) -> Mater
   trained = given["train"]
   validation = given.get("validation")
   if validation is None:
-    validation = hold_out(kinds, trained, 2 if "test" in given else 3)
+    validation = hold_out(kinds, trained, least := 2 if "test" in given else 3)
+    word = _check_held_out(validation, least, oracle)
     trained = np.setdiff1d(trained, validation)
     notes.append(
       f"Learning rates are chosen on {len(validation)} of the training examples, a fifth of every"
-      " kind, which are not trained on."
+      f" {word}, which are not trained on."
     )
   test = given.get("test")
   if test is None:
@@ -137,7 +153,7 @@ def of_own(own: Own, layout: str, seeds: int, standardise: bool = True) -> Mater
     notes.append(
       f"There is no test set of its own, so every seed has another split: {FOLDS} parts in turn"
       " are tested by networks that are trained on the others, and all answers are pooled."
-      + (f" With {seeds} seeds some are not tested; {FOLDS} test all." if seeds < FOLDS else "")
+      + (f" With fewer than {FOLDS} seeds some are not tested." if seeds < FOLDS else "")
     )
   else:
     tested = lambda seed: test
@@ -204,17 +220,20 @@ def number_kinds(labels: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, lis
 
 
 def absent(counts: dict[str, list[int]], names: list[str]) -> list[str]:
-  """What is to be said of kinds that a split lacks."""
+  """What is to be said of kinds that a split lacks, a sentence for each split."""
   says = {
-    "training": "so nothing is learnt of it",
-    "validation": "so it has no say in the learning rates",
-    "test": "so nothing can be said of it",
+    "training": ("nothing is learnt of it", "nothing is learnt of them"),
+    "validation": ("it has no say in the learning rates", "they have no say in the learning rates"),
+    "test": ("nothing can be said of it", "nothing can be said of them"),
   }
-  return [
-    f"{names[kind][0].upper()}{names[kind][1:]} is not in the {part} split, {says[part]}."
-    for part in counts
-    for kind in np.flatnonzero(np.array(counts[part]) == 0)
-  ]
+  found = []
+  for part in counts:
+    missing = [names[kind] for kind in np.flatnonzero(np.array(counts[part]) == 0)]
+    if missing:
+      more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+      shown, several = ", ".join(missing[:_NAMED]), len(missing) > 1
+      found.append(f"The {part} split has nothing of {shown}{more}, so {says[part][several]}.")
+  return found
 
 
 def of_recipe(task: training.Task, num_classes: int, hidden: bool) -> Material:
