@@ -131,7 +131,7 @@ def _queue(before: Queue, after: Queue, name: str) -> Queue:
 def _ring(old: jax.Array, index: jax.Array, new: jax.Array) -> jax.Array:
   """The newest rows of a ring, the oldest of them first, in one of another length or dtype."""
   kept = min(old.shape[0], new.shape[0])
-  rows = (index - kept + jnp.arange(kept)) % old.shape[0]
+  rows = (index - kept + jnp.arange(kept, dtype=jnp.int32)) % old.shape[0]
   newest = jnp.asarray(old)[rows].astype(new.dtype)
   return jnp.zeros(new.shape, new.dtype).at[:kept].set(newest)
 

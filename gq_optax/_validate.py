@@ -48,6 +48,11 @@ def real(name: str, value: Any, low: float, high: float = math.inf, *, open_low=
     raise ValueError(f"{name} must be in {interval}, but {value} was found.")
 
 
+def is_zero(value: Any) -> bool:
+  """Whether a number is known to be 0 when a program is traced; arrays of JAX are not looked at."""
+  return not isinstance(value, jax.Array) and float(value) == 0.0
+
+
 def flag(name: str, value: Any) -> None:
   """True or False."""
   if not isinstance(value, bool | np.bool_):

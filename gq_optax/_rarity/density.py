@@ -4,6 +4,8 @@
 import jax
 import jax.numpy as jnp
 
+from gq_optax._rarity import recent
+
 # Of the largest squared length: what lies closer than this may be rounding, and counts as equal.
 _SAME = 1e-4
 # Rows of the batch whose distances set the scale; all pairs would cost as much as the kernel.
@@ -17,9 +19,18 @@ def distances(x: jax.Array, rows: jax.Array) -> jax.Array:
   return jnp.maximum(own[:, None] + others[None] - 2.0 * product, 0.0)
 
 
-def sample(x: jax.Array) -> jax.Array:
-  """Rows at even stride, over the whole of a batch that may be sorted."""
-  return x[:: max(1, x.shape[0] // _SAMPLE)]
+def sample(x: jax.Array, live: jax.Array, order: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Live rows at even stride, over the whole of a batch that may be sorted, and which there are.
+
+  Args:
+    x: `[n, d]`.
+    live: bool `[n]`.
+    order: int32 `[n]` or longer, the live rows first.
+  """
+  size = min(len(x), _SAMPLE)
+  number = jnp.sum(live, dtype=jnp.int32)
+  rows = jnp.minimum(order[recent.stride(number, size)], len(x) - 1)
+  return x[rows], jnp.arange(size, dtype=jnp.int32) < number
 
 
 def moments(

@@ -53,7 +53,7 @@ def output_gradients(
   outputs = jax.lax.stop_gradient(_inputs.floating("outputs", outputs))
 
   def total(outputs):
-    losses = loss_fn(outputs, targets)
+    losses = _inputs.floating("the result of loss_fn", loss_fn(outputs, targets))
     _validate.shape(
       "the result of loss_fn", losses, f"one loss per example, [{len(outputs)}]", outputs.shape[:1]
     )

@@ -79,9 +79,11 @@ def example_scarcity(
 
   d is the squared distance of two embeddings, of length one under the cosine metric. D is its mean
   over pairs that are drawn with a chance of :math:`d^2`. That is about the distance of different
-  kinds, even where one kind is 99 % of the data.
+  kinds, even where one kind is 99 % of the data. h D is at least 1e-4 of the largest squared
+  length, and :math:`s_i + m` at least .5.
 
-  :math:`\ell_i` is the mean loss of the neighbours. :math:`\sum_i r_i u_i = \sum_i r_i`, and
+  :math:`\ell_i` is the mean loss of the neighbours and of one more of mean loss; its quotient is
+  held in [.02, 50]. :math:`\sum_i r_i u_i = \sum_i r_i`, and
   :math:`\lambda` makes the mean weight 1. An example without neighbours is no rare kind, and may be
   a mistake: with :math:`s_i = 0` it weighs what the mean does.
 
@@ -100,7 +102,7 @@ def example_scarcity(
   as short as rounding, cosine     the same: shorter than the longest of batch and queue, times the
                                    spacing of the dtype at 1. Output gradients of fitted examples
   nothing left in the batch        the weights of the rest are 1, the state stays as it was
-  all embeddings the same          every weight is 1
+  all embeddings the same          every weight is 1, but for `loss_exponent`
   no neighbours                    weight about 1
   batch larger than the queue      the queue takes rows at even stride
   weight beyond the bounds         held at the bound, the others make up for it: the mean stays 1
@@ -155,9 +157,9 @@ def example_scarcity(
   storage = jnp.dtype(jnp.float32)
   if queue_dtype is not None:
     _validate.storage_dtype("queue_dtype", queue_dtype)
-    storage = jnp.dtype(queue_dtype)
+    storage = jax.dtypes.canonicalize_dtype(queue_dtype)
   # No smoothed loss is another program, not a traced number.
-  by_loss = not (isinstance(loss_exponent, float | int) and loss_exponent == 0)
+  by_loss = not _validate.is_zero(loss_exponent)
 
   def init(embedding_dim_or_template):
     dim = embedding_dim(embedding_dim_or_template, metric)
@@ -187,8 +189,10 @@ def example_scarcity(
       x,
       unmasked,
       None if losses is None else _checked_losses(losses, size),
-      state,
-      (bandwidth, neighbours, exponent, loss_exponent if by_loss else None, max_weight),
+      jax.lax.stop_gradient(state),
+      jax.lax.stop_gradient(
+        (bandwidth, neighbours, exponent, loss_exponent if by_loss else None, max_weight)
+      ),
       float(jnp.finfo(embeddings.dtype).eps),
       metric,
       axis_name,
@@ -208,7 +212,9 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
   # Of the batch of all devices. What is summed over the devices is the same on each of them.
   everyone = rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
   everyone_live, everyone_unmasked = (_shared(part, axis_name) for part in (live, unmasked))
-  picked, picked_live = density.sample(everyone), density.sample(everyone_live)
+  order = recent.first(jnp.concatenate([live, state.filled]))
+  of_everyone = order if axis_name is None else recent.first(everyone_live)
+  picked, picked_live = density.sample(everyone, everyone_live, of_everyone)
   pairs = (
     density.moments(picked, queue, picked_live, state.filled),
     density.moments(picked, rows, picked_live, live),
@@ -238,7 +244,7 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
     "count": optax.safe_increment(state.count),
   }
   scalars = {k: jnp.where(anything, v, getattr(state, k)) for k, v in scalars.items()}
-  state = recent.pushed(state, x, live, lengths, losses)._replace(**scalars)
+  state = recent.pushed(state, x, live, lengths, losses, order)._replace(**scalars)
   if axis_name is None:
     return weights, state
   start = jax.lax.axis_index(axis_name) * len(rows)
@@ -248,7 +254,10 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
 def _clamped(options):
   """The options as float32, in their range: traced ones were not checked."""
   ranges = ((1e-6, 1e30), (0.0, 1e30), (0.0, 4.0), (0.0, 4.0), (1.0, 1e9))
-  clip = lambda option, low, high: jnp.clip(jnp.asarray(option, jnp.float32), low, high)
+  # `fmax` takes the bound in place of a NaN.
+  clip = lambda option, low, high: jnp.minimum(
+    jnp.fmax(jnp.asarray(option, jnp.float32), low), high
+  )
   pairs = zip(options, ranges, strict=True)
   return [None if option is None else clip(option, *bounds) for option, bounds in pairs]
 
@@ -276,7 +285,7 @@ def _shared(own, axis_name):
   """The bools of all devices in their order, the same on each: a sum, since a gather may vary."""
   if axis_name is None:
     return own
-  place = jax.lax.axis_index(axis_name) == jnp.arange(jax.lax.axis_size(axis_name))
+  place = jax.lax.axis_index(axis_name) == jnp.arange(jax.lax.axis_size(axis_name), dtype=jnp.int32)
   spread = jnp.logical_and(place[:, None], own[None]).astype(jnp.int32)
   return jax.lax.psum(spread, axis_name).reshape(-1) > 0
 
@@ -286,5 +295,5 @@ def _itself(size, axis_name):
   if axis_name is None:
     return jnp.eye(size, dtype=bool)
   first = jax.lax.axis_index(axis_name) * size
-  everyone = jnp.arange(size * jax.lax.axis_size(axis_name))
-  return everyone[:, None] == first + jnp.arange(size)[None]
+  everyone = jnp.arange(size * jax.lax.axis_size(axis_name), dtype=jnp.int32)
+  return everyone[:, None] == first + jnp.arange(size, dtype=jnp.int32)[None]

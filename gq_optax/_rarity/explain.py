@@ -76,7 +76,12 @@ def explain_groups(
   _validate.instance("state", state, groups.GroupScarcityState)
   state = _inputs.state("state", state)
   x = as_rows(embeddings, state.centroids.shape[1], metric)
-  x, groupable, frame = groups.framed(x, None, metric)
+  x, finite, tallest = lloyd.readable(x)
+  groupable = jnp.logical_and(finite, lloyd.has_direction(tallest, metric))
+  # The frame is that of the groups: an outlier among the embeddings does not make it coarse.
+  spread = jnp.max(jnp.abs(state.centroids), axis=1)
+  frame = lloyd.frame(state.centroids, spread >= 0.0, spread, jnp.ones_like(spread), metric)
+  x = lloyd.enter(frame, x, metric, tallest)
   centroids = lloyd.enter_again(frame, state.centroids, metric)
   labels = lloyd.nearest(x, centroids, metric)
   # Half the squared distance of two unit vectors is 1 - cosine.
@@ -178,13 +183,16 @@ def explain_examples(
   x, live, _, _ = recent.queueable(x, everyone, None, state, rounding, metric)
   x, queue, frame = recent.framed(x, live, state, metric)
   reach = jnp.square(state.reach / frame.scale)
-  reach = jnp.where(reach > 0.0, reach, 1.0)
+  # The square of what one far outlier leaves may underflow.
+  reach = jnp.where(state.reach > 0.0, jnp.maximum(reach, jnp.finfo(jnp.float32).tiny), 1.0)
   found = density.neighbours(x, queue, state.filled, reach, state.losses)
   few = jnp.maximum(jnp.asarray(neighbours, jnp.float32), 0.0)
   weights = density.weigh(found[:, 0], live, few, jnp.ones([], jnp.float32))
 
   first, rarest = _top(jnp.where(live, weights, -jnp.inf), num_examples)
-  others = jnp.logical_and(live[None], rarest[:, None] != jnp.arange(len(live))[None])
+  others = jnp.logical_and(
+    live[None], rarest[:, None] != jnp.arange(len(live), dtype=jnp.int32)[None]
+  )
   away = jnp.where(others, density.distances(x[rarest], x), jnp.inf)
   away = jnp.where((rarest >= 0)[:, None], away, jnp.inf)
   closeness, nearest = _top(-away, num_nearest)

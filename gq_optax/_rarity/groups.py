@@ -78,8 +78,8 @@ def group_scarcity(
 
   The kinds are K groups of embeddings. k-means++ finds them in the first batch, unless they are
   given, and a few Lloyd iterations carry them from step to step. So a rare kind keeps its group,
-  though a batch may hold none of it. K counts the groups seen in the queue. :math:`f_k` is at least
-  half an example of this batch.
+  though a batch may hold none of it. K counts the groups seen in the queue. Until the queue is
+  full, L is the number of steps in it. :math:`f_k` is at least half an example of this batch.
 
   Multiply the losses by the weights and take the mean. A rare kind then counts as much as a
   frequent one. No gradient flows through the weights, nor to the options: `update` may be called
@@ -92,7 +92,7 @@ def group_scarcity(
   embedding not finite             weight 1; neither counted nor in any group, so the state is safe
   zero vector, cosine metric       the same: it has no direction
   nothing left in the batch        the weights of the rest are 1, the state stays as it was
-  group empty in all of the queue  takes the example farthest from its own group
+  group empty in all of the queue  takes the example farthest from its own group, unless num_iters=0
   fewer examples than groups       the surplus groups stay empty until later batches fill them
   all embeddings the same          one group: every weight is 1
   weight beyond the bounds         held at the bound, the others make up for it: the mean stays 1
@@ -177,7 +177,7 @@ def group_scarcity(
     x = _axes.gather(x, axis_name)
     prng = _validate.prng_key("key", key)
     # No pooling is another program, not a traced number: it needs no distances.
-    reach = None if isinstance(pooling, float | int) and pooling == 0 else pooling
+    reach = None if _validate.is_zero(pooling) else pooling
     options = jax.lax.stop_gradient((exponent, max_weight, reach))
     weights, state = _update(x, unmasked, state, given, prng, *options, metric, num_iters)
     return _axes.own(weights, axis_name, rows), state
@@ -209,7 +209,7 @@ def _update(x, unmasked, state, given, key, exponent, max_weight, pooling, metri
     member = jnp.logical_and(lloyd.members(labels, num_groups), has_group[None])
     counts = jnp.sum(member, axis=1, dtype=jnp.int32)
     # Compared, not scattered: with an index that hangs on the state that is a kernel of its own.
-    written = jnp.logical_and(jnp.arange(queue_length) == state.index, anything)
+    written = jnp.logical_and(jnp.arange(queue_length, dtype=jnp.int32) == state.index, anything)
     ring = jnp.where(written[:, None], counts[None], state.counts)
     similarity = None if pooling is None else _similarity(centroids, shares(ring), pooling)
     by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
@@ -293,15 +293,16 @@ def _similarity(centroids, frequency, pooling):
   pair = frequency[:, None] * frequency[None]
   others = jnp.sum(pair) - jnp.trace(pair)
   mean = jnp.sum(pair * apart) / jnp.where(others > 0.0, others, 1.0)
-  reach = jnp.maximum(jnp.asarray(pooling, jnp.float32), 0.0) * mean
+  reach = jnp.fmax(jnp.asarray(pooling, jnp.float32), 0.0) * mean
   near = jnp.maximum(1.0 - apart / jnp.where(reach > 0.0, reach, 1.0), 0.0)
   return jnp.where(reach > 0.0, near, jnp.eye(len(centroids), dtype=jnp.float32))
 
 
 def _group_weights(ring, counts, similarity, exponent, max_weight):
   """What an example of each group weighs; mean 1 over the `counts` of this step."""
-  exponent = jnp.clip(jnp.asarray(exponent, jnp.float32), 0.0, 4.0)
-  largest = jnp.maximum(jnp.asarray(max_weight, jnp.float32), 1.0)
+  # `fmax` takes the bound in place of a NaN.
+  exponent = jnp.minimum(jnp.fmax(jnp.asarray(exponent, jnp.float32), 0.0), 4.0)
+  largest = jnp.fmax(jnp.asarray(max_weight, jnp.float32), 1.0)
   seen = jnp.any(ring > 0, axis=0)
   size = counts.astype(jnp.float32)
   total = jnp.maximum(jnp.sum(size), 1.0)

@@ -47,8 +47,10 @@ def kmeans(
   An empty group takes the row farthest from its own centroid, as in scikit-learn. With fewer
   distinct rows than groups the surplus groups stay empty. Rows of weight 0 (padding) get a label
   but move nothing. A row that is not finite counts as the zero vector of weight 0. Under the cosine
-  metric a zero vector has cosine 0 with everything. Many rows (2048, or 12 K if that is more) have
-  their seeds chosen among 6 K candidates, drawn in three rounds; from K = 32 on several at once.
+  metric a zero vector has cosine 0 with everything. Under the Euclidean one, rows that are closer
+  than 3e-4 of their distance from the mean of all may change places in rounding. Many rows (2048,
+  or 12 K if that is more) have their seeds chosen among 6 K candidates, drawn in three rounds; from
+  K = 32 on several at once.
 
   Args:
     x: `[n, d]`, real; computed in float32.
@@ -79,6 +81,8 @@ def kmeans(
   x = _inputs.real("x", x)
   _validate.shape("x", x, "[n, d]", (None, None))
   rows, dim = x.shape
+  if dim == 0:
+    raise ValueError(f"x must be [n, d] with d at least 1, but shape {x.shape} was found.")
   num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
   num_iters = _validate.static_int("num_iters", num_iters, 0)
   _validate.one_of("metric", metric, ("euclidean", "cosine"))
@@ -133,7 +137,7 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
   labels = lloyd.nearest(x, centroids, metric)
   # On the unit sphere half the squared distance is 1 - cosine; a zero vector is 1 away from all.
   if metric == "cosine":
-    distance = 1.0 - jnp.sum(x * centroids[labels], axis=1)
+    distance = jnp.maximum(1.0 - jnp.sum(x * centroids[labels], axis=1), 0.0)
   else:
     distance = lloyd.distance(x, labels, centroids)
   apart = jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0))

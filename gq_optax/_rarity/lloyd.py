@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gq_optax import _axes
 
 _TINY = float(jnp.finfo(jnp.float32).tiny)
-# Rows are scaled to at most 1. A squared distance of less is the rounding of a mean of equal rows.
+# Of a row's squared length: a squared distance of less is the rounding of a mean of equal rows.
 _SAME = 1e-12
 # Of the squared lengths of two rows: an expanded squared distance of less is too coarse.
 _ROUNDED = 1e-4
@@ -64,8 +64,8 @@ def frame(
   if metric == "cosine":
     return Frame(jnp.zeros_like(x[0]), jnp.ones_like(x[0, 0]))
   # Centred and scaled (by a power of two, which is exact): the squares neither cancel against a
-  # large common offset nor overflow.
-  scale = power_of_two(jnp.max(tallest))
+  # large common offset nor overflow. What has no weight has no say in it.
+  scale = power_of_two(jnp.max(jnp.where(weight > 0.0, tallest, 0.0)))
   # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
   total = jnp.maximum(jnp.sum(weight), _TINY)
   add_up = lambda x: jnp.einsum("n,nd->d", weight / scale, x, precision=jax.lax.Precision.HIGHEST)
@@ -79,17 +79,19 @@ def frame(
 
 def enter(frame: Frame, x: jax.Array, metric: str, tallest: jax.Array) -> jax.Array:
   """The rows of `readable` in their frame: of length one, or moved and scaled."""
-  return unit_rows(x, tallest) if metric == "cosine" else _moved(frame, x)
+  if metric == "cosine":
+    return unit_rows(x, tallest)
+  # A row without weight may be far from all others: it stays far, but its square does not overflow.
+  tallest = jnp.maximum(tallest / frame.scale, 1.0)
+  return x * (jnp.minimum(1.0, _FAR / tallest) / frame.scale)[:, None] - frame.center[None]
 
 
 def enter_again(frame: Frame, centroids: jax.Array, metric: str) -> jax.Array:
   """Centroids in the frame of other rows: of length one already, or to be moved and scaled."""
+  if metric == "cosine":
+    return centroids
   # One far from all of this data stays far, but its square does not overflow.
-  return centroids if metric == "cosine" else jnp.clip(_moved(frame, centroids), -_FAR, _FAR)
-
-
-def _moved(frame, rows):
-  return rows * (1.0 / frame.scale) - frame.center[None]
+  return jnp.clip(centroids * (1.0 / frame.scale) - frame.center[None], -_FAR, _FAR)
 
 
 def leave(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
@@ -185,14 +187,16 @@ def reseed(x, labels, weight, centroids, dead=True):
   empty = jnp.logical_and(empty, dead)
 
   def move(labels):
-    away = jnp.where(weight > 0.0, distance(x, labels, centroids), 0.0)
-    far, rows = farthest(away, min(num_clusters, len(labels)))
+    away = distance(x, labels, centroids)
+    apart = away > _SAME * jnp.sum(jnp.square(x), axis=1)
+    far, rows = farthest(jnp.where(apart & (weight > 0.0), away, 0.0), min(num_clusters, len(x)))
     # The j-th empty group takes the j-th of those rows, if there is one.
-    turn = jnp.cumsum(empty) - 1
+    turn = jnp.cumsum(empty, dtype=jnp.int32) - 1
     place = jnp.clip(turn, 0, len(rows) - 1)
-    takes = empty & (turn < len(rows)) & (far[place] > _SAME)
+    takes = empty & (turn < len(rows)) & (far[place] > 0.0)
     # Compared, not scattered: a scatter is a loop on some devices.
-    places, groups = jnp.arange(len(labels)), jnp.arange(num_clusters, dtype=labels.dtype)
+    places = jnp.arange(len(labels), dtype=jnp.int32)
+    groups = jnp.arange(num_clusters, dtype=labels.dtype)
     taken = takes[:, None] & (rows[place][:, None] == places[None])
     taker = jnp.max(jnp.where(taken, groups[:, None], -1), axis=0)
     return jnp.where(taker >= 0, taker, labels)
@@ -272,7 +276,7 @@ def candidates(key, x, weight, size):
   Reference: Bahmani et al., Scalable k-means++ (2012).
   """
   norms = jnp.sum(jnp.square(x), axis=1)
-  noise = jax.random.gumbel(key, (_ROUNDS, len(x)))
+  noise = jax.random.gumbel(key, (_ROUNDS, len(x)), jnp.float32)
   found, owner, mass = x[:0], jnp.zeros(len(x), jnp.int32), weight
   least = jnp.full(len(x), jnp.inf, x.dtype)
   for i in range(_ROUNDS):
@@ -297,7 +301,7 @@ def greedy(key, x, weight, num_clusters, at_once=1):
   draws = at_once * (2 + int(math.log(num_clusters)))
   turns = 1 + -(-(num_clusters - 1) // at_once)  # the last may choose more than are needed
   side = math.isqrt(len(x) - 1) + 1
-  noise = jax.random.gumbel(key, (turns, 2, draws, side))
+  noise = jax.random.gumbel(key, (turns, 2, draws, side), jnp.float32)
   norms = jnp.sum(jnp.square(x), axis=1)
   exact = lambda rows: jnp.sum(jnp.square(x[None] - x[rows][:, None]), axis=2)
   expanded = lambda rows: norms[None] + norms[rows][:, None] - 2.0 * products(x[rows], x)
@@ -332,4 +336,6 @@ def greedy(key, x, weight, num_clusters, at_once=1):
   # products.
   ways = {"cpu": run(1, expanded), "cuda": run(_UNROLLED_SEEDS, exact)}
   chosen, _ = jax.lax.platform_dependent(start, **ways, default=run(1, exact))
-  return x[chosen[:num_clusters]]
+  chosen = chosen[:num_clusters]
+  # With no mass left row 0 is drawn, which may weigh nothing.
+  return x[jnp.where(weight[chosen] > 0.0, chosen, jnp.argmax(weight > 0.0))]

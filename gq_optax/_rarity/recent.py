@@ -92,24 +92,50 @@ def framed(
   # On a coarse grid, as in `lloyd.frame`: the shift is then exact for data of few digits.
   mean = total(jnp.sum(x / scale, axis=0)) / number
   center = jnp.round(mean * 2.0**11) * 2.0**-11
-  x, queue = (
-    jnp.where(there[:, None], rows / scale - center[None], 0.0)
-    for rows, there in ((x, live), (queue, state.filled))
-  )
+  both = (live, state.filled)
+  moved = lambda parts, by: [
+    jnp.where(there[:, None], rows - by[None], 0.0) for rows, there in zip(parts, both, strict=True)
+  ]
+  x, queue = moved((x / scale, queue / scale), center)
+  # What the grid leaves may still be many times as far as the examples are apart.
+  x, queue = moved((x, queue), total(jnp.sum(x, axis=0)) / number)
   square = lambda rows: jnp.max(jnp.sum(jnp.square(rows), axis=1))
   return x, queue, Frame(scale, most(jnp.stack([square(x), square(queue)])))
 
 
-def pushed(state: Any, x: jax.Array, live: jax.Array, lengths: jax.Array, losses: jax.Array) -> Any:
-  """The queue with the live rows in front; where they are too many, at even stride."""
-  size = len(state.queue)
-  there = jnp.concatenate([live, state.filled])
-  order = jnp.argsort(jnp.logical_not(there), stable=True)  # batch before queue, the empty last
-  number = jnp.sum(live, dtype=jnp.int32)
+def first(there: jax.Array) -> jax.Array:
+  """The rows that are there, then those that are not, int32 `[n]`."""
+  return jnp.argsort(jnp.logical_not(there), stable=True).astype(jnp.int32)
+
+
+def stride(number: jax.Array, size: int) -> jax.Array:
+  """The first `size` places, int32; at even stride below `number` where that is more."""
   place = jnp.arange(size, dtype=jnp.int32)
   # floor(place * number / size), without a product that could overflow.
   strided = place * (number // size) + (place * (number % size)) // size
-  taken = order[jnp.where(number > size, strided, place)]
+  return jnp.where(number > size, strided, place)
+
+
+def pushed(
+  state: Any,
+  x: jax.Array,
+  live: jax.Array,
+  lengths: jax.Array,
+  losses: jax.Array,
+  order: jax.Array,
+) -> Any:
+  """The queue with the live rows in front; where they are too many, at even stride.
+
+  Args:
+    state: an `ExampleScarcityState`.
+    x: `[n, d]`.
+    live: bool `[n]`.
+    lengths: float32 `[n]`.
+    losses: float32 `[n]`.
+    order: int32 `[n + M]`, `first` of batch and queue.
+  """
+  there = jnp.concatenate([live, state.filled])
+  taken = order[stride(jnp.sum(live, dtype=jnp.int32), len(state.queue))]
   behind = lambda new, old: jnp.concatenate([new.astype(old.dtype), old])[taken]
   return state._replace(
     queue=behind(x, state.queue),

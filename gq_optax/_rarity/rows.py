@@ -16,13 +16,15 @@ WAY_OUT = "gq.resize_queue(state, scarcity.init(d)) makes one that fits."
 
 def embedding_dim(template: Any, metric: str) -> int:
   """The d of an int, or of what `update` will get, `[B, ...]`."""
-  if hasattr(template, "shape"):
+  if isinstance(template, jax.Array) and template.shape == ():
+    template = template if isinstance(template, jax.core.Tracer) else template.item()
+  if getattr(template, "shape", ()) != ():
     if len(template.shape) < 2:
       raise ValueError(
         "embedding_dim_or_template: the template of init must be [B, ...], or the length of an"
         f" embedding as an int, but shape {tuple(template.shape)} was found."
       )
-    dim = max(math.prod(template.shape[1:]), 1)
+    dim = _validate.static_int("the numbers of an embedding", math.prod(template.shape[1:]), 1)
   else:
     dim = _validate.static_int("embedding_dim_or_template", template, 1)
   _check_width(dim, metric)
@@ -33,7 +35,12 @@ def as_rows(embeddings: Any, dim: int, metric: str) -> jax.Array:
   """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
   embeddings = _inputs.floating("embeddings", embeddings)
   found = embeddings.shape
-  if len(found) < 2 or found[0] == 0 or math.prod(found[1:]) != dim:
+  if len(found) >= 2 and found[0] == 0:
+    raise ValueError(
+      f"embeddings must be [B, ...] with B at least 1, but shape {found} was found. Leave out the"
+      " step of an empty batch."
+    )
+  if len(found) < 2 or math.prod(found[1:]) != dim:
     raise ValueError(
       f"embeddings must be [B, ...] with {dim} numbers for each example, as the state was made for,"
       f" but shape {found} was found. For embeddings of another width: {WAY_OUT}"
