@@ -25,6 +25,7 @@ from gq_optax.trial import models, timing
 WORKLOADS = {
   "CNN 32x32x3, B=512": (models.CNN(), (512, 32, 32, 3)),
   "MLP 784-256-256-10, B=1024": (models.MLP(), (1024, 784)),
+  "MLP 8-128-2, B=1024": (models.MLP((128,), 2), (1024, 8)),
 }
 Way = tuple[str, gq.GroupScarcity | gq.ExampleScarcity]  # the embedding, and what weighs
 WAYS: dict[str, Way | None] = {
@@ -41,7 +42,7 @@ WAYS: dict[str, Way | None] = {
 def make_step(model: Any, way: Way | None, shape: tuple[int, ...]) -> timing.Step:
   """One way to a gradient, compiled, with its state."""
   key = jax.random.key(0)
-  x, y = jax.random.normal(key, shape), jax.random.randint(key, shape[:1], 0, 10)
+  x, y = jax.random.normal(key, shape), jax.random.randint(key, shape[:1], 0, model.num_classes)
   params = model.init(key, x[:1])
   cross_entropy = optax.softmax_cross_entropy_with_integer_labels
   embedding, scarcity = way or ("features", gq.group_scarcity(1))
