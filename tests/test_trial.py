@@ -138,7 +138,7 @@ def test_only_the_rate_chosen_on_validation_meets_the_test(trained):
     assert len(kept) == 5
   with np.load(kept[0]) as file:
     assert file["scores"].dtype == np.float16
-    assert file["scores"].shape == (len(file["rows"]), 3)
+    assert file["scores"].shape[1] == 3
     assert (file["scores"].max(axis=1) == 0).all()
 
 
@@ -205,6 +205,36 @@ def test_another_trial_in_the_same_folder_is_refused(trained, tmp_path):
     command.run(dataclasses.replace(other, out=trial.out))
 
 
+def test_more_or_fewer_seeds_are_as_those_from_the_start(tmp_path):
+  """Without a test set each seed tests other examples, and which there are hangs on the seeds."""
+  fast = {"arm_names": ("SGDM", "class weights"), "rates": (0.1,), "epochs": 2, "cost_rounds": 0}
+  read = lambda summary: [
+    (r["arm"], r["figure"], r["reading"], r.get("against")) for r in summary["results"]
+  ]
+  whole = {
+    n: read(command.run(small(tmp_path, **fast, seeds=n, out=tmp_path / f"{n}"))) for n in (3, 7)
+  }
+  grown = small(tmp_path, **fast, seeds=3, out=tmp_path / "grown")
+  assert read(command.run(grown)) == whole[3]
+  assert read(command.run(dataclasses.replace(grown, seeds=7))) == whole[7]
+  assert read(command.run(grown)) == whole[3]
+
+
+def test_what_diverged_recognises_nothing(tmp_path):
+  trial = small(tmp_path, arm_names=("SGDM",), rates=(0.1, 3e38), epochs=8, cost_rounds=0)
+  summary = command.run(trial)
+  (result,) = summary["results"]
+  assert result["validation_by_rate"]["3e+38"] == 0.0
+  assert (result["rate"], result["diverged"], summary["warnings"]) == (0.1, 0, [])
+  summary = command.run(dataclasses.replace(trial, rates=(3e38,), out=tmp_path / "far"))
+  (result,) = summary["results"]
+  assert result["validation"] == [0.0] * 5
+  assert result["reading"]["recall"] == [0.0, 0.0, 0.0]
+  said = "SGDM at B = 64 diverged in 5 of 5 runs, which recognise nothing."
+  assert summary["warnings"] == [said]
+  assert said in (tmp_path / "far" / "report.md").read_text()
+
+
 def test_the_last_class_is_not_tested(tmp_path):
   (x, y), (x_test, y_test) = blobs((60, 60, 30)), blobs((30, 30, 0), seed=1)
   np.savez(tmp_path / "k.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
@@ -214,7 +244,7 @@ def test_the_last_class_is_not_tested(tmp_path):
     model="logistic",
     arm_names=("SGDM", "class weights"),
     rates=(0.3,),
-    seeds=2,
+    seeds=3,
     epochs=2,
     cost_rounds=0,
     batch_sizes=(24,),
@@ -240,7 +270,7 @@ def test_the_users_own_model_and_kinds(tmp_path, own_module):
     model=f"{own_module}:linen",
     arm_names=("SGDM", "true kinds (oracle)"),
     rates=(0.3,),
-    seeds=2,
+    seeds=3,
     epochs=8,
     cost_rounds=0,
     batch_sizes=(24,),
@@ -291,6 +321,8 @@ def test_the_users_own_model_and_kinds(tmp_path, own_module):
     ({"noise": "other"}, "noise must be symmetric or asymmetric, but 'other'"),
     ({"imbalance": 3.0}, "noise, imbalance and hidden must be left out with npz"),
     ({"figure": "f1"}, "figure must be one of mean, accuracy, macro_f1, but 'f1'"),
+    ({"evaluations": 0}, "evaluations must be at least 1, but 0"),
+    ({"cost_rounds": 1}, "cost_rounds must be 0 or at least 2, but 1"),
     ({"tuning_seeds": 6}, "tuning_seeds must be 1 to seeds=5, but 6"),
     ({"fixed_rate": math.inf}, "a learning rate must be positive and finite, but inf"),
     ({"rates": (0.1, -1.0)}, "a learning rate must be positive and finite, but -1"),

@@ -41,6 +41,15 @@ def test_a_draw_takes_one_less_of_seeds_and_of_every_kind():
   np.testing.assert_array_equal(draws.examples, again.examples)
 
 
+def test_kinds_of_one_example_are_drawn_together_where_they_do_not_count_alone():
+  pool = pool_of(np.concatenate([np.zeros(20, int), np.arange(1, 41)]))
+  assert (uncertainty.draw(pool, 5, number=50).examples[:, 20:] == 1).all()
+  drawn = uncertainty.draw(pool, 5, number=50, figure="accuracy").examples
+  assert (drawn[:, :20].sum(axis=1) == 19).all()
+  assert (drawn[:, 20:].sum(axis=1) == 39).all()
+  assert drawn[:, 20:].std() > 0.9
+
+
 def test_the_interval_of_examples_alone_is_students():
   """All seeds say the same, so that it is a paired t-test over the examples of one class."""
   rng = np.random.default_rng(0)
@@ -62,7 +71,7 @@ def test_the_interval_of_examples_alone_is_students():
   assert alone.verdict == "no difference shown"
 
 
-def simulate(rng, rare, seeds, folds, arms):
+def simulate(rng, rare, seeds, folds, arms, spread=1.0):
   """A trial of arms that are equally good: verdicts on the mean recall and on the rare class.
 
   Examples are hard or easy for all arms; arms differ on examples and seeds by chance alone.
@@ -75,7 +84,7 @@ def simulate(rng, rare, seeds, folds, arms):
   draws, drawn = uncertainty.draw(pool, seeds, number=200), []
   hard = rng.normal(0.5, 2.0, len(labels))
   for _ in range(arms + 1):
-    logits = hard + rng.normal(0, 1.5, len(labels)) + rng.normal(0, 1.0, (seeds, 2))[:, labels]
+    logits = hard + rng.normal(0, 1.5, len(labels)) + rng.normal(0, spread, (seeds, 2))[:, labels]
     right = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
     answers = np.where(tested, np.where(right, labels, 1 - labels), -1)
     drawn.append(uncertainty.bootstrap(answers, pool, draws, "mean"))
@@ -91,6 +100,13 @@ def simulate(rng, rare, seeds, folds, arms):
 def test_of_200_trials_without_a_difference_at_most_8_percent_give_a_verdict(rare, seeds, folds):
   rng = np.random.default_rng(0)
   found = [simulate(rng, rare, seeds, folds, arms=3) for _ in range(200)]
+  assert np.mean(found) <= 0.08
+
+
+def test_few_seeds_that_happen_to_agree_give_no_verdict():
+  """Seeds that differ widely, three of them, and many arms."""
+  rng = np.random.default_rng(0)
+  found = [simulate(rng, 50, 3, False, arms=9, spread=2.0) for _ in range(100)]
   assert np.mean(found) <= 0.08
 
 

@@ -125,3 +125,22 @@ def test_verdicts_and_steps_by_hand():
   ]
   assert report.steps_to(summary["results"][0], 0.5) == 20
   assert report.cost_table(summary)[2][1] == "500.00 ms, 2.00 (1.90, 2.10)"
+
+
+def test_controls_are_not_recommended():
+  for name in ("group DRO (oracle)", "true kinds (oracle) on Muon", "GQ, K=B/64, shuffled weights"):
+    assert sentences.is_control(name)
+  assert not sentences.is_control("class weights on Muon")
+
+
+def test_sentences_without_a_plain_arm():
+  told = hand_made(verdict="no difference shown", mean=-0.1)
+  told["baseline"] = "class weights"
+  told["results"] = [told["results"][1] | {"arm": "focal loss"}, told["results"][0]]
+  told["results"][1]["arm"] = "class weights"
+  told["results"][1]["validation"] = [0.9]
+  assert sentences.top(told)[-1].endswith("in the test. Take class weights at B = 64.")
+  told["results"] = told["results"][1:]
+  assert sentences.top(told)[0] == (
+    "No verdict on the mean recall of the classes: there is no arm to hold against class weights."
+  )

@@ -68,6 +68,10 @@ def check(trial: Trial) -> None:
       f"tuning_seeds must be 1 to seeds={trial.seeds}, but {trial.tuning_seeds} was found. Set"
       " --tuning-seeds too."
     )
+  if trial.evaluations < 1:
+    raise ValueError(f"evaluations must be at least 1, but {trial.evaluations} was found.")
+  if trial.cost_rounds == 1 or trial.cost_rounds < 0:
+    raise ValueError(f"cost_rounds must be 0 or at least 2, but {trial.cost_rounds} was found.")
   for rate in (*(trial.rates or ()), trial.fixed_rate or 1.0):
     if not 0.0 < rate < math.inf:
       raise ValueError(f"a learning rate must be positive and finite, but {rate} was found.")
@@ -149,10 +153,21 @@ def run(trial: Trial) -> dict[str, Any]:
       runs.sizes_of(bench, batch_size)
     identity.keep(trial, own)
     results, baseline = run_arms(bench)
+    material.warnings.extend(diverged(results))
     summary = summarise(bench, results, baseline)
   (trial.out / "summary.json").write_text(json.dumps(summary, indent=1))
   page.write(summary, trial.out, material.pictures)
   return summary
+
+
+def diverged(results: comparison.Results) -> list[str]:
+  """What is to be said of runs that ended in NaN or Inf."""
+  return [
+    f"{r['arm']} at B = {r['batch_size']} diverged in {r['diverged']} of {len(r['test'])} runs,"
+    " which recognise nothing."
+    for r in results
+    if r["diverged"]
+  ]
 
 
 def run_arms(bench: Bench) -> tuple[comparison.Results, str]:

@@ -33,15 +33,17 @@ def class_counts(material: Material) -> dict[str, list[int]]:
 
 
 def rarest_class(material: Material) -> int:
-  """The class with the fewest training examples."""
-  return int(np.argmin(class_counts(material)["training"]))
+  """The class with the fewest training examples, of those the one with the fewest to test."""
+  return rarest_kind(class_counts(material))
 
 
 def why_not(material: Material, figure: str, num_seeds: int) -> tuple[str, str]:
   """Why there is no verdict on the figure, and on the rarest kind; empty where there is one."""
-  if num_seeds < 2:
-    one = "one seed says nothing of the spread between seeds; run at least two"
-    return one, one
+  if num_seeds < uncertainty.MIN_SEEDS:
+    few_seeds = (
+      f"fewer than {uncertainty.MIN_SEEDS} seeds say too little of the spread between them"
+    )
+    return few_seeds, few_seeds
   few, need = material.counts["test"], uncertainty.MIN_TEST
   rarest = rarest_kind(material.counts)
   cures = ["add more of them"]
@@ -66,7 +68,7 @@ def why_not(material: Material, figure: str, num_seeds: int) -> tuple[str, str]:
 
 def why_not_class(material: Material, num_seeds: int) -> str:
   """Why there is no verdict on the rarest class where kinds are known; empty where there is one."""
-  if num_seeds < 2:
+  if num_seeds < uncertainty.MIN_SEEDS:
     return why_not(material, "accuracy", num_seeds)[0]
   c, need = rarest_class(material), uncertainty.MIN_TEST
   n = class_counts(material)["test"][c]
@@ -98,7 +100,7 @@ def compare(
   pool, rarest = material.pool, rarest_kind(material.counts)
   num_seeds = len(results[0]["validation"])
   reasons = why_not(material, figure, num_seeds)
-  draws = uncertainty.draw(pool, num_seeds)
+  draws = uncertainty.draw(pool, num_seeds, figure=figure)
   answers = {key: reading.predicted(own, pool) for key, own in scores.items()}
   drawn = {k: uncertainty.bootstrap(own, pool, draws, figure) for k, own in answers.items()}
   judged = [r for r in results if r["arm"] != baseline and not arms.is_plain(arms.find(r["arm"]))]

@@ -206,9 +206,13 @@ def keep_run(
   (seed, rate), material = pair, bench.material
   pool, rows = material.pool, material.rows_of(seed)
   logits = np.asarray(outcome.test)
+  finite = np.isfinite(logits).all(axis=1)
+  # What diverged recognises nothing, as in `training.judge`.
+  wrong = np.eye(pool.num_classes)[(pool.labels[rows] + 1) % pool.num_classes]
+  logits = np.where(finite[:, None], logits, 1e5 * wrong)
   # Below the largest: what float16 resolves best is what is close to being predicted.
   scores = np.maximum(logits - logits.max(axis=1, keepdims=True), -6e4).astype(np.float16)
-  write(path.with_suffix(".npz"), lambda p: np.savez(p, rows=rows.astype(np.int32), scores=scores))
+  write(path.with_suffix(".npz"), lambda p: np.savez(p, scores=scores))
   confusion = np.zeros((pool.num_kinds, pool.num_classes))
   np.add.at(confusion, (pool.kinds[rows], scores.argmax(axis=1)), 1.0)
   classes_of = np.zeros(pool.num_kinds, int)
@@ -221,6 +225,7 @@ def keep_run(
     "rate": rate,
     "seed": seed,
     "steps": steps,
+    "diverged": not finite.all(),
     "validation": recipes.figures(np.asarray(outcome.validation), material.classes_of),
     "test": recipes.figures(confusion, classes_of),
     "curve": [[s + 1, round(float(v), 5)] for s, v in zip(marks, curve, strict=True)],
@@ -263,6 +268,7 @@ def run_arm(bench: Bench, name: str, batch_size: int) -> dict[str, Any]:
     "rate_inside_grid": inside,
     "validation_by_rate": {f"{r:.6g}": round(s, 5) for r, s in scores.items()},
     "steps": runs[0]["steps"],
+    "diverged": sum(run.get("diverged", False) for run in runs),
     "validation": [run["validation"][trial.figure] for run in runs],
     "test": [run["test"] for run in runs],
     "curves": {
@@ -280,7 +286,8 @@ def read_scores(bench: Bench, result: dict[str, Any]) -> list[tuple[np.ndarray, 
   for seed in range(bench.trial.seeds):
     path = path_of(bench, result["arm"], result["batch_size"], result["rate"], seed)
     with np.load(path.with_suffix(".npz")) as file:
-      found.append((file["rows"], file["scores"].astype(np.float32)))
+      # Which rows of the pool these are hangs on how many seeds there are: it is not kept.
+      found.append((bench.material.rows_of(seed), file["scores"].astype(np.float32)))
   return found
 
 

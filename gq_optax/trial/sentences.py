@@ -15,7 +15,7 @@ MOST = 3  # verdicts in a sentence
 def is_control(name: str) -> bool:
   """Whether an arm is there to explain others: it knows too much, or its weights are random."""
   base = name.partition(" on ")[0]
-  return base.startswith(arms.ORACLE) or "random" in base
+  return any(word in base for word in ("oracle", "random", "shuffled"))
 
 
 def rare_ones(summary: Summary) -> list[tuple[str, str, str]]:
@@ -59,7 +59,7 @@ def verdicts(summary: Summary, what: str, name: str) -> str:
   if summary["no_verdict"][what]:
     return f"No verdict on the {name}: {summary['no_verdict'][what]}."
   if not rivals:
-    return f"No verdict on the {name}: there are plain arms only."
+    return f"No verdict on the {name}: there is no arm to hold against {baseline}."
   shown = [
     f"{r['arm']} at B = {r['batch_size']} is {r['against'][what]['verdict']}"
     f" ({span(r['against'][what])} points)"
@@ -120,7 +120,8 @@ def advice(summary: Summary) -> str:
   if "against" not in top:  # a plain arm
     there = ("figure", *(what for what, _, _ in rare_ones(summary)))
     gains = any(better_on(summary, what) for what in there)
-    shown = "" if gains or not contenders(summary) else " No gain by weights is shown."
+    silent = gains or not contenders(summary) or not arms.is_plain(arms.find(baseline))
+    shown = "" if silent else " No gain by weights is shown."
     return f"{says}.{shown} {take(summary, top)}"
   plain = find(summary, baseline, top["batch_size"])
   if plain is not None:

@@ -207,7 +207,8 @@ def train(
   earlier = Earlier(jnp.ones(len(task.x)), None)
   if trains_twice(arm):
     first, _ = train(first_arm(arm), first_sizes(sizes), task, seed, rate)
-    earlier = look_back(arm, first, predict(task.x, first, sizes), task)
+    predicted = jnp.argmax(logits_of(task.x, first, sizes), axis=1)
+    earlier = look_back(arm, first, predicted, task)
   run = start(arm, sizes, task, seed, rate)
   marks = evaluated(sizes, len(run.batches))
   due = jnp.zeros(len(run.batches), bool).at[jnp.array(marks, int)].set(True)
@@ -236,16 +237,17 @@ def logits_of(x: jax.Array, variables: Any, sizes: Sizes) -> jax.Array:
   return make_network(sizes, x.shape[1:]).apply(variables, x)[0]
 
 
-def predict(x: jax.Array, variables: Any, sizes: Sizes) -> jax.Array:
-  """The predicted class of each example."""
-  return jnp.argmax(logits_of(x, variables, sizes), axis=1)
-
-
 def judge(variables: Any, split: Any, sizes: Sizes) -> jax.Array:
-  """How often each class is predicted for each kind, `[kinds, classes]`."""
-  x, _, kinds = split
+  """How often each class is predicted for each kind, `[kinds, classes]`.
+
+  A run that diverged recognises nothing: where logits are NaN or Inf, another class counts.
+  """
+  x, labels, kinds = split
+  logits = logits_of(x, variables, sizes)
+  finite = jnp.all(jnp.isfinite(logits), axis=1)
+  predicted = jnp.where(finite, jnp.argmax(logits, axis=1), (labels + 1) % sizes.num_classes)
   confusion = jnp.zeros((sizes.num_kinds, sizes.num_classes))
-  return confusion.at[kinds, predict(x, variables, sizes)].add(1.0)
+  return confusion.at[kinds, predicted].add(1.0)
 
 
 def mean_over_kinds(confusion: jax.Array, task: Task) -> jax.Array:

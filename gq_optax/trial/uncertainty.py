@@ -2,16 +2,15 @@
 r"""How sure a difference between two arms is: a bootstrap over seeds and test examples.
 
 A test set is a sample as much as the seeds are: of three rare examples one right answer more is 33
-points. So a draw takes S - 1 of S seeds and, kind by kind, n - 1 of n test examples, both with
+points. So a draw takes S - 1 of S seeds, or, kind by kind, n - 1 of n test examples, with
 replacement; to draw one less makes the variance of a mean right where there are few (McCarthy and
-Snowden 1985). Both arms are judged on the same draw. With :math:`v` the variance of their
-difference over the draws, and :math:`v_s` and :math:`v_n` those where seeds alone and examples
-alone are drawn, the interval is
+Snowden 1985). Both arms are judged on the same draw. With :math:`v_s` and :math:`v_n` the variances
+of their difference where seeds and where examples are drawn, the interval is
 
-.. math:: \text{difference} \pm t_f \sqrt{v}, \qquad
-   f = \frac{(v_s + v_n)^2}{v_s^2 / (S - 1) + v_n^2 / (n_\text{min} - 1)}
+.. math:: \text{difference} \pm \sqrt{t_{S-1}^2 v_s + t_{n_\text{min}-1}^2 v_n}
 
-with Satterthwaite's degrees of freedom. Percentiles of the draws would be too narrow for few seeds.
+(Banerjee 1960). One quantile with degrees of freedom out of both variances would be too small where
+few seeds happen to agree. Percentiles of the draws would be too narrow.
 """
 
 import math
@@ -22,6 +21,7 @@ import numpy as np
 import scipy.stats  # type: ignore[import-untyped]  # comes with jax
 
 MIN_TEST = 10  # test examples below which a kind gets no verdict
+MIN_SEEDS = 3  # two may agree by chance, and then seem to have no spread
 DRAWS = 1000
 ERROR = 0.05  # the chance that any of the verdicts on one figure is wrong
 _CHUNK = 2**22  # numbers at once
@@ -68,13 +68,22 @@ class Difference(NamedTuple):
     return "better" if self.low > 0 else "worse" if self.high < 0 else "no difference shown"
 
 
-def draw(pool: Pool, num_seeds: int, number: int = DRAWS, seed: int = 0) -> Draws:
-  """The draws, the same for all arms."""
+def draw(
+  pool: Pool, num_seeds: int, number: int = DRAWS, seed: int = 0, figure: str = "mean"
+) -> Draws:
+  """The draws, the same for all arms.
+
+  One example alone would never vary. Where the figure is not of kinds, all such are drawn together.
+  """
   rng = np.random.default_rng(seed)
   seeds = rng.multinomial(max(num_seeds - 1, 1), np.full(num_seeds, 1 / num_seeds), size=number)
   examples = np.zeros((number, len(pool.labels)), np.uint16)
-  for kind in range(pool.num_kinds):
-    (rows,) = np.nonzero(pool.kinds == kind)
+  strata = pool.kinds
+  if figure != "mean":
+    alone = np.bincount(strata, minlength=pool.num_kinds)[strata] == 1
+    strata = np.where(alone, pool.num_kinds, strata)
+  for stratum in range(pool.num_kinds + 1):
+    (rows,) = np.nonzero(strata == stratum)
     n = len(rows)
     for i in range(number if n else 0):
       examples[i, rows] = np.bincount(rng.integers(0, n, max(n - 1, 1)), minlength=n)
@@ -123,13 +132,12 @@ def _chunks(draws: Draws) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 class Drawn(NamedTuple):
-  """`figures` of an arm: as they are `[1 + G]`, and on draws `[R, 1 + G]` of both, seeds, examples.
+  """`figures` of an arm: as they are `[1 + G]`, and on draws `[R, 1 + G]` of seeds, of examples.
 
   The differences of two of these are those of the arms on the same draws.
   """
 
   found: np.ndarray
-  both: np.ndarray
   seeds: np.ndarray
   examples: np.ndarray
 
@@ -140,7 +148,7 @@ def bootstrap(predicted: np.ndarray, pool: Pool, draws: Draws, figure: str) -> D
   every_seed = np.ones((number, num_seeds), int)
   every_example = np.ones(draws.examples.shape, np.uint8)
   once = Draws(every_seed[:1], every_example[:1])
-  ways = (draws, Draws(draws.seeds, every_example), Draws(every_seed, draws.examples))
+  ways = (Draws(draws.seeds, every_example), Draws(every_seed, draws.examples))
   found = figures(predicted, pool, once, figure)[0]
   return Drawn(found, *(figures(predicted, pool, way, figure) for way in ways))
 
@@ -165,8 +173,7 @@ def difference(
   mean, *drawn = (a[..., column] - b[..., column] for a, b in zip(own, other, strict=True))
   if num_seeds < 2 or n < 2 or np.isnan(mean):
     return Difference(float(mean), math.nan, math.nan)
-  both, seeds, examples = (float(np.nanvar(part, dtype=np.float64)) for part in drawn)
-  spread = seeds**2 / (num_seeds - 1) + examples**2 / (n - 1)
-  freedom = (seeds + examples) ** 2 / spread if spread > 0.0 else math.inf
-  half = float(scipy.stats.t.ppf(1.0 - ERROR / (2 * comparisons), freedom)) * math.sqrt(both)
+  seeds, examples = (float(np.nanvar(part, dtype=np.float64)) for part in drawn)
+  t = lambda freedom: float(scipy.stats.t.ppf(1.0 - ERROR / (2 * comparisons), freedom))
+  half = math.sqrt(t(num_seeds - 1) ** 2 * seeds + t(n - 1) ** 2 * examples)
   return Difference(float(mean), float(mean) - half, float(mean) + half)
