@@ -88,15 +88,18 @@ def simulate(rng, rare, seeds, folds, arms, spread=1.0):
     right = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
     answers = np.where(tested, np.where(right, labels, 1 - labels), -1)
     drawn.append(uncertainty.bootstrap(answers, pool, draws, "mean"))
+  times = max(1, seeds / 5) if folds else np.inf
   return any(
-    uncertainty.difference(own, drawn[0], column, seeds, rare, arms).verdict
+    uncertainty.difference(own, drawn[0], column, seeds, rare, arms, times).verdict
     != "no difference shown"
     for own in drawn[1:]
     for column in (0, 2)
   )
 
 
-@pytest.mark.parametrize(("rare", "seeds", "folds"), [(10, 5, False), (30, 5, True)])
+@pytest.mark.parametrize(
+  ("rare", "seeds", "folds"), [(10, 5, False), (30, 5, True), (30, 10, True), (30, 20, True)]
+)
 def test_of_200_trials_without_a_difference_at_most_8_percent_give_a_verdict(rare, seeds, folds):
   rng = np.random.default_rng(0)
   found = [simulate(rng, rare, seeds, folds, arms=3) for _ in range(200)]
@@ -140,3 +143,18 @@ def test_what_is_read_of_scores():
   assert found["by_decile"][:4] == [1.0, 0.0, 1.0, 0.5]
   assert found["by_decile"][4:] == [None] * (len(found["by_decile"]) - 4)
   assert reading.average_precision(scores[:1], pool_of([0, 0, 0, 0]), 1) is None
+
+
+def test_the_chance_of_examples_counts_once_where_seeds_test_different_ones():
+  drawn = lambda seeds, examples: uncertainty.Drawn(
+    np.zeros(1), *(np.sqrt(v) * np.tile([[1.0], [-1.0]], (50, 1)) for v in (seeds, examples))
+  )
+  none = drawn(0.0, 0.0)
+  square = lambda seeds, examples, times: (
+    uncertainty.difference(drawn(seeds, examples), none, 0, 10, 40, times=times).high ** 2
+  )
+  of_seeds, of_examples = scipy.stats.t.ppf(0.975, [9, 39]) ** 2
+  assert square(2.0, 3.0, np.inf) == pytest.approx(2 * of_seeds + 3 * of_examples)
+  assert square(2.0, 3.0, 2) == pytest.approx(0.5 * of_seeds + 3 * of_examples)
+  assert square(1.0, 3.0, 2) == pytest.approx(3 * of_examples)
+  assert square(3.0, 0.1, 1) == pytest.approx(3 * of_seeds)

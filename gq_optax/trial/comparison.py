@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Which arm is held against which, where there is a verdict, and where there is none and why."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,7 @@ def compare(
   counted = [n for n in material.counts["test"] if n]
   smallest = len(pool.labels) if figure == "accuracy" else min(counted)
   sizes = (smallest, material.counts["test"][rarest])
+  times = max(1.0, num_seeds / FOLDS) if material.repeated else math.inf
   number = lambda value: None if np.isnan(value) else float(value)
   for result in results:
     key = (result["arm"], result["batch_size"])
@@ -118,7 +120,7 @@ def compare(
   def hold(what: str, from_draws: dict[Any, Any], column: int, n: int, reason: str) -> None:
     for result in judged:
       own, other = (from_draws[arm, result["batch_size"]] for arm in (result["arm"], baseline))
-      gap = uncertainty.difference(own, other, column, num_seeds, n, len(judged))
+      gap = uncertainty.difference(own, other, column, num_seeds, n, len(judged), times)
       values = {k: number(v) for k, v in gap._asdict().items()}
       verdict = None if reason else gap.verdict
       result.setdefault("against", {})[what] = {**values, "verdict": verdict}

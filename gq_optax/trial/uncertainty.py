@@ -11,6 +11,10 @@ of their difference where seeds and where examples are drawn, the interval is
 
 (Banerjee 1960). One quantile with degrees of freedom out of both variances would be too small where
 few seeds happen to agree. Percentiles of the draws would be too narrow.
+
+Where seeds test different examples, :math:`v_s` holds the chance of the examples, too. If R seeds
+test an example, that is about :math:`v_n / R`, which is taken off it. The interval is then at least
+:math:`t_{S-1} \sqrt{v_s}` on each side.
 """
 
 import math
@@ -154,7 +158,13 @@ def bootstrap(predicted: np.ndarray, pool: Pool, draws: Draws, figure: str) -> D
 
 
 def difference(
-  own: Drawn, other: Drawn, column: int, num_seeds: int, n: int, comparisons: int = 1
+  own: Drawn,
+  other: Drawn,
+  column: int,
+  num_seeds: int,
+  n: int,
+  comparisons: int = 1,
+  times: float = math.inf,
 ) -> Difference:
   """An arm's figure less another's.
 
@@ -166,6 +176,7 @@ def difference(
     n: test examples of the smallest kind that counts in it.
     comparisons: how many there are; the chance that any of them is wrong stays `ERROR`
       (Bonferroni).
+    times: R, how many seeds test an example; infinite where all test the same ones.
 
   Returns:
     In the unit of the figure; without an interval for one seed or one example.
@@ -175,5 +186,7 @@ def difference(
     return Difference(float(mean), math.nan, math.nan)
   seeds, examples = (float(np.nanvar(part, dtype=np.float64)) for part in drawn)
   t = lambda freedom: float(scipy.stats.t.ppf(1.0 - ERROR / (2 * comparisons), freedom))
-  half = math.sqrt(t(num_seeds - 1) ** 2 * seeds + t(n - 1) ** 2 * examples)
+  of_seeds, of_examples = t(num_seeds - 1) ** 2, t(n - 1) ** 2
+  square = of_seeds * max(seeds - examples / times, 0.0) + of_examples * examples
+  half = math.sqrt(max(square, of_seeds * seeds))
   return Difference(float(mean), float(mean) - half, float(mean) + half)
