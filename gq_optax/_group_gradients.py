@@ -100,7 +100,7 @@ def one_of(leaf: jax.Array, k: int | jax.Array) -> jax.Array:
 
 def zeros(leaves: list[jax.Array]) -> list[jax.Array]:
   """What gradients `[*p]` of leaves `[K, *p]` are added to."""
-  return [jnp.zeros(g.shape[1:], _dtypes.at_least_float32(g.dtype)) for g in leaves]
+  return [jnp.zeros_like(g[0], _dtypes.at_least_float32(g.dtype)) for g in leaves]
 
 
 @jax.jit  # leaves of one shape are traced once

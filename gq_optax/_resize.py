@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _boxes
+from gq_optax import _boxes, _dtypes
 from gq_optax._coordinates import adaptive_length, figures
 from gq_optax._coordinates.queue import Queue
 from gq_optax._coordinates.transform import GradQueueState
@@ -75,7 +75,7 @@ def resize_queue(opt_state: Any, target: Any) -> Any:
     first = next(iter([*(set(wanted) - set(found)), *(set(found) - set(wanted))]))
     raise ValueError(
       "opt_state must be of the target's optimizer and parameters, but only one of them has"
-      f" {first}."
+      f" {first or 'a leaf at the root'}."
     )
   nodes = []
   for (path, node), (_, goal) in zip(old[0], new[0], strict=True):
@@ -132,8 +132,11 @@ def _ring(old: jax.Array, index: jax.Array, new: jax.Array) -> jax.Array:
   """The newest rows of a ring, the oldest of them first, in one of another length or dtype."""
   kept = min(old.shape[0], new.shape[0])
   rows = (index - kept + jnp.arange(kept, dtype=jnp.int32)) % old.shape[0]
-  newest = jnp.asarray(old)[rows].astype(new.dtype)
-  return jnp.zeros(new.shape, new.dtype).at[:kept].set(newest)
+  newest = jnp.asarray(old)[rows]
+  if jnp.issubdtype(new.dtype, jnp.floating) and not _dtypes.holds(new.dtype, newest.dtype):
+    most = jnp.finfo(new.dtype).max.astype(newest.dtype)
+    newest = jnp.clip(newest, -most, most)  # Inf would stay in the queue for ever
+  return jnp.zeros(new.shape, new.dtype).at[:kept].set(newest.astype(new.dtype))
 
 
 def _losses(losses, goal):

@@ -51,7 +51,7 @@ def effective_length(losses: LossWindow, shortest: int, longest: int) -> jax.Arr
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), page 5, "variable queue length".
   """
   sums = losses.values[:-1] + losses.values[1:]
-  seen = jnp.arange(2, losses.values.shape[0]) < losses.count
+  seen = jnp.arange(2, losses.values.shape[0], dtype=jnp.int32) < losses.count
   growing = jnp.logical_and(sums[1:] > sums[:-1], seen)
   distance = jnp.sum(jnp.cumprod(growing.astype(jnp.int32)), dtype=jnp.int32)
   return jnp.clip(distance, shortest, longest)

@@ -149,7 +149,8 @@ def _one(total, g, share, spread, active, rho, storage, scarcity, tracked):
     weight = weights.bounded_ratio(queue.distance(spread, x), spread.std, bound)
   else:
     weight = _checked(scarcity, x, *queue.in_units(spread))
-  weight = jnp.where(active, weight, 1.0)
+  weighs = active if share is None else jnp.logical_and(active, share > 0.0)
+  weight = jnp.where(weighs, weight, 1.0)
   update = weight * g.astype(dtype)
   if share is not None:
     update = total.update + share.astype(dtype) * update

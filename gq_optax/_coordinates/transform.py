@@ -109,7 +109,8 @@ def grad_queue(
       it before it is compared.
     track: carry the figures that `gq.diagnostics` reads.
     key: int or PRNG key for K-means and sketch.
-    axis_name: axis or axes of `jax.shard_map` or `jax.pmap` that the parameters are cut over.
+    axis_name: axis or axes of `jax.shard_map` or `jax.pmap` that the parameters are cut over,
+      every one of them: one that all devices share would count once for each.
       Norms, figures and the check for NaN are then of the whole gradient, not of a part.
 
   Returns:
@@ -136,6 +137,7 @@ def grad_queue(
   _check_options(
     rho, scarcity, group_exponent, embed, update_norm, queue_dtype, track, key, axis_name
   )
+  rho = rho if isinstance(rho, jax.Array) else float(rho)  # type: ignore[arg-type]  # checked above
 
   def init_fn(params):
     params = _inputs.parameters("params", params)
@@ -258,7 +260,8 @@ def _finish(batch, weighed, rule, update_norm, axis_name):
   result = jax.tree.unflatten(jax.tree.structure(batch.raw), leaves)
   # Besides keeping the gradient of a failed step out, looking at the result orders the write after
   # the last read of the slots; without that order XLA copies the queue, twice, every step.
-  return result, jnp.logical_and(accept, norms.all_finite(leaves, axis_name)), lengths, factor
+  accept = jnp.logical_and(accept, norms.all_finite(leaves, axis_name))
+  return result, accept, lengths, jnp.where(changed, factor, 1.0)
 
 
 @jax.jit  # leaves of one shape are traced once

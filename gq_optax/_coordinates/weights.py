@@ -203,6 +203,7 @@ def identity(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
 
 
 def _bound(name, value, dtype):
-  bound = _inputs.real(name, value)
+  # As an int32 a large int would wrap.
+  bound = _inputs.real(name, float(value) if type(value) is int else value)
   _validate.shape(name, bound, "a scalar", ())
   return bound.astype(dtype)

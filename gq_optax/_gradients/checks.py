@@ -58,10 +58,22 @@ def check(
           f" {jax.tree_util.keystr(path) or 'the root'} shape {leaf.shape} was found."
         )
   if not isinstance(losses, jax.ShapeDtypeStruct):
-    raise ValueError(f"{rule}, but {losses} was found; for (losses, aux) pass has_aux=True.")
+    pair = isinstance(losses, tuple) and len(losses) == 2
+    hint = " For (losses, aux) there is has_aux=True of gq.grouped_value_and_grad." if pair else ""
+    raise ValueError(f"{rule}, but {losses} was found.{hint}")
   if losses.shape != (size,) or not jnp.issubdtype(losses.dtype, jnp.floating):
     raise ValueError(f"{rule}, but {losses.dtype} of shape {losses.shape} was found.")
   return _dtypes.at_least_float32(losses.dtype), aux
+
+
+def of_one(losses: jax.Array) -> jax.Array:
+  """The loss of the one example of a batch."""
+  if losses.shape != (1,):
+    raise ValueError(
+      "loss_fn must return one loss per example of any batch, shape (1,) of a batch of one, but"
+      f" shape {losses.shape} was found. jnp.squeeze without axis= is a frequent cause."
+    )
+  return losses[0].astype(_dtypes.at_least_float32(losses.dtype))
 
 
 def labels(labels: Any, size: int, num_groups: int) -> jax.Array:

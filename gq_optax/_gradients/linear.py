@@ -20,8 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax.extend import core
 
-from gq_optax import _dtypes
-from gq_optax._gradients import products
+from gq_optax._gradients import checks, products
 
 
 class Part(NamedTuple):
@@ -75,8 +74,7 @@ def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
         jax.tree.unflatten(structure, leaves), jax.tree.map(lambda x: x[None], example)
       )
       losses, aux = result if has_aux else (result, None)
-      wide = losses[0].astype(_dtypes.at_least_float32(losses.dtype))
-      return wide, jax.tree.map(lambda x: x[0], aux)
+      return checks.of_one(losses), jax.tree.map(lambda x: x[0], aux)
 
     value, linear, aux = jax.linearize(loss, leaves, has_aux=True)
     closed = jax.make_jaxpr(linear)(leaves)

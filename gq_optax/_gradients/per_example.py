@@ -193,7 +193,7 @@ def _one(loss_fn, nan_safe, params, example):
 
   def loss(params):
     losses = loss_fn(params, jax.tree.map(lambda x: x[None], example))
-    return losses[0].astype(_dtypes.at_least_float32(losses.dtype))
+    return checks.of_one(losses)
 
   value, gradient = jax.value_and_grad(loss)(params)
   keep = jnp.asarray(True)
