@@ -231,7 +231,7 @@ def mean_loss(params, batch):
       r"one floating loss per example, shape \(6,\), but .*\(\)",
     ),
     (lambda w, x: x @ w[:, None], jnp.zeros(6, jnp.int32), r"shape \(6,\), but float32 .*\(6, 1\)"),
-    (lambda w, x: (x @ w, x), jnp.zeros(6, jnp.int32), "pass has_aux=True"),
+    (lambda w, x: (x @ w, x), jnp.zeros(6, jnp.int32), "there is has_aux=True"),
     (lambda w, x: (x @ w).astype(jnp.int32), jnp.zeros(6, jnp.int32), "but int32 of shape"),
     (linear, jnp.zeros(5, jnp.int32), r"labels must be \[B\] with B = 6, but shape \(5,\)"),
     (linear, jnp.zeros(6), "labels must have an integer dtype, but float32"),
