@@ -8,8 +8,6 @@ As `examples.rare_classes_linen`, with BatchNorm in the network: its statistics 
 batch, as without weights.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -36,9 +34,7 @@ class MLP(nnx.Module):
     return self.head(nnx.relu(self.norm(self.hidden(x))))
 
 
-@functools.partial(
-  nnx.jit, donate_argnames=("model", "optimizer", "recent"), static_argnames="plain"
-)
+@nnx.jit(static_argnames="plain", donate_argnames=("model", "optimizer", "recent"))
 def train_step(
   model: MLP,
   optimizer: nnx.Optimizer,
