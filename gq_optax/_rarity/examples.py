@@ -212,8 +212,8 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
   # Of the batch of all devices. What is summed over the devices is the same on each of them.
   everyone = rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
   everyone_live, everyone_unmasked = (_shared(part, axis_name) for part in (live, unmasked))
-  order = recent.first(jnp.concatenate([live, state.filled]))
-  of_everyone = order if axis_name is None else recent.first(everyone_live)
+  order = recent.there_first(jnp.concatenate([live, state.filled]))
+  of_everyone = order if axis_name is None else recent.there_first(everyone_live)
   picked, picked_live = density.sample(everyone, everyone_live, of_everyone)
   pairs = (
     density.moments(picked, queue, picked_live, state.filled),

@@ -80,7 +80,8 @@ def explain_groups(
   groupable = jnp.logical_and(finite, lloyd.has_direction(tallest, metric))
   # The frame is that of the groups: an outlier among the embeddings does not make it coarse.
   spread = jnp.max(jnp.abs(state.centroids), axis=1)
-  frame = lloyd.frame(state.centroids, spread >= 0.0, spread, jnp.ones_like(spread), metric)
+  all_of_them = jnp.ones_like(spread, bool), spread, jnp.ones_like(spread)
+  frame = lloyd.frame(state.centroids, *all_of_them, metric)
   x = lloyd.enter(frame, x, metric, tallest)
   centroids = lloyd.enter_again(frame, state.centroids, metric)
   labels = lloyd.nearest(x, centroids, metric)

@@ -103,7 +103,7 @@ def framed(
   return x, queue, Frame(scale, most(jnp.stack([square(x), square(queue)])))
 
 
-def first(there: jax.Array) -> jax.Array:
+def there_first(there: jax.Array) -> jax.Array:
   """The rows that are there, then those that are not, int32 `[n]`."""
   return jnp.argsort(jnp.logical_not(there), stable=True).astype(jnp.int32)
 
@@ -132,7 +132,7 @@ def pushed(
     live: bool `[n]`.
     lengths: float32 `[n]`.
     losses: float32 `[n]`.
-    order: int32 `[n + M]`, `first` of batch and queue.
+    order: int32 `[n + M]`, `there_first` of batch and queue.
   """
   there = jnp.concatenate([live, state.filled])
   taken = order[stride(jnp.sum(live, dtype=jnp.int32), len(state.queue))]

@@ -77,13 +77,13 @@ def draw(
 ) -> Draws:
   """The draws, the same for all arms.
 
-  One example alone would never vary. Where the figure is not of kinds, all such are drawn together.
+  A kind of one example would never vary. Accuracy needs no kinds, so all such are drawn together.
   """
   rng = np.random.default_rng(seed)
   seeds = rng.multinomial(max(num_seeds - 1, 1), np.full(num_seeds, 1 / num_seeds), size=number)
   examples = np.zeros((number, len(pool.labels)), np.uint16)
   strata = pool.kinds
-  if figure != "mean":
+  if figure == "accuracy":
     alone = np.bincount(strata, minlength=pool.num_kinds)[strata] == 1
     strata = np.where(alone, pool.num_kinds, strata)
   for stratum in range(pool.num_kinds + 1):
