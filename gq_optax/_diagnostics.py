@@ -27,7 +27,8 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
   amplified, damped     share of coordinates with a weight above, below 1
   cosine, norm_ratio    of the update against the raw mean gradient
   group_count/k         examples in group k of the last step (with num_clusters > 1)
-  inertia               of the K-means of the last step (with num_clusters > 1)
+  inertia               of the K-means of the last step (with num_clusters > 1); 0 for groups that
+                        `update` was given
   queued                gradients queued so far
   skipped               steps so far that were not queued: not finite, or an empty batch
   ====================  ===========================================================================

@@ -22,9 +22,10 @@ def array(name: str, value: Any) -> jax.Array:
     # By way of NumPy a number has a dtype of its own, as arrays have, and not a weak one.
     return jnp.asarray(np.asarray(value) if isinstance(value, bool | int | float) else value)
   except (TypeError, ValueError, OverflowError):
-    raise ValueError(
-      f"{name} must be an array or numbers, but {type(value).__name__} was found."
-    ) from None
+    dtype = getattr(value, "dtype", None)
+    found = type(value).__name__ if dtype is None else f"an array of dtype {dtype}"
+    hint = "" if dtype is None else " np.unique(x, return_inverse=True)[1] makes labels of text."
+    raise ValueError(f"{name} must be an array or numbers, but {found} was found.{hint}") from None
 
 
 def floating(name: str, value: Any) -> jax.Array:

@@ -260,6 +260,8 @@ def test_errors_of_options_and_batches():
     with_aux(jnp.ones(3), jnp.ones((6, 3)), jnp.zeros(6, jnp.int32))
   with pytest.raises(ValueError, match=r"must return a pair \(losses, aux\), but ShapeDtype"):
     gq.grouped_value_and_grad(linear, 2, has_aux=True)(jnp.ones(3), jnp.ones((6, 3)), LABELS[:6])
+  with pytest.raises(ValueError, match=r"must return a pair \(losses, embeddings\), but"):
+    gq.clustered_value_and_grad(linear, 2)(jnp.ones(3), jnp.ones((6, 3)))
   whole = gq.clustered_value_and_grad(lambda w, x: (x @ w, x[:, 0]), 2)
   with pytest.raises(ValueError, match=r"embeddings must be \[B, d\] with B = 6, but shape \(6,\)"):
     whole(jnp.ones(3), jnp.ones((6, 3)))

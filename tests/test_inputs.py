@@ -169,7 +169,7 @@ NOT_REAL = [
   (True, "bool"),
   (1j, "complex64"),
   (np.complex64([1j]), "complex64"),
-  (np.array(["a"]), "ndarray"),
+  (np.array(["a"]), "an array of dtype <U1"),
   (object(), "object"),
   (jax.random.key(0), "key<fry>"),
 ]
@@ -199,3 +199,9 @@ def test_masks_are_bool(mask):
     SCARCITY.update(X, SCARCITY.init(3), mask=mask)
   with pytest.raises(ValueError, match="mask must be"):
     gq.clustered_value_and_grad(with_embeddings, 2)(PARAMS, X, mask=mask)
+
+
+def test_text_is_refused_with_a_way_to_labels():
+  rule = "labels must be an array or numbers, but an array of dtype <U1 was found. np.unique"
+  with pytest.raises(ValueError, match=rule):
+    gq.grouped_value_and_grad(loss_fn, 2)(PARAMS, X, np.array(["a"] * len(X)))

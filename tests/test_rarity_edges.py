@@ -179,3 +179,10 @@ def test_nothing_to_compare():
 def test_one_minus_cosine_is_not_negative():
   for x in np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32):
     assert gq.kmeans(np.tile(x, (50, 1)), 1, metric="cosine").inertia >= 0.0
+
+
+@pytest.mark.parametrize("wrong", [{"w": jnp.ones((3, 2))}, (32, 8), 8.0])
+@pytest.mark.parametrize("make", [gq.example_scarcity, lambda: gq.group_scarcity(2)])
+def test_a_state_is_not_made_of_parameters(make, wrong):
+  with pytest.raises(ValueError, match=r"embedding_dim_or_template .*no gradient transformation"):
+    make().init(wrong)

@@ -86,10 +86,12 @@ def grad_queue(
   bfloat16, float16                 statistics in float32, the update in the gradient's dtype
   ================================  ==============================================================
 
-  `optax.masked` and `optax.partition` would leave other leaves of the two batched forms batched. An
-  error says so: wrap the optimizer behind it. Frozen parameters must not reach it: take the
-  gradients of the trained ones alone (docs/recipes-optimizer.md). `optax.MultiSteps` and
-  `optax.apply_if_finite` go around the mean form and behind the batched forms.
+  Nothing stands in front of it where it gets one of the two batched forms: a clip would take the
+  norm of all gradients at once, and change the counts (docs/safety.md). `optax.masked` and
+  `optax.partition` would leave other leaves batched, and fail: wrap the optimizer behind it. Frozen
+  parameters must not reach it: take the gradients of the trained ones alone
+  (docs/recipes-optimizer.md). `optax.MultiSteps` and `optax.apply_if_finite` go around the mean
+  form and behind the batched forms.
 
   Args:
     queue_length: L, the gradients kept. A pair `(shortest, longest)` follows the trend of the loss:

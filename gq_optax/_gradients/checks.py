@@ -35,7 +35,7 @@ def batch_size(batch: Any) -> int:
 
 
 def check(
-  loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool
+  loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool, second: str = "aux"
 ) -> tuple[jnp.dtype, Any]:
   """Checks parameters and result of `loss_fn`.
 
@@ -49,12 +49,12 @@ def check(
   losses, aux = result, None
   if has_aux:
     if not isinstance(result, tuple) or len(result) != 2:
-      raise ValueError(f"loss_fn must return a pair (losses, aux), but {result} was found.")
+      raise ValueError(f"loss_fn must return a pair (losses, {second}), but {result} was found.")
     losses, aux = result
     for path, leaf in jax.tree_util.tree_leaves_with_path(aux):
       if leaf.shape[:1] != (size,):
         raise ValueError(
-          f"aux of loss_fn must have one entry per example, leading axis {size}, but at"
+          f"{second} of loss_fn must have one entry per example, leading axis {size}, but at"
           f" {jax.tree_util.keystr(path) or 'the root'} shape {leaf.shape} was found."
         )
   if not isinstance(losses, jax.ShapeDtypeStruct):

@@ -60,7 +60,7 @@ def clustered_value_and_grad(
   def value_and_grad(params, batch, key=None, mask=None):
     params, batch = checks.arrays(params, batch)
     size = checks.batch_size(batch)
-    checks.check(loss_fn, params, batch, has_aux=True)
+    checks.check(loss_fn, params, batch, has_aux=True, second="embeddings")
     if mask is not None:
       mask = _inputs.mask("mask", mask, size)
     params, batch = _axes.alike((params, batch), mask, key)

@@ -115,7 +115,8 @@ class ExampleExplanation(NamedTuple):
     distances: float32 `[m, k]`, squared (under the cosine metric 1 - cosine); inf where there is
       no example.
     densities: float32 `[m]`, which part of the queue resembles it.
-    losses: float32 `[m]`, the mean loss of what resembles it in the queue.
+    losses: float32 `[m]`, the mean loss of what resembles it in the queue; 0 where `update` was
+      given no `losses=`.
     weights: float32 `[m]`, what it weighs with an exponent of 1, if all have a mean of 1.
   """
 
@@ -140,7 +141,8 @@ def explain_examples(
 
   .. math:: \operatorname{argsort}_i \; -w_i
 
-  The weights are those of `example_scarcity` against its queue alone. What is isolated does not
+  The weights are those of `example_scarcity` against its queue alone, with `loss_exponent=0`: what
+  is learnt already may come first. What is isolated does not
   come first: it weighs about 1. An example that is in the queue itself resembles itself.
 
   Takes any number of embeddings, those of a whole data set too. The state is only read.

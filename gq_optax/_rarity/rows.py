@@ -26,6 +26,13 @@ def embedding_dim(template: Any, metric: str) -> int:
       )
     dim = _validate.static_int("the numbers of an embedding", math.prod(template.shape[1:]), 1)
   else:
+    if isinstance(template, float | dict | tuple | list):
+      raise ValueError(
+        "embedding_dim_or_template must be the length of an embedding as an int, or an array"
+        f" [B, ...] such as update gets, but {type(template).__name__} was found. Weights for"
+        " examples are no gradient transformation: init takes no parameters, and they stand beside"
+        " the optimizer, not in optax.chain."
+      )
     dim = _validate.static_int("embedding_dim_or_template", template, 1)
   _check_width(dim, metric)
   return dim
