@@ -5,7 +5,7 @@ import chex
 import numpy as np
 import pytest
 
-from gq_optax.trial import comparison, rarity, splits
+from gq_optax.trial import comparison, rarity, splits, training
 from gq_optax.trial.own_data import Own
 
 
@@ -114,6 +114,11 @@ def test_kinds_have_names_and_one_in_two_classes_counts_twice():
     "kind 9",
     "kind 10",
   ]
+  assert splits.number_kinds(np.zeros(3, int), np.array(["01", "1", "\N{SUPERSCRIPT TWO}"]))[1] == [
+    "kind 01",
+    "kind 1",
+    "kind \N{SUPERSCRIPT TWO}",
+  ]
   train = {"kinds_train": np.array(["a", "b"])[np.arange(45) % 2]}
   test = {"x_test": np.ones((4, 1), np.float32), "y_test": np.arange(4) % 2}
   both = splits.of_own(own((30, 15), **train, **test, kinds_test=np.array(list("aabb"))), "flat", 2)
@@ -148,6 +153,30 @@ def test_the_rarest_class_is_the_same_wherever_it_is_told():
   data = own((50, 50, 50, 50), x_test=np.ones((len(y), 1), np.float32), y_test=y)
   found = splits.of_own(data, "flat", 5)
   assert comparison.rarest_class(found) == comparison.rarest_kind(found.counts) == 2
+
+
+def test_too_few_test_examples_for_a_verdict_on_accuracy():
+  for n, silent in ((9, False), (10, True)):
+    data = own((60, 20), x_test=np.ones((n, 1), np.float32), y_test=np.arange(n) % 2)
+    said = comparison.why_not(splits.of_own(data, "flat", 5), "accuracy", 5)[0]
+    assert said.startswith("" if silent else f"there are {n} test examples; a verdict takes")
+    assert (said == "") == silent
+
+
+def test_nothing_left_to_test_in_turn():
+  with pytest.raises(
+    ValueError, match="y_train must leave 5 examples or more to be tested in turn"
+  ):
+    splits.of_own(own((3, 3)), "flat", 5)
+
+
+def test_wrong_labels_in_training_do_not_make_another_class_the_rarest():
+  x, kinds = np.ones((30, 1), np.float32), np.repeat([0, 1], [20, 10])
+  test = (x, kinds, kinds)
+  task = training.Task(x, np.where(np.arange(30) < 12, 1, 0), kinds, test, test)
+  found = splits.of_recipe(task, 2, hidden=False)
+  assert comparison.class_counts(found) == found.counts
+  assert comparison.rarest_class(found) == comparison.rarest_kind(found.counts) == 1
 
 
 def test_an_example_apart_is_rare_and_its_twin_is_its_neighbour():

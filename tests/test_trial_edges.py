@@ -2,6 +2,7 @@
 """Trials that get other seeds, that diverge, or that lack a class in the test."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -63,3 +64,36 @@ def test_the_last_class_is_not_tested(tmp_path):
   assert "class 2 has 0 test examples; a verdict takes at least 10: add more of them, or" in text
   assert "The test does not show" not in text  # more seeds would not help
   assert "| 2 | 0 | - |" in text
+
+
+def test_arms_whose_names_differ_in_a_point_have_runs_of_their_own(tmp_path):
+  names = ("SGDM, decay .3", "SGDM, decay 3", "class weights")
+  trial = small(tmp_path, arm_names=names, rates=(0.1,), seeds=2, epochs=2, cost_rounds=0)
+  results = {r["arm"]: r for r in command.run(trial)["results"]}
+  first, second, weights = results
+  assert results["SGDM, decay .3"]["curves"] != results["SGDM, decay 3"]["curves"]
+  # And the others are trained as the best of them is.
+  assert {first, second} == set(names[:2])
+  assert weights == f"class weights on {first}"
+  with pytest.raises(ValueError, match=r"'SGDM, decay 1e\+3'.*but those of 'SGDM, decay 1e-3'"):
+    command.run(dataclasses.replace(trial, arm_names=("SGDM, decay 1e-3", "SGDM, decay 1e+3")))
+
+
+def test_a_folder_is_gone_on_with(tmp_path):
+  """Without runs it may hold another trial; with runs of another version the report says so."""
+  trial = small(tmp_path, arm_names=("SGDM", "JTT"), rates=(0.1,), seeds=2, epochs=4)
+  (tmp_path / "out").mkdir()
+  (tmp_path / "out" / "config.json").write_text(json.dumps({"epochs": 77}))
+  summary = command.run(trial)
+  assert summary["warnings"] == []
+  sgdm, jtt = summary["results"]
+  assert (sgdm["first_steps"], jtt["first_steps"] * 2) == (0, jtt["steps"])
+  for path in (tmp_path / "out" / "runs").glob("SGDM*.json"):
+    run = json.loads(path.read_text())
+    run["environment"]["gq_optax"] = "0.0.1"
+    path.write_text(json.dumps(run))
+  others = ("SGDM", "Nesterov")
+  summary = command.run(dataclasses.replace(trial, arm_names=others, cost_rounds=0))
+  assert summary["warnings"] == ["Some runs were made with gq_optax 0.0.1."]
+  at = summary["cost"]
+  assert at == {} or at["64"][summary["baseline"]]["ratio"] == 1.0

@@ -41,13 +41,54 @@ def test_a_draw_takes_one_less_of_seeds_and_of_every_kind():
   np.testing.assert_array_equal(draws.examples, again.examples)
 
 
-def test_kinds_of_one_example_are_drawn_together_where_they_do_not_count_alone():
+def test_accuracy_draws_all_examples_together():
   pool = pool_of(np.concatenate([np.zeros(20, int), np.arange(1, 41)]))
   assert (uncertainty.draw(pool, 5, number=50).examples[:, 20:] == 1).all()
   drawn = uncertainty.draw(pool, 5, number=50, figure="accuracy").examples
-  assert (drawn[:, :20].sum(axis=1) == 19).all()
-  assert (drawn[:, 20:].sum(axis=1) == 39).all()
+  assert (drawn.sum(axis=1) == 59).all()
   assert drawn[:, 20:].std() > 0.9
+
+
+@pytest.mark.parametrize("labels", [[0] * 100 + [1], [0] * 100 + [1, 1], [0] * 20 + [1, 1, 2, 2]])
+def test_one_or_two_rare_examples_are_no_difference_in_accuracy(labels):
+  """All seeds say the same, and a class is answered alike: the draws of that class never differ."""
+  pool = pool_of(labels)
+  answers = np.tile(pool.labels, (3, 1))
+  draws = uncertainty.draw(pool, 3, figure="accuracy")
+  rare = pool.labels == 1
+  arms = answers, np.where(rare, 0, answers)
+  own, other = (uncertainty.bootstrap(a, pool, draws, "accuracy") for a in arms)
+  gap = uncertainty.difference(own, other, 0, num_seeds=3, n=len(labels))
+  assert gap.mean > 0
+  assert gap.verdict == "no difference shown"
+
+
+def test_accuracy_with_many_small_classes_holds_its_promise():
+  rng, pool = np.random.default_rng(0), pool_of(np.repeat(np.arange(51), [100] + [2] * 50))
+  draws = uncertainty.draw(pool, 3, number=400, figure="accuracy")
+  wrong, trials = 0, 200
+  for _ in range(trials):
+    # The large class is always right, the small ones half of the time.
+    right = (pool.labels == 0) | (rng.random((2, 1, len(pool.labels))) < 0.5)
+    answers = np.where(right, pool.labels, (pool.labels + 1) % 51).repeat(3, axis=1)
+    own, other = (uncertainty.bootstrap(a, pool, draws, "accuracy") for a in answers)
+    gap = uncertainty.difference(own, other, 0, num_seeds=3, n=len(pool.labels))
+    wrong += gap.verdict != "no difference shown"
+  assert wrong <= 0.08 * trials
+
+
+def test_what_is_read_of_an_arm_is_what_is_held_against_another():
+  """Also where some examples are tested more often than others, as by seven seeds of five folds."""
+  rng, pool = np.random.default_rng(1), pool_of(np.repeat([0, 1, 2], [20, 10, 5]))
+  answers = rng.integers(0, 3, (7, len(pool.labels)))
+  answers[rng.random(answers.shape) < 0.6] = -1
+  once = uncertainty.Draws(np.ones((1, 7), int), np.ones((1, len(pool.labels)), int))
+  held = uncertainty.figures(answers, pool, once, "mean")[0, 1:]
+  np.testing.assert_allclose(reading.recall(answers, pool, pool.labels, 3), held, rtol=1e-5)
+  table = reading.confusion(answers, pool)
+  np.testing.assert_allclose(table.diagonal() / table.sum(axis=1), held, rtol=1e-5)
+  tested = (answers >= 0).any(axis=0)
+  np.testing.assert_allclose(table.sum(axis=1), np.bincount(pool.labels[tested]))
 
 
 def test_the_interval_of_examples_alone_is_students():

@@ -37,9 +37,11 @@ def test_three_sentences_by_hand():
   assert "recall of class 1, the rarest (9 to train on, 12 tested)" in rarest
   assert advice.endswith("70.0 in the test at that batch size. Take class weights at B = 64.")
   figure, _, advice = sentences.top(hand_made(low=-0.02, verdict="no difference shown"))
-  assert figure.startswith("In the mean recall of the classes no arm is shown to differ from SGDM;")
+  assert figure.startswith(
+    "In the mean recall of the classes no arm, plain ones and controls aside,"
+  )
   assert "more seeds or test examples may tell. Take SGDM at B = 64." in advice
-  assert "of the others the highest is class weights at B = 64, by +10.0 [-2.0" in figure
+  assert "of these the highest is class weights at B = 64, by +10.0 [-2.0" in figure
   for low, high, said in (
     (0.9, 1.1, "about the same as one of SGDM"),
     (1.2, 1.4, "1.30 (1.20, 1.40)"),
@@ -64,8 +66,9 @@ def test_the_rarest_class_is_told_beside_the_rarest_kind():
   baseline, rival = summary["results"][:2]
   baseline["validation"] = [0.85]
   rival["against"]["class"] = rival["against"]["rarest"] | {"mean": 0.1, "verdict": "better"}
+  baseline["class"], rival["class"] = 0.5, 0.6
   figure, of_class, of_kind, advice = sentences.top(summary)
-  assert "all others are lower, the least class weights at B = 64, by -2.7 [" in figure
+  assert "all of these are lower, the least class weights at B = 64, by -2.7 [" in figure
   assert "recall of class 1, the rarest class (19 to train on, 22 tested)" in of_class
   assert "class weights at B = 64 is better (+10.0" in of_class
   assert "recall of stain, the rarest kind (9 to train on, 12 tested) no arm" in of_kind
@@ -73,6 +76,39 @@ def test_the_rarest_class_is_told_beside_the_rarest_kind():
   assert advice.endswith(f"70.0 in the test. {said}")
   rival["against"]["class"]["verdict"] = "no difference shown"
   assert sentences.top(summary)[3].endswith("No gain by weights is shown. Take SGDM at B = 64.")
+
+
+def of_two_sizes(own, other):
+  """The summary with class weights at B = 1024, and SGDM there and, best on validation, at 64."""
+  summary = hand_made()
+  baseline, rival, _ = summary["results"]
+  there = baseline | {"batch_size": 1024, "validation": [0.6]} | own
+  summary["results"] = [baseline | other, there, rival | {"batch_size": 1024} | own]
+  return summary
+
+
+def test_what_is_to_be_taken_is_not_below_the_baseline_at_its_best_batch_size():
+  summary = of_two_sizes({"figure": 0.72, "rarest": 0.5}, {"figure": 0.78, "rarest": 0.8})
+  advice = sentences.advice(summary)
+  said = "SGDM has 72.0 in the test at that batch size, but 78.0 in the test at B = 64."
+  assert advice.endswith(f"{said} Take SGDM at B = 64.")
+  summary = of_two_sizes({"figure": 0.8, "rarest": 0.9}, {"figure": 0.78, "rarest": 0.8})
+  assert sentences.advice(summary).endswith("Take class weights at B = 1024.")
+
+
+def test_that_validation_and_test_disagree_is_said():
+  summary = hand_made()
+  baseline, rival, _ = summary["results"]
+  baseline["validation"], rival["figure"] = [0.85], 0.8
+  said = "Validation and test disagree: in the test class weights at B = 64 is better."
+  assert said in sentences.advice(summary)
+
+
+def test_controls_alone_have_a_report():
+  summary = hand_made()
+  summary["results"] = summary["results"][2:]
+  summary["baseline"] = summary["results"][0]["arm"]
+  assert "Take " in sentences.advice(summary)
 
 
 def result(arm, tests, curves, batch_size=64, rate=0.1):
@@ -124,6 +160,7 @@ def test_verdicts_and_steps_by_hand():
     "not reached",
   ]
   assert report.steps_to(summary["results"][0], 0.5) == 20
+  assert report.steps_to(summary["results"][0] | {"first_steps": 7}, 0.5) == 27
   assert report.cost_table(summary)[2][1] == "500.00 ms, 2.00 (1.90, 2.10)"
 
 

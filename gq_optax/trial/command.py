@@ -153,7 +153,7 @@ def run(trial: Trial) -> dict[str, Any]:
       runs.sizes_of(bench, batch_size)
     identity.keep(trial, own)
     results, baseline = run_arms(bench)
-    material.warnings.extend(diverged(results))
+    material.warnings.extend([*diverged(results), *made_before(results, bench.environment)])
     summary = summarise(bench, results, baseline)
   (trial.out / "summary.json").write_text(json.dumps(summary, indent=1))
   page.write(summary, trial.out, material.pictures)
@@ -168,6 +168,17 @@ def diverged(results: comparison.Results) -> list[str]:
     for r in results
     if r["diverged"]
   ]
+
+
+def made_before(results: comparison.Results, environment: dict[str, str]) -> list[str]:
+  """What is to be said of runs that other versions made."""
+  found = {
+    ", ".join(f"{k} {v[:12]}" for k, v in made.items() if v != environment.get(k))
+    for result in results
+    for made in result["environments"]
+    if made and made != environment
+  }
+  return [f"Some runs were made with {others}." for others in sorted(found)]
 
 
 def run_arms(bench: Bench) -> tuple[comparison.Results, str]:
@@ -188,14 +199,10 @@ def run_arms(bench: Bench) -> tuple[comparison.Results, str]:
 
   results = [result for name in plain for result in all_sizes(name)]
   baseline = comparison.baseline_of(results) if plain else trial.arm_names[0]
-  if plain and arms.find(baseline).optimizer != arms.Arm().optimizer:
-    default = arms.Arm().optimizer
-    others = [
-      f"{name} on {baseline}"
-      if arms.find(name).optimizer == default and " on " not in name
-      else name
-      for name in others
-    ]
+  if plain and arms.find(baseline) != arms.Arm():
+    own = lambda arm: (arm.optimizer, arm.weight_decay)
+    unnamed = lambda name: own(arms.find(name)) == own(arms.Arm()) and " on " not in name
+    others = [f"{name} on {baseline}" if unnamed(name) else name for name in others]
   results += [result for name in others for result in all_sizes(name)]
   return sorted(results, key=lambda r: r["arm"] != baseline), baseline
 

@@ -52,7 +52,7 @@ def keep(trial: Trial, own: Own | None) -> None:
     ValueError: if the folder's trial is another one, and what differs.
   """
   path, new = trial.out / "config.json", of_trial(trial, own)
-  if path.exists():
+  if path.exists() and any((trial.out / "runs").glob("*.json")):
     changed = differences(json.loads(path.read_text()), new)
     if changed:
       raise ValueError(

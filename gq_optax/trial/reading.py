@@ -2,8 +2,8 @@
 """What a practitioner reads of an arm: recall, precision, confusion, false alarms, rarity.
 
 Scores are a list over the seeds of `(rows, scores [m, C])`: which examples of the pool a seed
-tested, and a score for each class, larger for likelier ones. An example that several seeds tested
-counts once: by the mean of their answers.
+tested, and a score for each class, larger for likelier ones. An example counts
+as often as it was tested, as in `uncertainty.figures`.
 """
 
 import math
@@ -28,11 +28,11 @@ def predicted(scores: Scores, pool: Pool) -> np.ndarray:
 def confusion(answers: np.ndarray, pool: Pool) -> np.ndarray:
   """Examples of each class (row) by predicted class (column), `[C, C]`."""
   found = np.zeros((pool.num_classes, pool.num_classes))
-  share = 1.0 / np.maximum((answers >= 0).sum(axis=0), 1)
   for row in answers:
     (tested,) = np.nonzero(row >= 0)
-    np.add.at(found, (pool.labels[tested], row[tested]), share[tested])
-  return found
+    np.add.at(found, (pool.labels[tested], row[tested]), 1.0)
+  examples = np.bincount(pool.labels[(answers >= 0).any(axis=0)], minlength=pool.num_classes)
+  return found * (examples / np.maximum(found.sum(axis=1), 1.0))[:, None]
 
 
 def precision(table: np.ndarray) -> list[float | None]:
@@ -48,9 +48,9 @@ def recall(answers: np.ndarray, pool: Pool, kinds: np.ndarray, number: int) -> l
   [0.75, 1.0, None]
   """
   tested = (answers >= 0).sum(axis=0)
-  right = (answers == pool.labels).sum(axis=0) / np.maximum(tested, 1)
-  there = [(kinds == k) & (tested > 0) for k in range(number)]
-  return [_ratio(right[own].sum(), own.sum()) for own in there]
+  right = (answers == pool.labels).sum(axis=0)
+  there = [kinds == k for k in range(number)]
+  return [_ratio(right[own].sum(), tested[own].sum()) for own in there]
 
 
 def odds(scores: np.ndarray, label: int) -> np.ndarray:

@@ -83,7 +83,7 @@ def steps_to(result: dict[str, Any], target: float) -> float:
   first = []
   for curve in result["curves_at_rate"]:
     there = [s for s, v in zip(result["curve_steps"], curve, strict=True) if v >= target]
-    first.append(there[0] if there else math.inf)
+    first.append(result.get("first_steps", 0) + there[0] if there else math.inf)
   return float(np.median(first))
 
 

@@ -140,7 +140,7 @@ def sizes_of(bench: Bench, batch_size: int) -> training.Sizes:
 
 def path_of(bench: Bench, name: str, batch_size: int, rate: float, seed: int) -> Path:
   """Where a run is kept: its figures in this .json, its scores beside it in an .npz."""
-  stem = re.sub(r"[^\w=]+", "_", f"{name} B={batch_size}")
+  stem = re.sub(r"[^\w=.]+", "_", f"{name} B={batch_size}")
   return bench.trial.out / "runs" / f"{stem}_rate={rate:.6g}_seed={seed}.json"
 
 
@@ -191,7 +191,14 @@ def run_pairs(
       keep_run(bench, path(pair), name, sizes, pair, jax.tree.map(lambda a, j=j: a[j], outcome))
     bench.bar.advance(job, len(part))
   bench.bar.remove_task(job)
-  return [json.loads(path(pair).read_text()) for pair in pairs]
+  found = [json.loads(path(pair).read_text()) for pair in pairs]
+  for pair, run in zip(pairs, found, strict=True):
+    if run["arm"] != name:
+      raise ValueError(
+        f"out must hold runs of {name!r} in {path(pair)}, but those of {run['arm']!r} were found:"
+        " both names make the same file name. Write the numbers alike, or take another folder."
+      )
+  return found
 
 
 def keep_run(
@@ -261,6 +268,7 @@ def run_arm(bench: Bench, name: str, batch_size: int) -> dict[str, Any]:
   for rate in known.keys() - {best}:
     for seed in range(trial.tuning_seeds):
       path_of(bench, name, batch_size, rate, seed).with_suffix(".npz").unlink(missing_ok=True)
+  made = [run.get("environment", {}) for run in runs]
   return {
     "arm": name,
     "batch_size": batch_size,
@@ -268,6 +276,8 @@ def run_arm(bench: Bench, name: str, batch_size: int) -> dict[str, Any]:
     "rate_inside_grid": inside,
     "validation_by_rate": {f"{r:.6g}": round(s, 5) for r, s in scores.items()},
     "steps": runs[0]["steps"],
+    "first_steps": first_steps(bench, name, batch_size),
+    "environments": [e for i, e in enumerate(made) if e not in made[:i]],
     "diverged": sum(run.get("diverged", False) for run in runs),
     "validation": [run["validation"][trial.figure] for run in runs],
     "test": [run["test"] for run in runs],
@@ -278,6 +288,14 @@ def run_arm(bench: Bench, name: str, batch_size: int) -> dict[str, Any]:
     "curve_steps": [s for s, _ in runs[0]["curve"]],
     "curves_at_rate": [[v for _, v in run["curve"]] for run in runs],
   }
+
+
+def first_steps(bench: Bench, name: str, batch_size: int) -> int:
+  """Steps of the plain training that comes before that of an arm; 0 where none does."""
+  if not training.trains_twice(arms.find(name)):
+    return 0
+  sizes = training.first_sizes(sizes_of(bench, batch_size))
+  return training.num_steps(sizes, bench.material.task_of(0))
 
 
 def read_scores(bench: Bench, result: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -315,4 +333,5 @@ def step_costs(bench: Bench, names: list[str]) -> dict[str, Any]:
     timed = timing.interleaved(steps, names[0], trial.cost_rounds)
     costs[str(batch_size)] = {name: result._asdict() for name, result in timed.items()}
     path.write_text(json.dumps(costs, indent=1))
-  return costs
+  known = lambda timed: timed.get(names[0], {}).get("ratio") == 1.0  # of another baseline else
+  return {batch_size: timed for batch_size, timed in costs.items() if known(timed)}

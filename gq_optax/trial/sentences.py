@@ -73,10 +73,10 @@ def verdicts(summary: Summary, what: str, name: str) -> str:
     return f"In the {name}, held against {baseline}: {'; '.join(shown)}."
   closest = max(rivals, key=lambda r: r["against"][what]["mean"])
   gap = closest["against"][what]
-  place = "all others are lower, the least" if gap["mean"] < 0 else "of the others the highest is"
+  place = "all of these are lower, the least" if gap["mean"] < 0 else "of these the highest is"
   return (
-    f"In the {name} no arm is shown to differ from {baseline}; {place} {closest['arm']} at B ="
-    f" {closest['batch_size']}, by {span(gap)} points."
+    f"In the {name} no arm, plain ones and controls aside, is shown to differ from {baseline};"
+    f" {place} {closest['arm']} at B = {closest['batch_size']}, by {span(gap)} points."
   )
 
 
@@ -96,27 +96,41 @@ def better_on(summary: Summary, what: str) -> list[dict[str, Any]]:
   return [r for r in contenders(summary) if r["against"][what]["verdict"] == "better"]
 
 
+def named(result: dict[str, Any]) -> str:
+  """An arm at its batch size."""
+  return f"{result['arm']} at B = {result['batch_size']}"
+
+
+def higher(result: dict[str, Any], other: dict[str, Any], what: str) -> bool:
+  """Whether the test gives a result more than another one, at whatever batch sizes."""
+  own, others = result.get(what), other.get(what)
+  return own is not None and others is not None and own > others
+
+
 def take(summary: Summary, result: dict[str, Any]) -> str:
   """What to take, and what in its stead if the rare ones count most."""
-  word = lambda r: f"{r['arm']} at B = {r['batch_size']}"
   for what, _, name in rare_ones(summary):
     found = better_on(summary, what)
     if result in found:
       break
-    if found:
-      return f"Take {word(result)}, or {word(best(found))} where {name} counts most."
-  return f"Take {word(result)}."
+    if found := [r for r in found if higher(r, result, what)]:
+      return f"Take {named(result)}, or {named(best(found))} where {name} counts most."
+  return f"Take {named(result)}."
 
 
 def advice(summary: Summary) -> str:
   """What does best on validation, what it costs, what the test shows of it, and what to take."""
-  baseline = summary["baseline"]
-  top = best([r for r in summary["results"] if not is_control(r["arm"])])
+  baseline, results = summary["baseline"], summary["results"]
+  top = best([r for r in results if not is_control(r["arm"])] or results)
+  own = best([r for r in results if r["arm"] == baseline])
   tell = lambda value: "not tested" if value is None else f"{100 * value:.1f} in the test"
   says = (
-    f"Of all arms and batch sizes {top['arm']} at B = {top['batch_size']} does best on validation:"
+    f"Of all arms and batch sizes {named(top)} does best on validation:"
     f" {tell(top['figure'])}{price(summary, top)}"
   )
+  better = [r for r in better_on(summary, "figure") if higher(r, top, "figure")]
+  if better and top not in better_on(summary, "figure"):
+    says += f". Validation and test disagree: in the test {named(best(better))} is better"
   if "against" not in top:  # a plain arm
     there = ("figure", *(what for what, _, _ in rare_ones(summary)))
     gains = any(better_on(summary, what) for what in there)
@@ -127,9 +141,10 @@ def advice(summary: Summary) -> str:
   if plain is not None:
     says += f"; {baseline} has {tell(plain['figure'])} at that batch size"
   verdict = top["against"]["figure"]["verdict"]
+  if verdict == "better" and higher(own, top, "figure"):
+    return f"{says}, but {tell(own['figure'])} at B = {own['batch_size']}. {take(summary, own)}"
   if verdict == "better":
     return f"{says}. {take(summary, top)}"
-  own = best([r for r in summary["results"] if r["arm"] == baseline])
   if verdict == "worse":
     return f"{says}. The test shows that it is worse. {take(summary, own)}"
   if summary["no_verdict"]["figure"]:

@@ -112,6 +112,11 @@ def deal(strata: np.ndarray, rows: np.ndarray, repetition: int) -> list[np.ndarr
   ]
   dealt = np.concatenate([*order, np.zeros(0, int)]).astype(int)
   used = len(dealt) - len(dealt) % FOLDS
+  if not used:
+    raise ValueError(
+      f"y_train must leave {FOLDS} examples or more to be tested in turn, of classes of 2 or more,"
+      f" but {len(dealt)} were left. Give x_test and y_test, or more examples."
+    )
   return [np.sort(dealt[fold:used:FOLDS]) for fold in range(FOLDS)]
 
 
@@ -209,7 +214,7 @@ def of_own(own: Own, layout: str, seeds: int, standardise: bool = True) -> Mater
 def number_kinds(labels: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, list[str], np.ndarray]:
   """Kinds as integers, their names and their classes; one that is in two classes counts twice."""
   values, number = np.unique(kinds, return_inverse=True)
-  if all(value.isdigit() for value in values):  # 2 before 10
+  if all(value.isdecimal() and value == str(int(value)) for value in values):  # 2 before 10
     number = kinds.astype(int)
   pairs, found = np.unique(np.stack([labels, number], axis=1), axis=0, return_inverse=True)
   word = dict(zip(number.tolist(), kinds.tolist(), strict=True))

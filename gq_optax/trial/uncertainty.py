@@ -2,10 +2,10 @@
 r"""How sure a difference between two arms is: a bootstrap over seeds and test examples.
 
 A test set is a sample as much as the seeds are: of three rare examples one right answer more is 33
-points. So a draw takes S - 1 of S seeds, or, kind by kind, n - 1 of n test examples, with
-replacement; to draw one less makes the variance of a mean right where there are few (McCarthy and
-Snowden 1985). Both arms are judged on the same draw. With :math:`v_s` and :math:`v_n` the variances
-of their difference where seeds and where examples are drawn, the interval is
+points. So a draw takes S - 1 of S seeds, or n - 1 of n test examples, with replacement: kind by
+kind, but for accuracy. To draw one less makes the variance of a mean right where there are few
+(McCarthy and Snowden 1985). Both arms are judged on the same draw. With :math:`v_s` and :math:`v_n`
+the variances of their difference where seeds and where examples are drawn, the interval is
 
 .. math:: \text{difference} \pm \sqrt{t_{S-1}^2 v_s + t_{n_\text{min}-1}^2 v_n}
 
@@ -13,7 +13,8 @@ of their difference where seeds and where examples are drawn, the interval is
 few seeds happen to agree. Percentiles of the draws would be too narrow.
 
 Where seeds test different examples, :math:`v_s` holds the chance of the examples, too. If R seeds
-test an example, that is about :math:`v_n / R`, which is taken off it. The interval is then at least
+test an example, that is about :math:`v_n / R`, which is taken off it. (Where :math:`c_i` seeds test
+example i, :math:`R = \sum_i c_i^2 / \sum_i c_i`.) The interval is then at least
 :math:`t_{S-1} \sqrt{v_s}` on each side.
 """
 
@@ -77,16 +78,14 @@ def draw(
 ) -> Draws:
   """The draws, the same for all arms.
 
-  A kind of one example would never vary. Accuracy needs no kinds, so all such are drawn together.
+  Accuracy needs no kinds, so all examples are drawn together: of a small kind whose examples are
+  answered alike the draws would never differ.
   """
   rng = np.random.default_rng(seed)
   seeds = rng.multinomial(max(num_seeds - 1, 1), np.full(num_seeds, 1 / num_seeds), size=number)
   examples = np.zeros((number, len(pool.labels)), np.uint16)
-  strata = pool.kinds
-  if figure == "accuracy":
-    alone = np.bincount(strata, minlength=pool.num_kinds)[strata] == 1
-    strata = np.where(alone, pool.num_kinds, strata)
-  for stratum in range(pool.num_kinds + 1):
+  strata = np.zeros_like(pool.kinds) if figure == "accuracy" else pool.kinds
+  for stratum in range(pool.num_kinds):
     (rows,) = np.nonzero(strata == stratum)
     n = len(rows)
     for i in range(number if n else 0):
