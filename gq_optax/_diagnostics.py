@@ -117,7 +117,7 @@ def _read_groups(state: GroupScarcityState) -> dict[str, jax.Array]:
     figures[f"group_weight/{k}"] = weights[k]
     figures[f"group_age/{k}"] = state.ages[k]
   return figures | {
-    "groups_seen": jnp.sum(seen),
+    "groups_seen": jnp.sum(seen, dtype=jnp.int32),
     "effective_examples": jnp.square(total) / jnp.where(squares > 0.0, squares, 1.0),
     "rarest_tenth": jnp.sum(among * weights[heaviest]) / safe_total,
     "grouped_steps": jnp.asarray(state.count),
@@ -127,7 +127,7 @@ def _read_groups(state: GroupScarcityState) -> dict[str, jax.Array]:
 def _read_examples(state: ExampleScarcityState) -> dict[str, jax.Array]:
   return {
     "effective_examples": jnp.asarray(state.effective),
-    "queued_examples": jnp.sum(state.filled),
+    "queued_examples": jnp.sum(state.filled, dtype=jnp.int32),
     "reach": jnp.asarray(state.reach),
     "weighed_steps": jnp.asarray(state.count),
   }

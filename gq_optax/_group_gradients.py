@@ -19,6 +19,9 @@ _STRAIGHT = 8
 class GroupGradients(NamedTuple):
   """The mean gradients of K groups, as an update that `grad_queue` recognises by its type.
 
+  Other transformations do not: in front of `grad_queue` they would change the counts as well. Apply
+  them to `grads` (docs/safety.md).
+
   Attributes:
     grads: pytree of `[K, *p]` leaves: the mean gradient of each group. What stands in an empty
       group (also NaN) is never read.

@@ -75,6 +75,7 @@ def test_adaptive_length_takes_the_losses_of_the_groups_in_place_of_value():
     ({"queue_dtype": np.dtype(int)}, "queue_dtype must be a real floating dtype, but int64"),
     ({"queue_dtype": "complex64"}, "queue_dtype must be a real floating dtype, but complex64"),
     ({"queue_dtype": "bool"}, "queue_dtype must be a real floating dtype, but bool was found"),
+    ({"queue_dtype": jnp.zeros(3)}, r"queue_dtype must be a dtype, but an array .*static_args"),
     ({"queue_dtype": "float99"}, "queue_dtype must be a real floating dtype, but float99"),
     ({"key": "x"}, "key must be an int or one PRNG key, but 'x' was found"),
     ({"key": 0.5}, r"key must be an int or one PRNG key, but 0\.5 was found"),

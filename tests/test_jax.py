@@ -217,3 +217,28 @@ def test_a_tree_of_nothing():
   updates, state = jax.jit(tx.update)({}, state)
   assert updates == {}
   assert state.queue.count == 1
+
+
+def test_no_key_is_held_to_be_used_twice():
+  x = jax.random.normal(jax.random.key(0), (12, 3))
+
+  def losses(w, batch):
+    x, keys = batch
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, (3,)))(keys)
+    return (x * kept.astype(jnp.float32)) @ w
+
+  def dropout(make):
+    keys = jax.random.split(jax.random.key(1), 12)
+    return jax.jit(make)(jnp.ones(3), (x, keys), jnp.arange(12) % 3)
+
+  with jax.debug_key_reuse(True):
+    for key in (0, jax.random.key(3)):
+      scarcity = gq.group_scarcity(3, key=key)
+      state = scarcity.init(3)
+      tx = gq.grad_queue(num_clusters=3, key=key)
+      queued = tx.init(jnp.ones(3))
+      for _ in range(2):
+        _, state = scarcity.update(x, state)
+        _, queued = tx.update(x, queued)
+    dropout(gq.grouped_value_and_grad(losses, 3))
+    dropout(gq.per_example_value_and_grad(losses, microbatch_size=5, num_groups=3))

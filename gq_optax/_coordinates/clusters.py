@@ -35,7 +35,8 @@ def cluster(
     mask: bool `[B]`, the examples that count, or None: all. The others get the label K.
   """
   batch_size = jax.tree.leaves(per_example)[0].shape[0]
-  sketch_key, kmeans_key = jax.random.split(_validate.prng_key("key", key))
+  # A clone: it is on purpose that every step begins from the same key.
+  sketch_key, kmeans_key = jax.random.split(jax.random.clone(_validate.prng_key("key", key)))
   if embeddings is None:
     embeddings = unit_sketch(per_example, sketch_key) if embed is None else embed(per_example)
     embeddings = _inputs.floating("the result of embed", embeddings)

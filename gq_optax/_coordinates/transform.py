@@ -84,6 +84,7 @@ def grad_queue(
   every group empty                 the update is 0, the state stays as it was
   `value` not finite                the loss is not recorded, the gradient is
   bfloat16, float16                 statistics in float32, the update in the gradient's dtype
+  float64                           weights and norms right within the range of float32
   ================================  ==============================================================
 
   Nothing stands in front of it where it gets one of the two batched forms: a clip would take the

@@ -82,7 +82,7 @@ def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
     found.append(flat.jaxpr)
     return (value, aux), flat.consts
 
-  example = jax.tree.map(lambda x: x[0], batch)
+  example = jax.tree.map(lambda x: _unused(x)[0], batch)
   first, shapes = jax.make_jaxpr(one, return_shape=True)(leaves, example)
   # What does not hang on the example, as the weights themselves, is kept once.
   differs = _reached(first.jaxpr, first.jaxpr.invars[len(leaves) :])
@@ -260,6 +260,12 @@ def _reached(program, start):
     if not reached.isdisjoint(_variables(eqn.invars)):
       reached.update(eqn.outvars)
   return reached
+
+
+def _unused(x):
+  """Keys for the shape alone, so that `jax.debug_key_reuse` does not count that as their use."""
+  is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+  return jax.random.clone(x) if is_key else x
 
 
 def _variables(atoms):

@@ -225,8 +225,9 @@ def _update(x, unmasked, state, given, key, exponent, max_weight, pooling, metri
   def seeded(carry):
     pending, (_, state) = carry
     # What hangs on nothing but the data would be taken out of the loop, and done at every step.
-    _, own_key, rows = jax.lax.optimization_barrier((pending, key, x))
-    seeds = lloyd.seed(own_key, rows, pull, num_groups)
+    _, own_key, rows = jax.lax.optimization_barrier((pending, jax.random.clone(key), x))
+    # Clones: `jax.debug_key_reuse` takes a barrier for a use, and the round for many.
+    seeds = lloyd.seed(jax.random.clone(own_key), rows, pull, num_groups)
     centroids, _ = lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)
     return _axes.alike((jnp.zeros_like(pending), weigh(rows, centroids, state)), carry)
 
