@@ -134,9 +134,11 @@ def test_64_bits_and_strict_promotion():
     _, state = examples.update(x, examples.init(4))
     assert gq.diagnostics(state)["queued_examples"].dtype == jnp.int32
     gq.explain_examples(x, state)
+    sketch = gq.sketch({"w": x.astype(np.float32)}, 3, 0)
     tx = gq.grad_queue(num_clusters=2)
     grads = {"w": jnp.asarray(x)}
     tx.update(grads, tx.init({"w": jnp.zeros(4)}))
+  np.testing.assert_array_equal(sketch, gq.sketch({"w": x.astype(np.float32)}, 3, 0))
 
 
 @pytest.mark.parametrize("scarcity", [gq.example_scarcity, lambda **k: gq.group_scarcity(3, **k)])

@@ -121,7 +121,9 @@ def unit_sketch(per_example_tree: optax.Updates, key: jax.Array, dim: int = 64) 
 
 def _sketch_leaf(leaf, dim, key):
   size = math.prod(leaf.shape[1:])
-  signs = jax.random.rademacher(key, (size,), jnp.float32)
+  # As `jax.random.rademacher` draws them, but in 64-bit mode the same ones.
+  heads = jax.random.bernoulli(key, jnp.float32(0.5), (size,))
+  signs = jnp.where(heads, jnp.float32(1.0), jnp.float32(-1.0))
   whole = size - size % dim
 
   def one(gradient):
