@@ -47,7 +47,10 @@ def test_what_may_be_left_out_and_what_may_be_added(tmp_path):
   [
     ({"x_train": None}, r"must hold x_train, but y_train, x_test, y_test was found"),
     ({"y_test": None}, "x_test and y_test or neither, but only x_test was found"),
-    ({"x_train": np.ones(8)}, r"x_train must have shape \[n, \.\.\.\].*\(8,\) was found"),
+    (
+      {"x_train": np.ones(8)},
+      r"x_train must have shape \[n, \.\.\.\].*\(8,\) was found\. With .*:, None",
+    ),
     ({"x_train": np.ones((0, 3)), "y_train": np.ones(0, int)}, r"x_train .*\(0, 3\) was found"),
     ({"x_train": np.full((8, 3), "a")}, "x_train must be real numbers, but <U1"),
     ({"x_train": np.ones((8, 3), complex)}, "x_train must be real numbers, but complex128"),

@@ -178,7 +178,10 @@ def open_npz(
 
 def _examples(key: str, x: np.ndarray) -> np.ndarray:
   if x.ndim < 2 or not x.size:
-    raise ValueError(f"{key} must have shape [n, ...], none of it 0, but {x.shape} was found.")
+    hint = f" With one number an example take {key}[:, None]." if x.ndim == 1 else ""
+    raise ValueError(
+      f"{key} must have shape [n, ...], none of it 0, but {x.shape} was found.{hint}"
+    )
   if x.dtype.kind not in "buif":
     raise ValueError(f"{key} must be real numbers, but {x.dtype} was found.")
   if x.dtype == np.uint8:
