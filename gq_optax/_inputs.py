@@ -24,8 +24,10 @@ def array(name: str, value: Any) -> jax.Array:
   except (TypeError, ValueError, OverflowError):
     dtype = getattr(value, "dtype", None)
     found = type(value).__name__ if dtype is None else f"an array of dtype {dtype}"
-    hint = "" if dtype is None else " np.unique(x, return_inverse=True)[1] makes labels of text."
-    raise ValueError(f"{name} must be an array or numbers, but {found} was found.{hint}") from None
+    hint = ""
+    if name == "labels" and np.asarray(value).dtype.kind in "US":
+      hint = " np.unique(labels, return_inverse=True)[1] numbers them."
+    raise ValueError(f"{name} must be numbers, but {found} was found.{hint}") from None
 
 
 def floating(name: str, value: Any) -> jax.Array:

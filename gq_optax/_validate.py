@@ -79,7 +79,7 @@ def storage_dtype(name: str, value: Any) -> None:
   """A real floating dtype with zero and sign."""
   if isinstance(value, jax.Array | np.ndarray):
     raise ValueError(
-      f"{name} must be a dtype, but an array of type {jax.typeof(value)} was found. Under"
+      f"{name} must be a dtype, but an array {value.dtype}{list(value.shape)} was found. Under"
       " optax.inject_hyperparams list it in static_args."
     )
   try:

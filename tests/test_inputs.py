@@ -202,6 +202,6 @@ def test_masks_are_bool(mask):
 
 
 def test_text_is_refused_with_a_way_to_labels():
-  rule = "labels must be an array or numbers, but an array of dtype <U1 was found. np.unique"
+  rule = "labels must be numbers, but an array of dtype <U1 was found. np.unique"
   with pytest.raises(ValueError, match=rule):
     gq.grouped_value_and_grad(loss_fn, 2)(PARAMS, X, np.array(["a"] * len(X)))

@@ -159,13 +159,13 @@ def test_too_few_test_examples_for_a_verdict_on_accuracy():
   for n, silent in ((9, False), (10, True)):
     data = own((60, 20), x_test=np.ones((n, 1), np.float32), y_test=np.arange(n) % 2)
     said = comparison.why_not(splits.of_own(data, "flat", 5), "accuracy", 5)[0]
-    assert said.startswith("" if silent else f"there are {n} test examples; a verdict takes")
+    assert said.startswith("" if silent else f"the test has {n} examples; a verdict takes")
     assert (said == "") == silent
 
 
 def test_nothing_left_to_test_in_turn():
   with pytest.raises(
-    ValueError, match="y_train must leave 5 examples or more to be tested in turn"
+    ValueError, match="x_train must leave 5 examples or more to be tested in turn"
   ):
     splits.of_own(own((3, 3)), "flat", 5)
 
@@ -177,6 +177,12 @@ def test_wrong_labels_in_training_do_not_make_another_class_the_rarest():
   found = splits.of_recipe(task, 2, hidden=False)
   assert comparison.class_counts(found) == found.counts
   assert comparison.rarest_class(found) == comparison.rarest_kind(found.counts) == 1
+  # Of four kinds in two classes, too.
+  kinds = np.repeat([0, 1, 2, 3], [10, 10, 5, 5])
+  test = (x, kinds // 2, kinds)
+  task = training.Task(x, np.where(np.arange(30) < 12, 1, 0), kinds, test, test)
+  found = splits.of_recipe(task, 2, hidden=True)
+  assert comparison.class_counts(found)["training"] == [20, 10]
 
 
 def test_an_example_apart_is_rare_and_its_twin_is_its_neighbour():

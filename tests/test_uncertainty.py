@@ -77,6 +77,11 @@ def test_accuracy_with_many_small_classes_holds_its_promise():
   assert wrong <= 0.08 * trials
 
 
+def test_how_many_seeds_test_an_example():
+  answers = np.array([[0, -1, 1], [0, 1, -1], [-1, -1, -1]])
+  assert uncertainty.times(answers) == pytest.approx((4 + 1 + 1) / (2 + 1 + 1))
+
+
 def test_what_is_read_of_an_arm_is_what_is_held_against_another():
   """Also where some examples are tested more often than others, as by seven seeds of five folds."""
   rng, pool = np.random.default_rng(1), pool_of(np.repeat([0, 1, 2], [20, 10, 5]))

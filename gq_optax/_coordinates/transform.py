@@ -88,9 +88,9 @@ def grad_queue(
   ================================  ==============================================================
 
   Nothing stands in front of it where it gets one of the two batched forms: a clip would take the
-  norm of all gradients at once, and change the counts (docs/safety.md). `optax.masked` and
-  `optax.partition` would leave other leaves batched, and fail: wrap the optimizer behind it. Frozen
-  parameters must not reach it: take the gradients of the trained ones alone
+  norm of all gradients at once, a scale would change the counts (docs/safety.md). `optax.masked`
+  and `optax.partition` would leave other leaves batched, and fail: wrap the optimizer behind it.
+  Frozen parameters must not reach it: take the gradients of the trained ones alone
   (docs/recipes-optimizer.md). `optax.MultiSteps` and `optax.apply_if_finite` go around the mean
   form and behind the batched forms.
 

@@ -2,6 +2,7 @@
 """Embeddings of any shape as rows, at the entrance of this room."""
 
 import math
+import numbers
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ def embedding_dim(template: Any, metric: str) -> int:
       )
     dim = _validate.static_int("the numbers of an embedding", math.prod(template.shape[1:]), 1)
   else:
-    if isinstance(template, float | dict | tuple | list):
+    if not isinstance(template, bool | numbers.Integral | jax.Array):
       raise ValueError(
         "embedding_dim_or_template must be the length of an embedding as an int, or an array"
         f" [B, ...] such as update gets, but {type(template).__name__} was found. Weights for"

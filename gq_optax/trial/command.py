@@ -173,12 +173,11 @@ def diverged(results: comparison.Results) -> list[str]:
 def made_before(results: comparison.Results, environment: dict[str, str]) -> list[str]:
   """What is to be said of runs that other versions made."""
   found = {
-    ", ".join(f"{k} {v[:12]}" for k, v in made.items() if v != environment.get(k))
+    ", ".join(f"{k} {v}" for k, v in made.items() if v != environment.get(k))
     for result in results
     for made in result["environments"]
-    if made and made != environment
   }
-  return [f"Some runs were made with {others}." for others in sorted(found)]
+  return [f"Some runs were made with {others}." for others in sorted(found - {""})]
 
 
 def run_arms(bench: Bench) -> tuple[comparison.Results, str]:

@@ -27,10 +27,9 @@ def rarest_kind(counts: dict[str, list[int]]) -> int:
 
 def class_counts(material: Material) -> dict[str, list[int]]:
   """For training and validation of seed 0, and for all that is tested, examples of each class."""
-  if not material.has_kinds:  # of true classes, where training has wrong labels
-    return material.counts
   task = material.task_of(0)
-  parts = {"training": task.labels, "validation": task.validation[1], "test": material.pool.labels}
+  trained = material.classes_of[np.asarray(task.kinds)]  # not its labels: some may be wrong
+  parts = {"training": trained, "validation": task.validation[1], "test": material.pool.labels}
   number = lambda y: np.bincount(np.asarray(y), minlength=material.pool.num_classes).tolist()
   return {part: number(y) for part, y in parts.items()}
 
@@ -65,7 +64,8 @@ def why_not(material: Material, figure: str, num_seeds: int) -> tuple[str, str]:
     more = more if others else ""
     whole = f"{tell(short[0])}{more}; {at_least(*cures, 'judge by --figure accuracy')}"
   if figure == "accuracy" and len(material.pool.labels) < need:
-    whole = f"there are {len(material.pool.labels)} test examples; {at_least(*cures)}"
+    n = len(material.pool.labels)
+    whole = f"the test has {n} example{'s' * (n != 1)}; {at_least(*cures)}"
   if few[rarest] < need:
     rare = f"{tell(rarest)}; {at_least(*cures)}"
   return whole, rare
@@ -112,8 +112,8 @@ def compare(
   counted = [n for n in material.counts["test"] if n]
   smallest = len(pool.labels) if figure == "accuracy" else min(counted)
   sizes = (smallest, material.counts["test"][rarest])
-  tested = (next(iter(answers.values())) >= 0).sum(axis=0)  # alike for all arms
-  times = float((tested**2).sum() / tested.sum()) if material.repeated else math.inf
+  # All arms test the same examples.
+  times = uncertainty.times(next(iter(answers.values()))) if material.repeated else math.inf
   number = lambda value: None if np.isnan(value) else float(value)
   for result in results:
     key = (result["arm"], result["batch_size"])

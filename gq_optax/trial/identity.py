@@ -59,6 +59,8 @@ def keep(trial: Trial, own: Own | None) -> None:
         f"out must be another folder: {trial.out} holds runs of another trial"
         f" ({'; '.join(changed)})."
       )
+  else:  # what was timed was another trial's, too
+    (trial.out / "cost.json").unlink(missing_ok=True)
   (trial.out / "runs").mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(new, indent=1))
 

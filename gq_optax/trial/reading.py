@@ -2,8 +2,8 @@
 """What a practitioner reads of an arm: recall, precision, confusion, false alarms, rarity.
 
 Scores are a list over the seeds of `(rows, scores [m, C])`: which examples of the pool a seed
-tested, and a score for each class, larger for likelier ones. An example counts
-as often as it was tested, as in `uncertainty.figures`.
+tested, and a score for each class, larger for likelier ones. An example counts as often as it was
+tested, as in `uncertainty.figures`.
 """
 
 import math

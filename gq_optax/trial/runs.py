@@ -196,7 +196,8 @@ def run_pairs(
     if run["arm"] != name:
       raise ValueError(
         f"out must hold runs of {name!r} in {path(pair)}, but those of {run['arm']!r} were found:"
-        " both names make the same file name. Write the numbers alike, or take another folder."
+        " both names make, or made in an older version, the same file name. Write the numbers"
+        " alike, or take another folder."
       )
   return found
 

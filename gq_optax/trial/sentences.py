@@ -73,9 +73,9 @@ def verdicts(summary: Summary, what: str, name: str) -> str:
     return f"In the {name}, held against {baseline}: {'; '.join(shown)}."
   closest = max(rivals, key=lambda r: r["against"][what]["mean"])
   gap = closest["against"][what]
-  place = "all of these are lower, the least" if gap["mean"] < 0 else "of these the highest is"
+  place = "all are lower, the least" if gap["mean"] < 0 else "the highest is"
   return (
-    f"In the {name} no arm, plain ones and controls aside, is shown to differ from {baseline};"
+    f"In the {name} none of the arms held against {baseline}, controls aside, is shown to differ;"
     f" {place} {closest['arm']} at B = {closest['batch_size']}, by {span(gap)} points."
   )
 
@@ -108,7 +108,9 @@ def higher(result: dict[str, Any], other: dict[str, Any], what: str) -> bool:
 
 
 def take(summary: Summary, result: dict[str, Any]) -> str:
-  """What to take, and what in its stead if the rare ones count most."""
+  """What to take, and what in its stead if the rare ones count most; nothing if it is a control."""
+  if is_control(result["arm"]):
+    return "There is nothing to take: all of these are controls."
   for what, _, name in rare_ones(summary):
     found = better_on(summary, what)
     if result in found:
@@ -116,6 +118,15 @@ def take(summary: Summary, result: dict[str, Any]) -> str:
     if found := [r for r in found if higher(r, result, what)]:
       return f"Take {named(result)}, or {named(best(found))} where {name} counts most."
   return f"Take {named(result)}."
+
+
+def disagreement(summary: Summary, top: dict[str, Any]) -> str:
+  """What the test shows to be better than the baseline, and above the best on validation."""
+  found = [r for r in better_on(summary, "figure") if higher(r, top, "figure")]
+  if not found or top in better_on(summary, "figure"):
+    return ""
+  more = max(found, key=lambda r: r["figure"])
+  return f" Validation and test disagree: {named(more)} has {100 * more['figure']:.1f} in the test."
 
 
 def advice(summary: Summary) -> str:
@@ -128,15 +139,13 @@ def advice(summary: Summary) -> str:
     f"Of all arms and batch sizes {named(top)} does best on validation:"
     f" {tell(top['figure'])}{price(summary, top)}"
   )
-  better = [r for r in better_on(summary, "figure") if higher(r, top, "figure")]
-  if better and top not in better_on(summary, "figure"):
-    says += f". Validation and test disagree: in the test {named(best(better))} is better"
+  but = disagreement(summary, top)
   if "against" not in top:  # a plain arm
     there = ("figure", *(what for what, _, _ in rare_ones(summary)))
     gains = any(better_on(summary, what) for what in there)
     silent = gains or not contenders(summary) or not arms.is_plain(arms.find(baseline))
     shown = "" if silent else " No gain by weights is shown."
-    return f"{says}.{shown} {take(summary, top)}"
+    return f"{says}.{shown}{but} {take(summary, top)}"
   plain = find(summary, baseline, top["batch_size"])
   if plain is not None:
     says += f"; {baseline} has {tell(plain['figure'])} at that batch size"
@@ -146,12 +155,12 @@ def advice(summary: Summary) -> str:
   if verdict == "better":
     return f"{says}. {take(summary, top)}"
   if verdict == "worse":
-    return f"{says}. The test shows that it is worse. {take(summary, own)}"
+    return f"{says}. The test shows that {top['arm']} is worse.{but} {take(summary, own)}"
   if summary["no_verdict"]["figure"]:
     return f"{says}. The test allows no verdict on that. {take(summary, own)}"
   return (
-    f"{says}. The test does not show that it is better: more seeds or test examples may tell."
-    f" {take(summary, own)}"
+    f"{says}. The test does not show that {top['arm']} is better: more seeds or test examples may"
+    f" tell.{but} {take(summary, own)}"
   )
 
 

@@ -114,8 +114,8 @@ def deal(strata: np.ndarray, rows: np.ndarray, repetition: int) -> list[np.ndarr
   used = len(dealt) - len(dealt) % FOLDS
   if not used:
     raise ValueError(
-      f"y_train must leave {FOLDS} examples or more to be tested in turn, of classes of 2 or more,"
-      f" but {len(dealt)} were left. Give x_test and y_test, or more examples."
+      f"x_train must leave {FOLDS} examples or more to be tested in turn, of classes or kinds of 2"
+      f" or more, but {len(dealt)} were left. Give x_test and y_test, or more examples."
     )
   return [np.sort(dealt[fold:used:FOLDS]) for fold in range(FOLDS)]
 

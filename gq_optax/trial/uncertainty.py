@@ -156,6 +156,12 @@ def bootstrap(predicted: np.ndarray, pool: Pool, draws: Draws, figure: str) -> D
   return Drawn(found, *(figures(predicted, pool, way, figure) for way in ways))
 
 
+def times(predicted: np.ndarray) -> float:
+  """R, how many seeds test an example, out of answers `[S, N]` that are -1 where none was given."""
+  tested = (predicted >= 0).sum(axis=0)
+  return float((tested**2).sum() / tested.sum())
+
+
 def difference(
   own: Drawn,
   other: Drawn,
