@@ -24,8 +24,10 @@ def array(name: str, value: Any) -> jax.Array:
   except (TypeError, ValueError, OverflowError):
     dtype = getattr(value, "dtype", None)
     found = type(value).__name__ if dtype is None else f"an array of dtype {dtype}"
+    listed = isinstance(value, list | tuple) and any(isinstance(v, str) for v in value)
+    text = listed or getattr(dtype, "kind", "") in ("U", "S")
     hint = ""
-    if name == "labels" and np.asarray(value).dtype.kind in "US":
+    if text and name == "labels":
       hint = " np.unique(labels, return_inverse=True)[1] numbers them."
     raise ValueError(f"{name} must be numbers, but {found} was found.{hint}") from None
 

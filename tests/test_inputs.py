@@ -205,3 +205,7 @@ def test_text_is_refused_with_a_way_to_labels():
   rule = "labels must be numbers, but an array of dtype <U1 was found. np.unique"
   with pytest.raises(ValueError, match=rule):
     gq.grouped_value_and_grad(loss_fn, 2)(PARAMS, X, np.array(["a"] * len(X)))
+  with pytest.raises(ValueError, match=r"labels must be numbers, but list was found\. np.unique"):
+    gq.grouped_value_and_grad(loss_fn, 2)(PARAMS, X, ["a"] * len(X))
+  with pytest.raises(ValueError, match=r"labels must be numbers, but list was found\.$"):
+    gq.grouped_value_and_grad(loss_fn, 2)(PARAMS, X, [[1], [1, 2]])

@@ -49,7 +49,6 @@ def test_the_last_class_is_not_tested(tmp_path):
   trial = small(
     tmp_path,
     npz=tmp_path / "k.npz",
-    model="logistic",
     arm_names=("SGDM", "class weights"),
     rates=(0.3,),
     seeds=3,

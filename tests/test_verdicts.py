@@ -123,7 +123,7 @@ def test_controls_alone_have_a_report_and_no_advice():
   summary = hand_made()
   summary["results"] = summary["results"][2:]
   summary["baseline"] = summary["results"][0]["arm"]
-  assert sentences.advice(summary).endswith("There is nothing to take: all of these are controls.")
+  assert sentences.advice(summary).endswith(" is a control, and not to be taken.")
 
 
 def result(arm, tests, curves, batch_size=64, rate=0.1):

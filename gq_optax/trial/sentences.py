@@ -110,7 +110,7 @@ def higher(result: dict[str, Any], other: dict[str, Any], what: str) -> bool:
 def take(summary: Summary, result: dict[str, Any]) -> str:
   """What to take, and what in its stead if the rare ones count most; nothing if it is a control."""
   if is_control(result["arm"]):
-    return "There is nothing to take: all of these are controls."
+    return f"{result['arm']} is a control, and not to be taken."
   for what, _, name in rare_ones(summary):
     found = better_on(summary, what)
     if result in found:
