@@ -18,18 +18,19 @@ def array(name: str, value: Any) -> jax.Array:
   """A JAX array of an array, of a number, or of lists of numbers."""
   if isinstance(value, jax.Array):
     return value
+  dtype = getattr(value, "dtype", None)
+  listed = isinstance(value, list | tuple) and any(isinstance(v, str) for v in value)
+  text = listed or getattr(dtype, "kind", "") in ("U", "S")
   try:
-    # By way of NumPy a number has a dtype of its own, as arrays have, and not a weak one.
-    return jnp.asarray(np.asarray(value) if isinstance(value, bool | int | float) else value)
+    if not text:  # JAX may take it for the name of a dtype
+      # By way of NumPy a number has a dtype of its own, as arrays have, and not a weak one.
+      return jnp.asarray(np.asarray(value) if isinstance(value, bool | int | float) else value)
   except (TypeError, ValueError, OverflowError):
-    dtype = getattr(value, "dtype", None)
-    found = type(value).__name__ if dtype is None else f"an array of dtype {dtype}"
-    listed = isinstance(value, list | tuple) and any(isinstance(v, str) for v in value)
-    text = listed or getattr(dtype, "kind", "") in ("U", "S")
-    hint = ""
-    if text and name == "labels":
-      hint = " np.unique(labels, return_inverse=True)[1] numbers them."
-    raise ValueError(f"{name} must be numbers, but {found} was found.{hint}") from None
+    pass
+  found = type(value).__name__ if dtype is None else f"an array of dtype {dtype}"
+  numbered = text and name == "labels"
+  hint = " np.unique(labels, return_inverse=True)[1] numbers them." if numbered else ""
+  raise ValueError(f"{name} must be numbers, but {found} was found.{hint}")
 
 
 def floating(name: str, value: Any) -> jax.Array:
