@@ -51,23 +51,12 @@ def sizes(counts: jax.Array) -> jax.Array:
   return jnp.where(counts > 0.0, counts, 0.0)
 
 
-def shares(counts: jax.Array, exponent: jax.typing.ArrayLike) -> jax.Array:
-  r"""The weight of each group in the update; they sum to 1, and empty groups have 0.
+def shares(counts: jax.Array) -> jax.Array:
+  r"""The part of the batch in each group, float32 `[K]`; all 0 if every group is empty.
 
-  .. math:: a_k = n_k^{1-e} / \textstyle\sum_j n_j^{1-e} \quad\text{over the non-empty groups}
-
-  Args:
-    counts: `[K]`.
-    exponent: e in `[0, 1]`: 0 weighs by population (the paper), 1 weighs every group the same. A
-      traced value is clamped.
-
-  Returns:
-    float32 `[K]`; all 0 if every group is empty.
+  .. math:: a_k = n_k / \textstyle\sum_j n_j
   """
   mass = sizes(counts)
-  if not (isinstance(exponent, float | int) and exponent == 0):
-    power = 1.0 - jnp.clip(jnp.asarray(exponent, jnp.float32), 0.0, 1.0)
-    mass = jnp.where(mass > 0.0, jnp.where(mass > 0.0, mass, 1.0) ** power, 0.0)
   total = jnp.sum(mass)
   return mass / jnp.where(total > 0.0, total, 1.0)
 
@@ -117,4 +106,4 @@ def batch_loss(groups: GroupGradients) -> jax.Array:
   """The mean loss of the batch out of the groups' mean losses."""
   filled = sizes(groups.counts) > 0.0
   losses = jnp.where(filled, jnp.asarray(groups.losses).astype(jnp.float32), 0.0)
-  return jnp.sum(shares(groups.counts, 0) * losses)
+  return jnp.sum(shares(groups.counts) * losses)

@@ -80,7 +80,6 @@ QUEUE_OPTIONS = {
   "rho": NO_REAL,
   "scarcity": NO_FUNCTION,
   "num_clusters": NO_INT,
-  "group_exponent": [*NO_REAL, 1.5],
   "embed": NO_FUNCTION,
   "update_norm": ["x", -1.0, 0.0, True, THING, 1j],
   "queue_dtype": ["x", "int32", "complex64", bool, THING],
@@ -88,7 +87,6 @@ QUEUE_OPTIONS = {
   "key": NO_KEY,
   "axis_name": NO_AXIS,
 }
-DECAY = [v for v in NO_REAL if v is not None]
 STATISTICS = {"g": NO_FLOATS, "mean": [*NO_FLOATS, X[:5]], "std": [*NO_FLOATS, X[0]]}
 STATISTICS_OK = {"g": X, "mean": X, "std": X}
 GROUPED = {"params": NO_FLOATS, "batch": NO_BATCH}
@@ -123,17 +121,6 @@ def some_state_bytes(tx, params):
 # A function, arguments that are right, and for each argument what is wrong.
 CALLS = {
   "grad_queue": (gq.grad_queue, {}, QUEUE_OPTIONS),
-  "gq_sgd": (
-    gq.gq_sgd,
-    {"learning_rate": 0.1},
-    QUEUE_OPTIONS
-    | {"learning_rate": ["x", None, THING, True, 1j], "momentum": DECAY, "nesterov": NO_FLAG},
-  ),
-  "gq_adam": (
-    gq.gq_adam,
-    {"learning_rate": 0.1},
-    QUEUE_OPTIONS | {"b1": NO_REAL, "b2": NO_REAL, "eps": NO_REAL},
-  ),
   "init": (TX.init, {"params": W}, {"params": [v for v in NO_FLOATS if v is not None]}),
   "update": (
     TX.update,
@@ -247,18 +234,12 @@ CALLS = {
       "mask": NO_MASK,
       "loss_fn": [*NO_FUNCTION, lambda p, x: jnp.sum(x), with_embeddings],
       "microbatch_size": [v for v in NO_INT if v is not None],
-      "nan_safe": NO_FLAG,
     },
   ),
   "each group": (
     each_group,
     {"params": W, "batch": X, "labels": LABELS},
     {"labels": NO_LABELS, "mask": NO_MASK, "num_groups": [v for v in NO_INT if v is not None]},
-  ),
-  "largest_microbatch_size": (
-    gq.largest_microbatch_size,
-    {"loss_fn": loss_fn, "params": W, "batch": X, "max_bytes": 1 << 40},
-    GROUPED | {"loss_fn": NO_FUNCTION, "max_bytes": NO_INT},
   ),
   "noise_scale": (
     gq.noise_scale,
@@ -269,11 +250,6 @@ CALLS = {
     gq.suggest_num_clusters,
     {"batch_size": 8, "noise_scale": 2.0},
     {"batch_size": NO_INT, "noise_scale": [*STRANGE[:-1], X, 1j, None]},
-  ),
-  "gradient_diversity": (
-    gq.gradient_diversity,
-    {"per_example": X},
-    {"per_example": [*NO_TREE, {}, {"a": X, "b": X[:5]}, np.float32(1.0)]},
   ),
   "random_groups": (
     gq.random_groups,
@@ -298,21 +274,9 @@ CALLS = {
       "param_specs": [*STRANGE, None, {"a": SPECS}, P("a", "b")],
     },
   ),
-  "resize_queue": (
-    gq.resize_queue,
-    {"opt_state": STATE, "target": STATE},
-    {
-      "opt_state": [*STRANGE, None, gq.grad_queue().init(X), (STATE,), GROUPS],
-      "target": [*STRANGE, None],
-    },
-  ),
-  "z_score": (gq.z_score, STATISTICS_OK, STATISTICS),
   "delta_rho": (
     gq.delta_rho,
     STATISTICS_OK,
     STATISTICS | {"rho": [*NO_ARRAY, X, 1j]},
   ),
-  "tail_probability": (gq.tail_probability, STATISTICS_OK, STATISTICS),
-  "surprisal": (gq.surprisal, STATISTICS_OK, STATISTICS | {"max_weight": [*NO_ARRAY, X, 1j]}),
-  "identity": (gq.identity, STATISTICS_OK, STATISTICS),
 }

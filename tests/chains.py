@@ -14,6 +14,23 @@ STATIC = ("queue_length", "num_clusters")
 REFUSED = r"grad_queue inside optax\.masked or optax\.partition.*optax\.chain\(grad_queue"
 
 
+def queue_sgd(learning_rate, momentum=0.9, **options):
+  """The paper's GQ-SGDM: the form on the design card."""
+  return optax.chain(gq.grad_queue(**options), optax.sgd(learning_rate, momentum))
+
+
+def queue_adam(learning_rate, **options):
+  """GQ-ADAM."""
+  return optax.chain(gq.grad_queue(**options), optax.adam(learning_rate))
+
+
+def tail_probability(g, mean, std):
+  """A scarcity of the user's, as in docs/recipes-optimizer.md."""
+  spread = std > 0.0
+  z = jnp.abs(g - mean) / jnp.where(spread, std, 1.0)
+  return jnp.where(spread, jax.scipy.special.erf(z * 0.5**0.5), (g != mean).astype(g.dtype))
+
+
 def draw(seed, *lead):
   rng = np.random.RandomState(seed)
   return jax.tree.map(lambda p: rng.randn(*lead, *p.shape).astype(np.float32), PARAMS)

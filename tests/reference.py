@@ -28,10 +28,10 @@ def effective_length(losses, shortest, longest):
 class Reference:
   """Takes trees as dicts of arrays, and keeps everything it has seen in float64."""
 
-  def __init__(self, queue_length=3, rho=3.0, group_exponent=0.0, update_norm=None, store=None):
+  def __init__(self, queue_length=3, rho=3.0, update_norm=None, store=None):
     self.shortest, self.longest = np.broadcast_to(queue_length, 2)
     self.adaptive = isinstance(queue_length, tuple)
-    self.rho, self.group_exponent, self.update_norm = rho, group_exponent, update_norm
+    self.rho, self.update_norm = rho, update_norm
     self.store = store or (lambda x: x)  # rounds to the dtype of the queue
     self.queue = collections.deque(maxlen=int(self.longest))
     self.losses = collections.deque(maxlen=int(self.longest) + 2)
@@ -53,7 +53,6 @@ class Reference:
   def groups(self, means, counts, value=None):
     """Group gradients `[K, *p]` and how many examples each group has."""
     filled = [k for k, n in enumerate(counts) if n > 0]
-    masses = {k: counts[k] ** (1 - self.group_exponent) for k in filled}
     raw = {n: sum(counts[k] * g[k] for k in filled) / sum(counts) for n, g in means.items()}
     if not all(np.isfinite(self.store(g)).all() for g in raw.values()):
       return raw
@@ -67,7 +66,7 @@ class Reference:
     for name, groups in means.items():
       update[name] = np.zeros(groups.shape[1:])
       for k in filled:
-        share = masses[k] / sum(masses.values())
+        share = counts[k] / sum(counts)
         for i in np.ndindex(groups.shape[1:]):
           weight = 1.0
           if self.seen > start and self.rho > 1:

@@ -35,7 +35,6 @@ def poisoned(batch, leaf, example, values):
 NAN_OPTIONS = {
   "queue_length": (2, 5),
   "update_norm": "match",
-  "group_exponent": 0.5,
   "track": True,
 }
 BAD = {
@@ -160,9 +159,8 @@ def test_overflow_of_queue_dtype_in_one_group_alone_counts_as_not_finite(form):
 
 @pytest.mark.parametrize("content", [np.nan, np.inf, 3e38, 7.0])
 @pytest.mark.parametrize("count", [0.0, -1.0])
-@pytest.mark.parametrize("exponent", [0.0, 1.0])
-def test_an_empty_group_contributes_nothing_whatever_stands_in_it(content, count, exponent):
-  options = {"queue_length": (1, 2), "group_exponent": exponent}
+def test_an_empty_group_contributes_nothing_whatever_stands_in_it(content, count):
+  options = {"queue_length": (1, 2)}
   full_state, full_update = compiled(**options)
   state, update = compiled(**options, num_clusters=3)
   for seed in range(5):
@@ -193,7 +191,7 @@ def test_an_empty_group_of_the_inner_k_means_leaks_nothing():
 @pytest.mark.parametrize("content", [np.nan, 1.0])
 @pytest.mark.parametrize("seen", [0, 5])
 def test_every_group_empty_gives_zero_and_leaves_the_state(content, seen):
-  options = {"queue_length": (1, 2), "update_norm": 2.0, "group_exponent": 0.3}
+  options = {"queue_length": (1, 2), "update_norm": 2.0}
   values = np.ones(5, np.float32)
   state = compiled(**options)[0]
   if seen:

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from chains import queue_sgd
 from flax import nnx
 from flax.training.train_state import TrainState
 from jax.sharding import AxisType, NamedSharding
@@ -25,7 +26,7 @@ SCARCITY = gq.group_scarcity(3, queue_length=4)
 
 
 def make_tx(length=3):
-  return gq.gq_sgd(0.1, queue_length=length)
+  return queue_sgd(0.1, queue_length=length)
 
 
 def make_batches(number, size=16, dim=8):
@@ -162,65 +163,6 @@ def feed(tx, params, values):
   for v in values:
     _, state = tx.update(jax.tree.map(lambda p, v=v: jnp.full_like(p, v), params), state)
   return state
-
-
-@pytest.mark.parametrize("seen", [0, 2, 3, 7])
-@pytest.mark.parametrize("length", [1, 2, 3, 5])
-def test_a_shorter_queue_is_the_one_that_would_have_been(seen, length):
-  params, values = {"a": jnp.zeros(2), "b": jnp.zeros(())}, [1.0, -2.0, 3.0, 0.5, 4.0, -1.0, 2.0]
-  old, new = gq.grad_queue(3), gq.grad_queue(length)
-  state = feed(old, params, values[:seen])
-  target = jax.eval_shape(new.init, params)
-  resized = jax.jit(lambda s: gq.resize_queue(s, target))(state)
-  chex.assert_trees_all_equal_shapes_and_dtypes(resized, target)
-  kept = min(seen, length, 3)
-  total = resized.queue.slots["b"].shape[0]
-  newest = [
-    float(resized.queue.slots["b"][(resized.queue.index - 1 - i) % total]) for i in range(kept)
-  ]
-  assert newest == values[:seen][::-1][:kept]
-  assert int(resized.queue.count) == (min(seen, 3) if length > 3 else seen)
-  gradient = {"a": jnp.array([9.0, -9.0]), "b": jnp.array(5.0)}
-  update, after = new.update(gradient, resized)
-  if length <= 3:
-    expected, state = new.update(gradient, feed(new, params, values[:seen]))
-    chex.assert_trees_all_close(update, expected, rtol=1e-6)
-  else:  # the queue fills up first
-    chex.assert_trees_all_equal(update, gradient)
-  assert int(after.queue.count) == int(resized.queue.count) + 1
-
-
-def test_a_resized_state_within_a_chain_and_the_losses():
-  params = {"w": jnp.zeros(3)}
-  old = optax.chain(gq.grad_queue((2, 3)), optax.sgd(0.1, 0.9))
-  new = optax.chain(gq.grad_queue((2, 5)), optax.sgd(0.1, 0.9))
-  state = old.init(params)
-  for v in (5.0, 4.0, 3.0, 2.0):
-    _, state = old.update({"w": jnp.full(3, v)}, state, params, value=jnp.float32(v))
-  resized = gq.resize_queue(state, jax.eval_shape(new.init, params))
-  np.testing.assert_array_equal(resized[0].losses.values, [2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 0.0])
-  assert int(resized[0].losses.count) == 4
-  chex.assert_trees_all_equal(resized[1], state[1])
-  fixed = optax.chain(gq.grad_queue(4), optax.sgd(0.1, 0.9))
-  assert gq.resize_queue(state, jax.eval_shape(fixed.init, params))[0].losses is None
-  back = gq.resize_queue(feed(fixed, params, [1.0]), jax.eval_shape(old.init, params))
-  assert int(back[0].losses.count) == 0
-  new.update({"w": jnp.ones(3)}, resized, params, value=jnp.float32(1.0))
-
-
-@pytest.mark.parametrize(
-  ("tx", "params", "message"),
-  [
-    (make_tx(5), {"w": jnp.zeros(3)}, r"shape \(3,\) for the parameter at .*\['w'\].*\(2,\)"),
-    (make_tx(5), {"v": jnp.zeros(2)}, "but only one of them has"),
-    (gq.gq_adam(0.1), {"w": jnp.zeros(2)}, "but only one of them has"),
-    (make_tx(), {"w": jnp.zeros(2, jnp.bfloat16)}, "must have bfloat16 of shape"),
-  ],
-)
-def test_what_else_changed_is_named(tx, params, message):
-  state = make_tx().init({"w": jnp.zeros(2)})
-  with pytest.raises(ValueError, match=message):
-    gq.resize_queue(state, jax.eval_shape(tx.init, params))
 
 
 REFUSED = """

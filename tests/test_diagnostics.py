@@ -43,7 +43,7 @@ def test_figures_of_a_mean_gradient():
 
 
 def test_figures_of_groups():
-  tx = gq.grad_queue(1, num_clusters=3, group_exponent=1.0, track=True)
+  tx = gq.grad_queue(1, num_clusters=3, track=True)
   update, state = jax.jit(tx.update), tx.init(jnp.zeros(2))
   embeddings = jnp.repeat(jnp.array([[0.0], [10.0], [100.0]]), jnp.array([1, 2, 5]), axis=0)
   embeddings = embeddings + 0.01 * jnp.arange(8.0)[:, None]
@@ -96,8 +96,8 @@ def test_found_in_any_nest():
     wrapped(inner),
     optax.masked(inner, {"a": True, "b": False}),
     optax.partition({"x": inner, "y": optax.sgd(0.1)}, labels),
-    optax.inject_hyperparams(gq.gq_sgd, ("queue_length", "num_clusters", "key", "track"))(
-      0.1, track=True
+    optax.inject_hyperparams(gq.grad_queue, ("queue_length", "num_clusters", "key", "track"))(
+      track=True
     ),
   ]
   params = {"a": jnp.ones(2), "b": jnp.ones(3)}
@@ -136,7 +136,7 @@ def test_tracking_does_not_change_training():
 @pytest.mark.parametrize("queue_length", [3, (2, 7)])
 def test_state_bytes_is_exact(queue_length, queue_dtype):
   params = {"w": jnp.zeros((7, 5)), "b": jnp.zeros(5, jnp.bfloat16)}
-  tx = gq.gq_adam(0.1, queue_length=queue_length, queue_dtype=queue_dtype, track=True)
+  tx = gq.grad_queue(queue_length, queue_dtype=queue_dtype, track=True)
   allocated = sum(leaf.nbytes for leaf in jax.tree.leaves(tx.init(params)))
   assert gq.state_bytes(tx, params) == allocated
   shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)

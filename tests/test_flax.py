@@ -9,6 +9,7 @@ import optax
 import pytest
 from chains import (
   assert_close,
+  queue_sgd,
 )
 from flax import nnx
 from flax.training import train_state
@@ -65,7 +66,7 @@ def test_linen_train_state(form):
 @pytest.mark.parametrize("form", ["mean", "per_example"])
 def test_nnx_optimizer_with_extra_args(form):
   model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
-  tx = gq.gq_sgd(0.1, queue_length=(1, 3), num_clusters=2)
+  tx = queue_sgd(0.1, queue_length=(1, 3), num_clusters=2)
   optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
   graph, params = nnx.split(model, nnx.Param)
   opt_state = tx.init(nnx.to_pure_dict(params))
@@ -94,7 +95,7 @@ def test_nnx_optimizer_with_extra_args(form):
 
 def test_nnx_optimizer_without_value_says_what_an_adaptive_queue_needs():
   model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
-  optimizer = nnx.Optimizer(model, gq.gq_sgd(0.1, queue_length=(1, 3)), wrt=nnx.Param)
+  optimizer = nnx.Optimizer(model, queue_sgd(0.1, queue_length=(1, 3)), wrt=nnx.Param)
   grads = nnx.grad(lambda model: jnp.mean(model(jnp.ones((1, 3)))))(model)
   with pytest.raises(ValueError, match="pass value="):
     optimizer.update(model, grads)

@@ -56,8 +56,8 @@ def test_figure_3(r):
   "wrap", [lambda g: g[None], lambda g: gq.GroupGradients(g[None], jnp.ones(1))]
 )
 def test_figure_3_from_a_batch_of_one(wrap):
-  """Per-example and group gradients of one group are the mean gradient; here by `gq_sgd`."""
-  tx = gq.gq_sgd(1.0, momentum=BETA)
+  """Per-example and group gradients of one group are the mean gradient; here before SGD."""
+  tx = optax.chain(gq.grad_queue(), optax.sgd(1.0, momentum=BETA))
   update, state = jax.jit(tx.update), tx.init(jnp.zeros([]))
   for t, expected in enumerate(FIGURE_3[10].split()):
     result, state = update(wrap(jnp.float32(1.0 if t % 10 == 9 else -0.1)), state)

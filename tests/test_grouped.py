@@ -178,7 +178,7 @@ def test_double_precision_stays_double():
 def test_into_the_queue():
   """The update of `GroupGradients`, its losses in place of `value=`, under one jit."""
   loss_fn, params, batch = dense()
-  tx = optax.chain(gq.grad_queue((1, 3), group_exponent=1.0), optax.sgd(0.3))
+  tx = optax.chain(gq.grad_queue((1, 3)), optax.sgd(0.3))
   function = gq.grouped_value_and_grad(loss_fn, GROUPS)
 
   @jax.jit

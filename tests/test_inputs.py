@@ -88,7 +88,6 @@ CALLS = {  # a function, arguments of NumPy, and the names of those that may be 
     {"mask"},
   ),
   "noise": (gq.noise_scale, (GROUPS._replace(counts=np.array([4, 4])),), {}, set()),
-  "diversity": (gq.gradient_diversity, (EACH,), {}, set()),
   "delta": (gq.delta_rho, (X, X * 0, X * 0 + 1), {"rho": np.float32(2)}, {0, 1, 2}),
 }
 

@@ -87,13 +87,6 @@ def test_suggested_clusters(batch, noise, expected):
   assert gq.suggest_num_clusters(batch, noise) == expected
 
 
-def test_diversity():
-  orthogonal = {"a": jnp.eye(6)[:, :3], "b": jnp.eye(6)[:, 3:]}
-  np.testing.assert_allclose(gq.gradient_diversity(orthogonal), 1.0)
-  np.testing.assert_allclose(gq.gradient_diversity({"a": jnp.ones((5, 2), jnp.bfloat16)}), 0.2)
-  assert gq.gradient_diversity(jnp.array([[1.0], [-1.0]])) == jnp.inf
-
-
 def test_bad_arguments():
   with pytest.raises(ValueError, match="must be GroupGradients, but dict"):
     gq.noise_scale({"a": jnp.ones((2, 3))})

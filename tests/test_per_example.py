@@ -59,22 +59,6 @@ def test_reduced_on_the_way_equals_grouped(problem, microbatch_size):
   assert np.isnan(losses[4])
 
 
-def test_nan_safe(problem):
-  params, batch = problem
-  batch = batch.at[3].set(jnp.nan)
-  function = gq.per_example_value_and_grad(loss_fn, nan_safe=True)
-  _, gradients = jax.jit(function)(params, batch)
-  expected = jax.tree.map(lambda g: g.at[3].set(0.0), one_by_one(*problem))
-  chex.assert_trees_all_close(gradients, expected, rtol=1e-5, atol=1e-6)
-  reduce = gq.per_example_value_and_grad(loss_fn, num_groups=GROUPS, nan_safe=True)
-  _, groups = jax.jit(reduce)(params, batch, LABELS)
-  without = gq.grouped_value_and_grad(loss_fn, GROUPS)(params, problem[1], LABELS.at[3].set(-1))[1]
-  chex.assert_trees_all_close(groups, without, rtol=1e-5, atol=1e-6)
-  _, unsafe = gq.per_example_value_and_grad(loss_fn, num_groups=GROUPS)(params, batch, LABELS)
-  assert np.isnan(unsafe.grads["w"][0]).all()
-  chex.assert_tree_all_finite(jax.tree.map(lambda g: g[1:], unsafe.grads))
-
-
 @pytest.mark.parametrize("in_turn", [False, True])
 def test_an_example_of_no_group_has_its_loss(problem, in_turn, monkeypatch):
   monkeypatch.setattr(grouped, "_keep_much", lambda *_: in_turn)
@@ -97,20 +81,6 @@ def test_reducing_takes_the_bytes_that_its_page_says(accelerator, request):
   # Sums that are carried, and results; blocks of one weight; eight examples; some indices.
   rule = 2 * 2 * gradient + (2 * 2 + 1) * weight + 8 * 2 * example + 4 * 512 * 4
   assert memory.temp_size_in_bytes + memory.output_size_in_bytes <= rule < 10 * gradient  # of 512
-
-
-def test_largest_microbatch_size(problem):
-  params, batch = problem
-  gradient = 4 * 24
-  size = gq.largest_microbatch_size(loss_fn, params, batch, max_bytes=8 * gradient)
-  assert size in (1, 2, 4)
-  assert gq.largest_microbatch_size(loss_fn, params, batch, max_bytes=10**9) == 8
-  shapes = jax.eval_shape(lambda *x: x, params, batch)
-  assert gq.largest_microbatch_size(loss_fn, *shapes, max_bytes=8 * gradient) == size
-  with pytest.raises(
-    ValueError, match="max_bytes must hold the gradient of one example, .* 10 was"
-  ):
-    gq.largest_microbatch_size(loss_fn, params, batch, max_bytes=10)
 
 
 def test_errors(problem):

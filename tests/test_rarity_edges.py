@@ -130,7 +130,6 @@ def test_64_bits_and_strict_promotion():
       _, state = groups.update(x, groups.init(4))
     assert gq.diagnostics(state)["groups_seen"].dtype == jnp.int32
     gq.explain_groups(x, state)
-    gq.resize_queue(state, gq.group_scarcity(3, 2).init(4))
     _, state = examples.update(x, examples.init(4))
     assert gq.diagnostics(state)["queued_examples"].dtype == jnp.int32
     gq.explain_examples(x, state)

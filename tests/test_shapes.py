@@ -148,12 +148,9 @@ def test_clustering_and_groups(dtype):
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
-@pytest.mark.parametrize(
-  "name", ["delta_rho", "z_score", "tail_probability", "surprisal", "identity"]
-)
-def test_scarcity_functions(name, shape):
+def test_scarcity_functions(shape):
   g = jnp.ones(shape)
-  trace(scarcity_function, getattr(gq, name), g, g, g)
+  trace(scarcity_function, gq.delta_rho, g, g, g)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

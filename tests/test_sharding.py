@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from chains import queue_adam, queue_sgd
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -45,12 +46,12 @@ def put(tree, specs, mesh):
 @pytest.mark.parametrize(
   ("tx", "mirrors"),
   [
-    (gq.gq_sgd(0.1), 1),
-    (gq.gq_adam(0.1), 2),
+    (queue_sgd(0.1), 1),
+    (queue_adam(0.1), 2),
     (optax.chain(gq.grad_queue(track=True), optax.sgd(0.1, 0.9)), 1),
-    (optax.inject_hyperparams(gq.gq_sgd, static_args=INTS)(0.1, rho=2.0), 1),
-    (optax.MultiSteps(gq.gq_sgd(0.1), 2), 2),
-    (optax.apply_if_finite(gq.gq_adam(0.1), 3), 2),
+    (optax.inject_hyperparams(queue_sgd, static_args=INTS)(0.1, rho=2.0), 1),
+    (optax.MultiSteps(queue_sgd(0.1), 2), 2),
+    (optax.apply_if_finite(queue_adam(0.1), 3), 2),
     (gq.grad_queue((2, 4)), 0),
   ],
 )
@@ -89,7 +90,7 @@ def test_masked_parameters_and_single_arrays():
   (queue, (momentum, _)) = gq.partition_specs(jax.eval_shape(tx.init, PARAMS), SPECS)
   assert queue.inner_state.queue.slots["hidden"] == P(None, "data")
   assert momentum.trace == SPECS
-  specs = gq.partition_specs(jax.eval_shape(gq.gq_sgd(0.1).init, jnp.zeros((8, 2))), P("data"))
+  specs = gq.partition_specs(jax.eval_shape(queue_sgd(0.1).init, jnp.zeros((8, 2))), P("data"))
   assert specs[0].queue.slots == P(None, "data")
   assert specs[0].queue.count == P()
   assert specs[1][0].trace == P("data")
@@ -162,7 +163,7 @@ def train(tx, scarcity, grouped, state, batches):
   ids=["fsdp", "data parallel"],
 )
 def test_a_sharded_batch_gives_the_numbers_of_one_device(mesh, param_specs):
-  tx = gq.gq_sgd(0.1, queue_length=2, num_clusters=4)
+  tx = queue_sgd(0.1, queue_length=2, num_clusters=4)
   scarcity = gq.group_scarcity(4, 3)
   grouped = lambda loss: gq.clustered_value_and_grad(loss, 4)
   rng = np.random.default_rng(0)

@@ -17,9 +17,9 @@ STEPS, BATCH, GROUPS = 14, 24, 4
 BOTH = (
   {"queue_length": 3},
   {"queue_length": 1, "rho": 1.5},
-  {"queue_length": 5, "rho": 7.0, "group_exponent": 1.0},
-  {"queue_length": 2, "group_exponent": 0.4, "update_norm": "match"},
-  {"queue_length": 3, "group_exponent": 1.0, "update_norm": 1.25},
+  {"queue_length": 5, "rho": 7.0},
+  {"queue_length": 2, "update_norm": "match"},
+  {"queue_length": 3, "update_norm": 1.25},
   {"queue_length": (1, 4)},
   {"queue_length": (2, 6), "rho": 2.0, "update_norm": "match"},
 )

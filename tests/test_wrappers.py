@@ -18,6 +18,8 @@ from chains import (
   draw,
   groups,
   per_example,
+  queue_adam,
+  queue_sgd,
   train,
   weighted,
 )
@@ -35,16 +37,16 @@ def test_multi_steps_around_the_mean_form_averages_before_the_queue():
   gradients = [draw(seed) for seed in range(12)]
   pairs = zip(gradients[::2], gradients[1::2], strict=True)
   means = [jax.tree.map(lambda a, b: (a + b) / np.float32(2), *pair) for pair in pairs]
-  tx = optax.MultiSteps(gq.gq_sgd(0.1), every_k_schedule=2)
+  tx = optax.MultiSteps(queue_sgd(0.1), every_k_schedule=2)
   trajectory, state = train(tx, gradients, jit=True)
-  expected, expected_state = train(gq.gq_sgd(0.1), means)
+  expected, expected_state = train(queue_sgd(0.1), means)
   assert_close(trajectory[1::2], expected)
   assert_close(state.inner_opt_state, expected_state)
   chex.assert_trees_all_equal(trajectory[2], trajectory[1])  # nothing moves half-way
 
 
 def test_multi_steps_hands_value_to_an_adaptive_queue():
-  tx = optax.MultiSteps(gq.gq_sgd(0.1, queue_length=(1, 3)), every_k_schedule=2)
+  tx = optax.MultiSteps(queue_sgd(0.1, queue_length=(1, 3)), every_k_schedule=2)
   _, state = train(tx, [draw(seed) for seed in range(4)], jit=True, value=1.0)
   assert optax.tree.get(state, "losses").count == 2
 
@@ -87,7 +89,7 @@ def test_multi_steps_behind_the_batched_forms(form):
   ],
 )
 def test_wrappers_that_need_the_parameters_shapes_fail_around_the_batched_forms(wrap, form):
-  tx = wrap(gq.gq_sgd(0.1, num_clusters=2))
+  tx = wrap(queue_sgd(0.1, num_clusters=2))
   with pytest.raises((ValueError, TypeError), match=r"type|structure|shape|Expected"):
     tx.update(form(0), tx.init(PARAMS), PARAMS)
 
@@ -104,10 +106,10 @@ def broken(gradient):
 
 def test_apply_if_finite_around_the_mean_form_recovers():
   gradients = [draw(seed) for seed in range(8)]
-  tx = optax.apply_if_finite(gq.gq_sgd(0.1), max_consecutive_errors=3)
+  tx = optax.apply_if_finite(queue_sgd(0.1), max_consecutive_errors=3)
   with_nan = [*gradients[:5], broken(draw(50)), broken(draw(51)), *gradients[5:]]
   trajectory, state = train(tx, with_nan, jit=True)
-  expected, expected_state = train(gq.gq_sgd(0.1), gradients)
+  expected, expected_state = train(queue_sgd(0.1), gradients)
   chex.assert_trees_all_equal(trajectory[4], trajectory[5], trajectory[6])
   assert_close(trajectory[:5] + trajectory[7:], expected)
   assert_close(state.inner_state, expected_state)
@@ -165,9 +167,9 @@ LABELS = {"w": "ours", "b": "theirs"}
 @pytest.mark.parametrize("labels", [LABELS, lambda tree: {name: LABELS[name] for name in tree}])
 def test_partition_of_the_mean_form(partition, labels):
   gradients = [draw(seed) for seed in range(6)]
-  tx = partition({"ours": gq.gq_sgd(0.1), "theirs": optax.adam(0.1)}, labels)
+  tx = partition({"ours": queue_sgd(0.1), "theirs": optax.adam(0.1)}, labels)
   trajectory, _ = train(tx, gradients)
-  ours, _ = train(gq.gq_sgd(0.1), gradients)
+  ours, _ = train(queue_sgd(0.1), gradients)
   theirs, _ = train(optax.adam(0.1), gradients)
   assert_close([p["w"] for p in trajectory], [p["w"] for p in ours])
   assert_close([p["b"] for p in trajectory], [p["b"] for p in theirs])
@@ -175,7 +177,7 @@ def test_partition_of_the_mean_form(partition, labels):
 
 def test_partition_with_two_queues_is_read_by_diagnostics():
   tx = optax.partition(
-    {"ours": gq.gq_sgd(0.1, track=True), "theirs": gq.gq_adam(0.1, track=True)}, LABELS
+    {"ours": queue_sgd(0.1, track=True), "theirs": queue_adam(0.1, track=True)}, LABELS
   )
   _, state = train(tx, [draw(seed) for seed in range(3)])
   figures = gq.diagnostics(state)
@@ -189,10 +191,10 @@ def test_masked_around_per_example_gradients_is_refused(mask):
     tx.update(per_example(0), tx.init(PARAMS))
 
 
-@pytest.mark.parametrize("other", [optax.set_to_zero(), optax.sgd(0.1), gq.gq_sgd(0.1)])
+@pytest.mark.parametrize("other", [optax.set_to_zero(), optax.sgd(0.1), queue_sgd(0.1)])
 @pytest.mark.parametrize("labels", [LABELS, lambda tree: {name: LABELS[name] for name in tree}])
 def test_partition_of_per_example_gradients_is_refused(other, labels):
-  tx = optax.partition({"ours": gq.gq_sgd(0.1), "theirs": other}, labels)
+  tx = optax.partition({"ours": queue_sgd(0.1), "theirs": other}, labels)
   with pytest.raises(ValueError, match=REFUSED):
     tx.update(per_example(0), tx.init(PARAMS), PARAMS)
 
@@ -202,7 +204,7 @@ def test_partition_of_per_example_gradients_is_refused(other, labels):
   [
     optax.masked(gq.grad_queue(), {"w": True, "b": False}),
     optax.masked(gq.grad_queue(), {"w": True, "b": True}),
-    optax.partition({"ours": gq.gq_sgd(0.1), "theirs": gq.gq_sgd(0.1)}, LABELS),
+    optax.partition({"ours": queue_sgd(0.1), "theirs": queue_sgd(0.1)}, LABELS),
   ],
 )
 def test_masked_and_partition_of_group_gradients_are_refused_by_optax(tx):
@@ -227,7 +229,7 @@ def test_the_recipe_of_the_message_works(form):
 def test_lookahead():
   gradients = [draw(seed) for seed in range(6)]
   final = []
-  for inner in (gq.gq_sgd(0.1), optax.sgd(0.1, momentum=0.9)):
+  for inner in (queue_sgd(0.1), optax.sgd(0.1, momentum=0.9)):
     tx = optax.lookahead(inner, sync_period=3, slow_step_size=0.5)
     params = optax.LookaheadParams.init_synced(PARAMS)
     final.append(train(tx, weighted(gradients) if final else gradients, params, jit=True)[0])
@@ -248,16 +250,16 @@ def test_schedule_free(form):
 
 def test_flatten_and_conditionally_transform_around_the_mean_form():
   gradients = [draw(seed) for seed in range(6)]
-  expected, _ = train(gq.gq_sgd(0.1), gradients)
-  assert_close(train(optax.flatten(gq.gq_sgd(0.1)), gradients)[0], expected)
-  always = optax.conditionally_transform(gq.gq_sgd(0.1), lambda step: step >= 0)
+  expected, _ = train(queue_sgd(0.1), gradients)
+  assert_close(train(optax.flatten(queue_sgd(0.1)), gradients)[0], expected)
+  always = optax.conditionally_transform(queue_sgd(0.1), lambda step: step >= 0)
   assert_close(train(always, gradients, jit=True)[0], expected)
 
 
-@pytest.mark.parametrize("alias", [gq.gq_sgd, gq.gq_adam])
+@pytest.mark.parametrize("alias", [queue_sgd, queue_adam])
 def test_learning_rate_schedules(alias):
   schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, 2, 6)
-  plain = {gq.gq_sgd: lambda lr: optax.sgd(lr, momentum=0.9), gq.gq_adam: optax.adam}[alias]
+  plain = {queue_sgd: lambda lr: optax.sgd(lr, momentum=0.9), queue_adam: optax.adam}[alias]
   gradients = [draw(seed) for seed in range(6)]
   trajectory, _ = train(alias(schedule), gradients)
   assert_close(trajectory, train(plain(schedule), weighted(gradients))[0])
@@ -270,7 +272,7 @@ def test_learning_rate_schedules(alias):
 
 @pytest.mark.parametrize("options", [{}, {"track": True, "queue_length": (1, 3)}])
 def test_map_params_takes_the_slots_for_parameters_and_nothing_else_of_ours(options):
-  tx = gq.gq_sgd(0.1, **options)
+  tx = queue_sgd(0.1, **options)
   names = {"w": "W", "b": "B"}
   state = tx.init(PARAMS)
   mapped = optax.tree.map_params(
@@ -284,7 +286,7 @@ def test_map_params_takes_the_slots_for_parameters_and_nothing_else_of_ours(opti
 
 
 def test_tree_get_and_set_reach_the_state():
-  tx = optax.inject_hyperparams(gq.gq_sgd, static_args=STATIC)(0.1, track=True)
+  tx = optax.inject_hyperparams(queue_sgd, static_args=STATIC)(0.1, track=True)
   _, state = train(tx, [draw(seed) for seed in range(4)])
   newest = jax.tree.map(lambda s: s[0], optax.tree.get(state, "slots"))
   chex.assert_trees_all_equal(newest, draw(3))

@@ -3,7 +3,7 @@
 
 Read in this order:
 
-- `transform`: `grad_queue` itself, one step from update to update; `alias` puts SGD or Adam behind.
+- `transform`: `grad_queue` itself, one step from update to update.
 - `forms`: a mean gradient, gradients of single examples and of groups, all brought into one form;
   `clusters` groups the gradients of single examples first.
 - `queue`: the last L raw gradients, their mean and deviation; `adaptive_length`: how many of them.

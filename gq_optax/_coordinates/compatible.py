@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gq_optax import _boxes, _dtypes, _inputs
 from gq_optax._coordinates import forms
 
-_WAY_OUT = "gq.resize_queue(state, jax.eval_shape(tx.init, params)) makes one that fits."
+_WAY_OUT = "Make one by tx.init(params): the queue fills again in a few steps."
 
 
 def check(

@@ -40,15 +40,13 @@ def single(
   return Batch(gradient, jax.tree.leaves(gradient), None, counts, size, inertia)
 
 
-def grouped(
-  groups: GroupGradients, exponent, raw: optax.Updates | None, inertia: jax.Array
-) -> Batch:
+def grouped(groups: GroupGradients, raw: optax.Updates | None, inertia: jax.Array) -> Batch:
   """K group gradients; `raw` is the mean of the batch, None for the mean of the groups."""
   counts = _group_gradients.sizes(groups.counts)
   return Batch(
     raw=raw,
     leaves=jax.tree.leaves(groups.grads),
-    shares=_group_gradients.shares(counts, exponent),
+    shares=_group_gradients.shares(counts),
     counts=counts,
     size=jnp.sum(counts),
     inertia=inertia,

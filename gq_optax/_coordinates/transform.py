@@ -46,7 +46,6 @@ def grad_queue(
   *,
   scarcity: ScarcityFn | None = None,
   num_clusters: int = 1,
-  group_exponent: jax.typing.ArrayLike = 0.0,
   embed: Callable[[optax.Updates], jax.Array] | None = None,
   update_norm: str | jax.typing.ArrayLike | None = None,
   queue_dtype: jax.typing.DTypeLike | None = None,
@@ -98,12 +97,10 @@ def grad_queue(
     queue_length: L, the gradients kept. A pair `(shortest, longest)` follows the trend of the loss:
       the longer it has been falling, the longer the window. `update` then needs `value=`.
     rho: bound of the weights, at least 1 (1 switches them off). May be traced, and is then clamped.
-    scarcity: a function `(g, mean, std) -> weight` in place of Delta_rho (`rho` is then unused),
-      such as `gq.tail_probability`, `gq.surprisal`, `gq.identity`.
+    scarcity: a function `(g, mean, std) -> weight` in place of Delta_rho (`rho` is then unused).
+      docs/recipes-optimizer.md has some.
     num_clusters: K of the K-means over per-example gradients. The paper uses B / 64. Mean gradients
       are one group whatever it says.
-    group_exponent: 0 weighs groups by population, as the paper does; 1 weighs every non-empty group
-      the same. May be traced, and is then clamped to `[0, 1]`.
     embed: a function from per-example gradients to `[B, d]`, used where `embeddings=` is not given.
       None: a sketch of each gradient, 64 numbers of length one.
     update_norm: "match" rescales the update to the norm of the raw mean gradient; a number caps the
@@ -121,7 +118,7 @@ def grad_queue(
 
   Raises:
     ValueError: if an argument is out of its range, a parameter is not real floating, an update is
-      none of the three forms, or a state was made with other options (see `resize_queue`).
+      none of the three forms, or a state was made with other options (make one by `init`).
 
   Example:
     >>> import jax.numpy as jnp
@@ -137,9 +134,7 @@ def grad_queue(
   bounds = _queue_lengths(queue_length)
   adaptive = isinstance(queue_length, tuple)
   num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
-  _check_options(
-    rho, scarcity, group_exponent, embed, update_norm, queue_dtype, track, key, axis_name
-  )
+  _check_options(rho, scarcity, embed, update_norm, queue_dtype, track, key, axis_name)
   rho = rho if isinstance(rho, jax.Array) else float(rho)  # type: ignore[arg-type]  # checked above
 
   def init_fn(params):
@@ -162,7 +157,7 @@ def grad_queue(
     cluster = functools.partial(
       clusters.cluster, count=past.count, embeddings=embeddings, embed=embed, key=key
     )
-    batch = _read(updates, past, embeddings, mask, num_clusters, group_exponent, cluster, track)
+    batch = _read(updates, past, embeddings, mask, num_clusters, cluster, track)
     losses = state.losses
     if adaptive:  # as if the step were accepted; else it changes nothing
       losses = adaptive_length.push(losses, forms.loss(value, updates), jnp.asarray(True))
@@ -172,7 +167,7 @@ def grad_queue(
       active = jnp.logical_and(active, jnp.asarray(rho) > 1.0)
     in_window = queue.window(past, length) if adaptive else None
     rule = leaf.Rule(active, rho, scarcity, track)
-    population = _group_gradients.shares(batch.counts, 0) if batch.raw is None else None
+    population = _group_gradients.shares(batch.counts) if batch.raw is None else None
     weighed = leaf.weigh(past, in_window, batch.leaves, batch.shares, rule, population)
     if weighed.means is not None:
       means = [m.astype(g.dtype) for m, g in zip(weighed.means, batch.leaves, strict=True)]
@@ -190,12 +185,9 @@ def grad_queue(
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _check_options(
-  rho, scarcity, group_exponent, embed, update_norm, queue_dtype, track, key, axis_name
-):
+def _check_options(rho, scarcity, embed, update_norm, queue_dtype, track, key, axis_name):
   """Raises ValueError for an option that is out of its range."""
   _validate.real("rho", rho, 1.0)
-  _validate.real("group_exponent", group_exponent, 0.0, 1.0)
   if isinstance(update_norm, str):
     _validate.one_of("update_norm", update_norm, ("match",))
   elif update_norm is not None:
@@ -211,7 +203,7 @@ def _check_options(
   _axes.check("axis_name", axis_name)
 
 
-def _read(updates, past, embeddings, mask, num_clusters, group_exponent, cluster, track):
+def _read(updates, past, embeddings, mask, num_clusters, cluster, track):
   """Any of the three forms of an update as a `Batch`."""
   form = forms.form(updates, past.slots)
   inertia = jnp.zeros([], jnp.float32)
@@ -234,13 +226,13 @@ def _read(updates, past, embeddings, mask, num_clusters, group_exponent, cluster
   if form == "per_example":
     found = cluster(updates, num_clusters, mask=mask)
     groups, raw = clusters.group_means(updates, found.labels, num_clusters, mask)
-    return forms.grouped(groups, group_exponent, raw, found.inertia)
+    return forms.grouped(groups, raw, found.inertia)
   if track and updates.counts.shape[0] != num_clusters:
     raise ValueError(
       "with track=True, num_clusters must be the number of groups of the GroupGradients"
       f" ({updates.counts.shape[0]}), but {num_clusters} was found."
     )
-  return forms.grouped(updates, group_exponent, None, inertia)
+  return forms.grouped(updates, None, inertia)
 
 
 def _finish(batch, weighed, rule, update_norm, axis_name):

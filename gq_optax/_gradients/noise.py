@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""How noisy are the gradients of a batch? Noise scale and diversity out of group gradients."""
+"""How noisy are the gradients of a batch? Noise scale out of group gradients."""
 
 import math
 from typing import NamedTuple
@@ -7,9 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from gq_optax import _group_gradients, _inputs, _validate
+from gq_optax import _group_gradients, _validate
 from gq_optax._group_gradients import GroupGradients
 
 
@@ -105,7 +104,7 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
     raise ValueError(
       f"group_gradients: noise_scale needs at least 2 groups, but {groups} was found."
     )
-  population = _group_gradients.shares(counts, 0)
+  population = _group_gradients.shares(counts)
   squared_norm, between = jnp.zeros([], jnp.float32), jnp.zeros([], jnp.float32)
   for leaf in jax.tree.leaves(group_gradients.grads):
     if leaf.shape[:1] != (groups,):
@@ -166,36 +165,3 @@ def suggest_num_clusters(batch_size: int, noise_scale: float | jax.Array) -> int
     return 1
   # Without noise (0) every example is a group of its own.
   return max(1, round(batch_size / max(scale, 1.0)))
-
-
-def gradient_diversity(per_example: optax.Updates) -> jax.Array:
-  r"""How much the gradients of a batch differ: 1 / B if all agree, 1 if they are orthogonal.
-
-  .. math:: \Delta = \frac{\sum_i \| g_i \|^2}{\| \sum_i g_i \|^2}
-
-  Batches up to about :math:`B \Delta` speed training up as much as that many single steps.
-
-  Args:
-    per_example: pytree of `[B, *p]` leaves.
-
-  Returns:
-    float32 `[]`; infinite if the gradients cancel, NaN if all are 0.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> import gq_optax as gq
-    >>> print(gq.gradient_diversity(jnp.eye(4)), gq.gradient_diversity(jnp.ones((4, 2))))
-    1.0 0.25
-
-  Reference: Yin et al., Gradient diversity (arXiv 1706.05699), definition 1.
-  """
-  per_example = _inputs.gradients("per_example", per_example)
-  leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(per_example)]
-  if not leaves or any(leaf.shape[:1] != leaves[0].shape[:1] or leaf.ndim == 0 for leaf in leaves):
-    raise ValueError(
-      "per_example must have leaves [B, *p] with the same B, but shapes"
-      f" {[leaf.shape for leaf in leaves]} were found."
-    )
-  each = optax.tree.norm(leaves, squared=True)
-  total = optax.tree.norm([jnp.sum(leaf, axis=0) for leaf in leaves], squared=True)
-  return each / total

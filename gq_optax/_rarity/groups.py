@@ -127,7 +127,7 @@ def group_scarcity(
 
   Raises:
     ValueError: if an argument is out of its range, a shape does not fit, a state was made with
-      other options (see `resize_queue`), or embeddings of one number are compared by direction.
+      other options (make one by `init`), or embeddings of one number are compared by direction.
 
   Example:
     >>> import jax.numpy as jnp

@@ -12,7 +12,7 @@ from gq_optax import _inputs, _validate
 from gq_optax._rarity import lloyd
 
 # What the errors about a state of other options say.
-WAY_OUT = "gq.resize_queue(state, scarcity.init(d)) makes one that fits."
+WAY_OUT = "Make one by scarcity.init(d): the queue fills again in a few steps."
 
 
 def embedding_dim(template: Any, metric: str) -> int:
