@@ -25,16 +25,17 @@ def alike(carry: T, *others: Any) -> T:
   `shard_map` tells constants from what differs between devices, and a loop must carry the same kind
   from step to step. Elsewhere nothing varies, and nothing is done.
   """
-  over = frozenset().union(*(_varies_over(x) for x in jax.tree.leaves((carry, others))))
+  over = frozenset().union(*(varies_over(x) for x in jax.tree.leaves((carry, others))))
 
   def leaf(x):
-    missing = tuple(sorted(over - _varies_over(x)))
+    missing = tuple(sorted(over - varies_over(x)))
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
   return jax.tree.map(leaf, carry)
 
 
-def _varies_over(x: jax.Array) -> frozenset[str]:
+def varies_over(x: jax.Array) -> frozenset[str]:
+  """The axes of `shard_map` over which an array differs between devices."""
   kind: Any = jax.typeof(x)
   # The first name is that of older versions of JAX.
   return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
@@ -44,7 +45,7 @@ def gather(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
   """The rows of all devices, the same on all of them."""
   if axis_name is None:
     return x
-  if not _varies_over(x):
+  if not varies_over(x):
     return jax.lax.all_gather(x, axis_name, tiled=True)
   # Under the checks of `shard_map` the result is to leave it as one that is the same everywhere.
   try:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 
 from gq_optax import _boxes
 
@@ -27,7 +28,8 @@ def array(name: str, value: Any) -> jax.Array:
       return jnp.asarray(np.asarray(value) if isinstance(value, bool | int | float) else value)
   except (TypeError, ValueError, OverflowError):
     pass
-  found = type(value).__name__ if dtype is None else f"an array of dtype {dtype}"
+  is_array = isinstance(value, np.ndarray | np.generic)
+  found = f"an array of dtype {dtype}" if is_array else type(value).__name__
   numbered = text and name == "labels"
   hint = " np.unique(labels, return_inverse=True)[1] numbers them." if numbered else ""
   raise ValueError(f"{name} must be numbers, but {found} was found.{hint}")
@@ -39,6 +41,33 @@ def floating(name: str, value: Any) -> jax.Array:
   if not jnp.issubdtype(result.dtype, jnp.floating):
     raise ValueError(f"{name} must have a real floating dtype, but {result.dtype} was found.")
   return result
+
+
+def explicit_axes(x: Any) -> list[str]:
+  """The explicit axes of a mesh that an array is cut over; XLA does not divide the work there."""
+  sharding: Any = jax.typeof(x).sharding
+  kinds = dict(zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True))
+  cut_over = jax.tree.leaves(tuple(sharding.spec))
+  return [axis for axis in cut_over if kinds.get(axis) == AxisType.Explicit]
+
+
+def on_auto_axes(name: str, tree: Any) -> None:
+  """Refuses arrays that are cut over explicit axes of a mesh."""
+  found = sorted({axis for x in jax.tree.leaves(tree) for axis in explicit_axes(x)})
+  if found:
+    raise ValueError(
+      f"{name} must lie on axes of AxisType.Auto, but explicit axes {found} were found. Use"
+      " jax.make_mesh(shape, names, axis_types=(AxisType.Auto, ...)), or jax.sharding.auto_axes"
+      " around the call."
+    )
+
+
+def static(name: str, shape: tuple[Any, ...]) -> None:
+  """Refuses the symbolic sizes of `jax.export`."""
+  if not all(isinstance(size, int) for size in shape):
+    raise ValueError(
+      f"{name} must have a static shape, but {shape} was found. Export for a batch of fixed size."
+    )
 
 
 def real(name: str, value: Any) -> jax.Array:
@@ -94,12 +123,23 @@ def batch(name: str, tree: Any) -> Any:
     is_shape = isinstance(value, jax.ShapeDtypeStruct)
     return value if is_shape else array(f"{name} at {_path(path)}", value)
 
+  for path, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_sparse):
+    if _is_sparse(node):
+      raise ValueError(
+        f"{name} must hold dense arrays, but {type(node).__name__} was found at {_path(path)}. Give"
+        " its todense()."
+      )
   return _map(leaf, tree)
 
 
 def state(name: str, tree: Any) -> Any:
   """A state whose leaves may be NumPy's, as after some ways of loading it."""
   return _map(lambda path, value: array(f"{name} at {_path(path)}", value), tree)
+
+
+def _is_sparse(node):
+  """An array of `jax.experimental.sparse`, which is not imported for that."""
+  return hasattr(type(node), "todense")
 
 
 def _map(leaf, tree):

@@ -97,7 +97,7 @@ def test_it_optimizes(make, problem):
   tx = make()
   params, goal, objective = problem()
   step = make_step(tx, objective)
-  state = optax.tree.map_params(tx, lambda v: v, tx.init(params))
+  state = tx.init(params)
   scan = jax.jit(lambda carry: jax.lax.scan(lambda c, _: (step(*c), None), carry, length=30_000)[0])
   params, _ = scan((params, state))
   chex.assert_trees_all_close(params, goal, rtol=3e-2, atol=3e-2)

@@ -55,9 +55,10 @@ def test_figures_of_groups():
   assert sorted(counts) == [1, 2, 5]
   expected = sum(((g - g.mean()) ** 2).sum() for g in np.split(np.asarray(embeddings), [1, 3]))
   np.testing.assert_allclose(figures["inertia"], expected, rtol=1e-3)
-  # First coordinate: group means 0, 1.5, 5 against the constant mean 3.5; sigma is 0, so all rho.
+  # First coordinate: group means 0, 1.5, 5 of 1, 2 and 5 examples against the constant mean 3.5;
+  # sigma is 0, so all rho.
   # Second: constant 1, damped to 1/3.
-  np.testing.assert_allclose(result, [3 * 6.5 / 3, 1 / 3], rtol=1e-5)
+  np.testing.assert_allclose(result, [3 * (2 * 1.5 + 5 * 5) / 8, 1 / 3], rtol=1e-5)
   assert figures["mean_weight"] == pytest.approx((3 + 1 / 3) / 2)
   assert (figures["amplified"], figures["damped"]) == pytest.approx((0.5, 0.5))
 

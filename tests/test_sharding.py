@@ -49,7 +49,7 @@ def put(tree, specs, mesh):
     (queue_sgd(0.1), 1),
     (queue_adam(0.1), 2),
     (optax.chain(gq.grad_queue(track=True), optax.sgd(0.1, 0.9)), 1),
-    (optax.inject_hyperparams(queue_sgd, static_args=INTS)(0.1, rho=2.0), 1),
+    (optax.inject_hyperparams(gq.grad_queue, static_args=INTS)(rho=2.0), 0),
     (optax.MultiSteps(queue_sgd(0.1), 2), 2),
     (optax.apply_if_finite(queue_adam(0.1), 3), 2),
     (gq.grad_queue((2, 4)), 0),

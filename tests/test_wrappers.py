@@ -270,23 +270,8 @@ def test_learning_rate_schedules(alias):
 # optax.tree
 
 
-@pytest.mark.parametrize("options", [{}, {"track": True, "queue_length": (1, 3)}])
-def test_map_params_takes_the_slots_for_parameters_and_nothing_else_of_ours(options):
-  tx = queue_sgd(0.1, **options)
-  names = {"w": "W", "b": "B"}
-  state = tx.init(PARAMS)
-  mapped = optax.tree.map_params(
-    tx, lambda _, name: name, state, names, transform_non_params=lambda _: None
-  )
-  assert mapped[0].queue.slots == names
-  assert optax.tree.get(mapped, "trace") == names
-  assert len(jax.tree.leaves(mapped)) == 4  # no counter, loss or figure among them
-  # The slots have the axis L in front of the parameter's.
-  chex.assert_tree_shape_prefix(state[0].queue.slots, (3,))
-
-
 def test_tree_get_and_set_reach_the_state():
-  tx = optax.inject_hyperparams(queue_sgd, static_args=STATIC)(0.1, track=True)
+  tx = optax.inject_hyperparams(gq.grad_queue, static_args=STATIC)(track=True)
   _, state = train(tx, [draw(seed) for seed in range(4)])
   newest = jax.tree.map(lambda s: s[0], optax.tree.get(state, "slots"))
   chex.assert_trees_all_equal(newest, draw(3))

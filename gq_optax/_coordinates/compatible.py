@@ -52,6 +52,16 @@ def check(
   _check_dtype(state, queue_dtype, params, forms.gradients(updates))
 
 
+def refuse_placeholder(params: Any) -> None:
+  """`optax.tree_map_params` would give the axis of L in the queue what belongs to a parameter's."""
+  if type(params).__name__ == "_ParamsPlaceholder":
+    raise ValueError(
+      "optax.tree_map_params must not be used on a grad_queue: its slots [L, *p] have an axis more"
+      " than the parameters [*p]. gq.partition_specs(state_shapes, param_specs) makes the specs of"
+      " a whole optimizer state; for all else use jax.tree.map."
+    )
+
+
 def _check_dtype(state, queue_dtype, params, gradients):
   slots = _boxes.leaves_with_path(state.queue.slots)
   like = _inputs.parameters("params", gradients if params is None else params)

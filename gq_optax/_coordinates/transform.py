@@ -138,6 +138,7 @@ def grad_queue(
   rho = rho if isinstance(rho, jax.Array) else float(rho)  # type: ignore[arg-type]  # checked above
 
   def init_fn(params):
+    compatible.refuse_placeholder(params)
     params = _inputs.parameters("params", params)
     return GradQueueState(
       queue=queue.init(params, max(bounds), queue_dtype),

@@ -36,6 +36,11 @@ def take(rows: jax.Array) -> Callable[[jax.Array], jax.Array]:
   return lambda x: x.at[rows].get(mode="promise_in_bounds")
 
 
+def masked(rows: jax.Array, valid: jax.Array) -> jax.Array:
+  """Rows with zeros in the place of those that do not count, whatever stands there."""
+  return jnp.where(valid.reshape(-1, *(1,) * (rows.ndim - 1)), rows, jnp.zeros((), rows.dtype))
+
+
 def sums(part: linear.Part, labels: jax.Array, num_groups: int, size: int) -> list[jax.Array]:
   """The sums of a part over the examples of each group, `[K, *p]` in float32 or wider."""
   # Small blocks waste little on groups that do not fill them. But each makes a whole gradient, and
@@ -50,7 +55,7 @@ def sums(part: linear.Part, labels: jax.Array, num_groups: int, size: int) -> li
     shaped = lambda flat, x: flat.reshape(size, *x.shape[1:])
     held = lambda x: flat(x) if part.whole else jnp.where(some, flat(x), jnp.ones((), x.dtype))
     kept = lambda x: shaped(held(x), x)
-    only = lambda x: shaped(jnp.where(valid[:, None], flat(x), jnp.zeros((), x.dtype)), x)
+    only = lambda x: shaped(masked(flat(x), valid), x)
     sums = part.contract(list(map(kept, part.kept)), list(map(only, part.cotangents)))
     if part.whole:
       sums = [jnp.where(some, s, jnp.zeros_like(s)) for s in sums]

@@ -40,6 +40,11 @@ def grouped_value_and_grad(
   bfloat16, float16                     summed in float32, returned in the parameter's dtype
   ====================================  =========================================================
 
+  A custom backward rule of an activation is run for every example alone, and is exact. A rule of a
+  parameter alone, such as the rounding of a weight, sees the sum over a group: exact where the rule
+  is linear, as a straight-through estimator is. `per_example_value_and_grad(microbatch_size=)` runs
+  it for every example.
+
   Memory: beside the result, that of a plain gradient, and for one weight at a time the gradients of
   at most 2K blocks of examples; 5K where an example uses the weight often (sequences, images). If
   that does not fit, `per_example_value_and_grad` does the same for some examples at a time. Blocks
@@ -113,18 +118,11 @@ def by_group(
   Without `mean` the gradients and losses are sums over examples, in float32 or wider.
   """
   program = linear.trace(loss_fn, params, batch, has_aux)
-  dtype = program.first.out_avals[0].dtype
   block_size = max(1, -(-checks.batch_size(batch) // (4 * num_groups)))
-
-  def weigh(labels):
-    """Sizes of the groups, and the weights in the loss that make means of their gradients."""
-    counts = jnp.sum(blocks.members(labels, num_groups), axis=1, dtype=jnp.int32)
-    over = jnp.maximum(counts if mean else jnp.ones_like(counts), 1)
-    return counts, jnp.pad(1.0 / over.astype(dtype), (0, 1))[labels]
 
   def run(way):
     def found(params, batch):
-      parts = way(program, params, batch, choose, weigh, num_groups, block_size)
+      parts = way(program, params, batch, choose, num_groups, block_size)
       return _axes.alike(parts, params, batch)
 
     return found
@@ -135,12 +133,22 @@ def by_group(
   else:
     found = run(_at_once)(params, batch)
   losses, aux, labels, more, sums = found
-  counts, weights = weigh(labels)
-  of_groups = jnp.where(blocks.members(labels, num_groups), losses * weights, 0.0)
+  member = blocks.members(labels, num_groups)
+  counts = jnp.sum(member, axis=1, dtype=jnp.int32)
+  # Only here, in float32: a scale in front of the way back would change what a backward rule that
+  # is not linear does, such as one that clips, and would be lost in float16.
+  share = 1.0 / jnp.maximum(counts if mean else jnp.ones_like(counts), 1).astype(losses.dtype)
+  sum_losses = jnp.sum(jnp.where(member, losses[None] * share[:, None], 0.0), axis=1)
   if mean:
-    sums = [s.astype(p.dtype) for s, p in zip(sums, jax.tree.leaves(params), strict=True)]
+    sums = [mean_of(s, share, p) for s, p in zip(sums, jax.tree.leaves(params), strict=True)]
   grads = jax.tree.unflatten(jax.tree.structure(params), sums)
-  return losses, aux, GroupGradients(grads, counts, jnp.sum(of_groups, axis=1)), more
+  return losses, aux, GroupGradients(grads, counts, sum_losses), more
+
+
+def mean_of(sums: jax.Array, share: jax.Array, parameter: jax.Array) -> jax.Array:
+  """Sums `[K, *p]` by the shares `[K]` of one example in its group, in the parameter's dtype."""
+  share = share.astype(sums.dtype).reshape(-1, *(1,) * parameter.ndim)
+  return (sums * share).astype(parameter.dtype)
 
 
 def _keep_much(program, params, block_size):
@@ -156,13 +164,12 @@ def _keep_much(program, params, block_size):
   return block_size * program.kept_bytes > gradient and not program.collectives
 
 
-def _at_once(program, params, batch, choose, weigh, num_groups, block_size):
+def _at_once(program, params, batch, choose, num_groups, block_size):
   """All examples run together, and what they kept is gathered by groups."""
   losses, aux, backward = linear.forward(program, params, batch)
   labels, more = choose(lambda: aux)
-  _, weights = weigh(labels)
   found: dict[int, Any] = {}
-  for part in backward(weights):
+  for part in backward():
     of_part = blocks.sums(part, labels, num_groups, block_size)
     for n, s in zip(part.leaves, of_part, strict=True):
       found[n] = found[n] + s if n in found else s
@@ -170,10 +177,9 @@ def _at_once(program, params, batch, choose, weigh, num_groups, block_size):
   return losses, aux, labels, more, [found.get(n, zero) for n, zero in enumerate(zeros)]
 
 
-def _in_turn(program, params, batch, choose, weigh, num_groups, block_size):
+def _in_turn(program, params, batch, choose, num_groups, block_size):
   """One block of examples of a group after another, forward and back."""
   labels, more = choose(lambda: linear.aux(program, params, batch, block_size))
-  _, weights = weigh(labels)
   # Examples of no group are the group K here, run for their losses and aux; K + 1 is empty.
   parts = blocks.cut(labels, num_groups + 1, block_size)
   every = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
@@ -184,10 +190,11 @@ def _in_turn(program, params, batch, choose, weigh, num_groups, block_size):
     rows = jax.tree.map(blocks.take(block.rows), batch)
     losses, aux, backward = linear.forward(program, params, rows)
     grads = list(nothing)
-    for part in backward(jnp.where(block.valid, weights[block.rows], 0.0)):
-      for n, s in zip(part.leaves, part.contract(part.kept, part.cotangents), strict=True):
-        grads[n] = grads[n] + s.astype(grads[n].dtype)
     counted = block.owner < num_groups
+    for part in backward():
+      cotangents = [blocks.masked(x, block.valid) for x in part.cotangents]
+      for n, s in zip(part.leaves, part.contract(part.kept, cotangents), strict=True):
+        grads[n] = grads[n] + s.astype(grads[n].dtype)
     grads = [jnp.where(counted, g, zero) for g, zero in zip(grads, nothing, strict=True)]
     return shared((grads, (losses, aux)))
 

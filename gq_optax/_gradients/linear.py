@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax.extend import core
 
+from gq_optax import _inputs
 from gq_optax._gradients import checks, products
 
 
@@ -82,6 +83,8 @@ def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
     found.append(flat.jaxpr)
     return (value, aux), flat.consts
 
+  _inputs.on_auto_axes("batch and params", (batch, params))
+  _inputs.static("batch", (checks.batch_size(batch),))
   example = jax.tree.map(lambda x: _unused(x)[0], batch)
   first, shapes = jax.make_jaxpr(one, return_shape=True)(leaves, example)
   # What does not hang on the example, as the weights themselves, is kept once.
@@ -105,17 +108,18 @@ def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
 
 def forward(
   program: Program, params: optax.Params, batch: Any
-) -> tuple[jax.Array, Any, Callable[[jax.Array], list[Part]]]:
-  """Losses `[B]`, aux, and the way from weights `[B]` to the gradient of the weighted loss."""
+) -> tuple[jax.Array, Any, Callable[[], list[Part]]]:
+  """Losses `[B]`, aux, and the way back: the gradients of all examples, not summed yet."""
   leaves, rows = jax.tree.leaves(params), jax.tree.leaves(batch)
   in_axes = (*[None] * len(leaves), *[0] * len(rows))
-  outputs = jax.vmap(core.jaxpr_as_fun(program.first), in_axes, program.axes)(*leaves, *rows)
+  with checks.batched():
+    outputs = jax.vmap(core.jaxpr_as_fun(program.first), in_axes, program.axes)(*leaves, *rows)
   number, linear = program.results.num_leaves, program.linear
   losses, aux = jax.tree.unflatten(program.results, outputs[:number])
   kept = list(zip(linear.constvars, outputs[number:], program.axes[number:], strict=True))
   own = {v: x for v, x, axis in kept if axis == 0}
   shared = {v: x for v, x, axis in kept if axis is None}
-  return losses, aux, lambda weights: _backward(linear, leaves, own, shared, weights)
+  return losses, aux, lambda: _backward(linear, leaves, own, shared, jnp.ones_like(losses))
 
 
 def aux(program: Program, params: optax.Params, batch: Any, size: int) -> Any:
@@ -129,25 +133,26 @@ def aux(program: Program, params: optax.Params, batch: Any, size: int) -> Any:
   return jax.lax.map(one, batch, batch_size=size)
 
 
-def _backward(linear, leaves, own, shared, weights):
+def _backward(linear, leaves, own, shared, ones):
   """Cotangents of the taps for every example, and what remains to be summed."""
   meet, follow, taps = _cut(linear, own)
   eqns, needed = _needed(follow, linear.outvars)
   names = [v for v in own if v in needed]
 
-  def cotangents(values, weight):
+  def cotangents(values, one):
     env = shared | dict(zip(names, values, strict=True))
     loss = lambda *values: _run(eqns, env | dict(zip(taps, values, strict=True)), linear.outvars)
-    return jax.linear_transpose(loss, *(v.aval for v in taps))([weight])
+    return jax.linear_transpose(loss, *(v.aval for v in taps))([one])
 
-  arrays = jax.vmap(cotangents)([own[v] for v in names], weights) if taps else ()
+  arrays = jax.vmap(cotangents)([own[v] for v in names], ones) if taps else ()
 
   differs = _reached(linear, own)
 
   def by_rows(eqn, inputs):
+    eqn, inputs = _wide(eqn, inputs)
     axes = [0 if isinstance(v, core.Var) and v in differs else None for v in eqn.invars]
     if 0 not in axes:
-      return None
+      return _bind(eqn, inputs)
     results = products.rule(eqn, inputs, axes)
     return results or jax.vmap(lambda *inputs: _bind(eqn, inputs), axes)(*inputs)
 
@@ -166,11 +171,12 @@ def _backward(linear, leaves, own, shared, weights):
         env |= {linear.invars[n]: w for n, w in zip(numbers, weights, strict=True)}
         results = _run(eqns, env, variables, by_rows)
         spread = lambda v, x, c: x if v in differs else jnp.broadcast_to(x, c.shape)
-        return list(map(spread, variables, results, cotangents))
+        results = map(spread, variables, results, cotangents)
+        return [x.astype(c.dtype) for x, c in zip(results, cotangents, strict=True)]
 
-      return jax.linear_transpose(sums, *(leaves[n] for n in numbers))(cotangents)
+      return jax.linear_transpose(sums, *(_widened(leaves[n]) for n in numbers))(cotangents)
 
-    whole = any(map(_inside, eqns))
+    whole = any(map(checks.programs, eqns))
     return Part(numbers, often, whole, [own[v] for v in names], [x for _, x in chosen], contract)
 
   return [p for p in map(part, (True, False)) if p.leaves]
@@ -185,7 +191,7 @@ def _cut(linear, own):
   custom = lambda e: _holds(e, "custom_lin") and not differs.isdisjoint(e.outvars)
   # Scales and biases: the gradient of one example is smaller than what it is made of.
   meets = [e for e in linear.eqns if shared(e) and not differs.isdisjoint(e.outvars)]
-  fixed = lambda e: _inside(e) or e.primitive.name == "conv_general_dilated"
+  fixed = lambda e: checks.programs(e) or e.primitive.name == "conv_general_dilated"
   small = []
   for leaf in linear.invars:
     reached = _reached(linear, [leaf])
@@ -194,7 +200,9 @@ def _cut(linear, own):
       small.append(leaf)
   differs = _reached(linear, [*own, *small])
   # A loop that weights and tangents of examples both enter stays whole, with what leads to it.
-  knots = [v for e in linear.eqns if shared(e) and mixed(e) and _inside(e) for v in e.outvars]
+  knots = [
+    v for e in linear.eqns if shared(e) and mixed(e) and checks.programs(e) for v in e.outvars
+  ]
   whole, _ = _needed(linear.eqns, knots)
   if any(map(custom, whole)):  # a derivative rule of the user's, which JAX can't batch beforehand
     whole = []
@@ -208,7 +216,7 @@ def _cut(linear, own):
     work = size(e.outvars[0]) * other >= 64 * sum(map(size, shared(e)))
     for v in e.outvars:
       if v in taps and shared(e):
-        taps[v] = bool(id(e) in whole or _inside(e) or work)
+        taps[v] = bool(id(e) in whole or checks.programs(e) or work)
   ids = set(map(id, follow))
   constant = [e for e in linear.eqns if lin.isdisjoint(e.outvars)]
   return [e for e in linear.eqns if id(e) not in ids], constant + follow, taps
@@ -231,6 +239,25 @@ def _bind(eqn, inputs):
   functions, options = options if isinstance(options, tuple) else ((), options)
   results = eqn.primitive.bind(*functions, *inputs, **options)
   return results if eqn.primitive.multiple_results else [results]
+
+
+def _widened(leaf):
+  """What stands for a leaf in sums over examples: of float16 these would overflow, or vanish."""
+  dtype = jnp.float32 if leaf.dtype == jnp.float16 else leaf.dtype
+  return jax.ShapeDtypeStruct(leaf.shape, dtype)
+
+
+def _wide(eqn, inputs):
+  """An equation of float16 as one of float32 where something of float32 comes in."""
+  atoms = zip(eqn.invars, inputs, strict=True)
+  if all(jnp.result_type(x) == v.aval.dtype for v, x in atoms):
+    return eqn, inputs
+  if checks.programs(eqn):  # its programs are of float16
+    return eqn, [x.astype(v.aval.dtype) for v, x in zip(eqn.invars, inputs, strict=True)]
+  wide = lambda dtype: jnp.float32 if dtype == jnp.float16 else dtype
+  kinds = {name: wide(eqn.params.get(name)) for name in ("new_dtype", "preferred_element_type")}
+  params = eqn.params | {name: kind for name, kind in kinds.items() if name in eqn.params}
+  return eqn.replace(params=params), [x.astype(wide(x.dtype)) for x in inputs]
 
 
 def _inline(closed, inputs):
@@ -272,15 +299,8 @@ def _variables(atoms):
   return [v for v in atoms if isinstance(v, core.Var)]
 
 
-def _inside(eqn):
-  """The programs in an equation: bodies of loops, branches, what is computed again."""
-  is_program = lambda x: isinstance(x, core.Jaxpr | core.ClosedJaxpr)
-  found = jax.tree.leaves(list(eqn.params.values()), is_leaf=is_program)
-  return [getattr(x, "jaxpr", x) for x in found if is_program(x)]
-
-
 def _holds(eqn, name):
-  inner = (e for program in _inside(eqn) for e in program.eqns)
+  inner = (e for program in checks.programs(eqn) for e in program.eqns)
   return eqn.primitive.name == name or any(_holds(e, name) for e in inner)
 
 
@@ -288,4 +308,4 @@ def _collectives(program):
   """Names of the operations over named axes in a program."""
   names = ("psum", "pmax", "pmin", "ppermute", "all_gather", "all_to_all", "reduce_scatter")
   found = {e.primitive.name for e in program.eqns if e.primitive.name.startswith(names)}
-  return found.union(*(_collectives(inner) for e in program.eqns for inner in _inside(e)))
+  return found.union(*(_collectives(inner) for e in program.eqns for inner in checks.programs(e)))

@@ -73,10 +73,13 @@ def per_example_value_and_grad(
     checks.check(loss_fn, params, batch, has_aux=False)
     size = checks.batch_size(batch)
     masked = None if mask is None else _inputs.mask("mask", mask, size)
-    if microbatch_size is None or microbatch_size >= size:
-      losses, result = jax.vmap(one, (None, 0))(params, batch)
-    else:
-      losses, result = jax.lax.map(lambda x: one(params, x), batch, batch_size=microbatch_size)
+    if microbatch_size is not None:
+      _inputs.static("batch", (size,))
+    with checks.batched():
+      if microbatch_size is None or microbatch_size >= size:
+        losses, result = jax.vmap(one, (None, 0))(params, batch)
+      else:
+        losses, result = jax.lax.map(lambda x: one(params, x), batch, batch_size=microbatch_size)
     return _masked(masked, (losses, result))
 
   def groups(params, batch, labels, mask=None):
@@ -112,11 +115,7 @@ def per_example_value_and_grad(
       losses = jnp.concatenate([losses, last])
     losses = _masked(mask, losses)
     share = 1.0 / jnp.maximum(sums.counts, 1).astype(dtype)
-
-    def mean(s, p):
-      return (s * share.astype(s.dtype).reshape(-1, *(1,) * p.ndim)).astype(p.dtype)
-
-    means = jax.tree.map(mean, sums.grads, params)
+    means = jax.tree.map(lambda s, p: grouped.mean_of(s, share, p), sums.grads, params)
     return losses, GroupGradients(means, sums.counts, jnp.asarray(sums.losses) * share)
 
   return gradients if num_groups is None else groups

@@ -55,7 +55,10 @@ def output_gradients(
   def total(outputs):
     losses = _inputs.floating("the result of loss_fn", loss_fn(outputs, targets))
     _validate.shape(
-      "the result of loss_fn", losses, f"one loss per example, [{len(outputs)}]", outputs.shape[:1]
+      "the result of loss_fn",
+      losses,
+      f"one loss per example, [{outputs.shape[0]}]",
+      outputs.shape[:1],
     )
     return jnp.sum(losses)
 
@@ -103,6 +106,7 @@ def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> j
   for path, leaf in leaves:
     name = jax.tree_util.keystr(path)
     leaf = _inputs.floating(f"per_example_tree{name}", leaf)
+    _inputs.static(f"per_example_tree{name}", leaf.shape)
     first = jnp.shape(leaves[0][1])
     if leaf.ndim == 0 or leaf.shape[:1] != first[:1]:
       raise ValueError(

@@ -80,6 +80,8 @@ def kmeans(
   """
   x = _inputs.real("x", x)
   _validate.shape("x", x, "[n, d]", (None, None))
+  _inputs.static("x", x.shape)
+  _inputs.on_auto_axes("x", x)
   rows, dim = x.shape
   if dim == 0:
     raise ValueError(f"x must be [n, d] with d at least 1, but shape {x.shape} was found.")

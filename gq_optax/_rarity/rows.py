@@ -43,6 +43,8 @@ def as_rows(embeddings: Any, dim: int, metric: str) -> jax.Array:
   """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
   embeddings = _inputs.floating("embeddings", embeddings)
   found = embeddings.shape
+  _inputs.static("embeddings", found)
+  _inputs.on_auto_axes("embeddings", embeddings)
   if len(found) >= 2 and found[0] == 0:
     raise ValueError(
       f"embeddings must be [B, ...] with B at least 1, but shape {found} was found. Leave out the"
