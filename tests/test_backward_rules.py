@@ -188,9 +188,7 @@ def test_explicit_axes_are_refused_with_a_way_out():
     calls = {
       "embeddings": [gq.example_scarcity(), gq.group_scarcity(2)],
       "x": [lambda: gq.kmeans(x, 2)],
-      "batch and params": [
-        lambda: gq.grouped_value_and_grad(lambda w, x: x @ w, 2)(jnp.ones(4), x, labels)
-      ],
+      "batch": [lambda: gq.grouped_value_and_grad(lambda w, x: x @ w, 2)(jnp.ones(4), x, labels)],
     }
     for name, functions in calls.items():
       for f in functions:

@@ -83,7 +83,7 @@ def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
     found.append(flat.jaxpr)
     return (value, aux), flat.consts
 
-  _inputs.on_auto_axes("batch and params", (batch, params))
+  _inputs.on_auto_axes("batch", batch)
   _inputs.static("batch", (checks.batch_size(batch),))
   example = jax.tree.map(lambda x: _unused(x)[0], batch)
   first, shapes = jax.make_jaxpr(one, return_shape=True)(leaves, example)
@@ -243,8 +243,7 @@ def _bind(eqn, inputs):
 
 def _widened(leaf):
   """What stands for a leaf in sums over examples: of float16 these would overflow, or vanish."""
-  dtype = jnp.float32 if leaf.dtype == jnp.float16 else leaf.dtype
-  return jax.ShapeDtypeStruct(leaf.shape, dtype)
+  return leaf.astype(jnp.float32) if leaf.dtype == jnp.float16 else leaf
 
 
 def _wide(eqn, inputs):
