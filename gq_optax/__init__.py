@@ -1,12 +1,12 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Grad Queue (arXiv 2404.16917) for JAX and Optax: rare training signals made to count."""
 
-from gq_optax._coordinates.transform import GradQueueState, grad_queue
-from gq_optax._coordinates.weights import (
+from gq_optax._diagnostics import diagnostics, state_bytes
+from gq_optax._grad_queue.scarcity import (
   ScarcityFn,
   delta_rho,
 )
-from gq_optax._diagnostics import diagnostics, state_bytes
+from gq_optax._grad_queue.transform import GradQueueState, grad_queue
 from gq_optax._gradients.clustered import clustered_value_and_grad
 from gq_optax._gradients.grouped import grouped_value_and_grad
 from gq_optax._gradients.noise import (

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _inputs
-from gq_optax._coordinates.transform import GradQueueState
+from gq_optax._grad_queue.transform import GradQueueState
 from gq_optax._rarity import groups
 from gq_optax._rarity.examples import ExampleScarcityState
 from gq_optax._rarity.groups import GroupScarcityState

@@ -103,7 +103,7 @@ def parameters(name: str, tree: Any) -> Any:
 
   def leaf(path, value):
     try:
-      return floating(f"{name}: the parameter at {_path(path)}", value)
+      return floating(f"{name}: the parameter at {place(path)}", value)
     except ValueError as error:
       hint = "Filter the model: a transformation takes its trained arrays alone."
       raise ValueError(f"{error} {hint}") from None
@@ -113,7 +113,7 @@ def parameters(name: str, tree: Any) -> Any:
 
 def gradients(name: str, tree: Any) -> Any:
   """A pytree of real floating leaves, for the parameters."""
-  return _map(lambda path, value: floating(f"{name}: the update at {_path(path)}", value), tree)
+  return _map(lambda path, value: floating(f"{name}: the update at {place(path)}", value), tree)
 
 
 def batch(name: str, tree: Any) -> Any:
@@ -121,12 +121,12 @@ def batch(name: str, tree: Any) -> Any:
 
   def leaf(path, value):
     is_shape = isinstance(value, jax.ShapeDtypeStruct)
-    return value if is_shape else array(f"{name} at {_path(path)}", value)
+    return value if is_shape else array(f"{name} at {place(path)}", value)
 
   for path, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_sparse):
     if _is_sparse(node):
       raise ValueError(
-        f"{name} must hold dense arrays, but {type(node).__name__} was found at {_path(path)}. Give"
+        f"{name} must hold dense arrays, but {type(node).__name__} was found at {place(path)}. Give"
         " its todense()."
       )
   return _map(leaf, tree)
@@ -134,7 +134,7 @@ def batch(name: str, tree: Any) -> Any:
 
 def state(name: str, tree: Any) -> Any:
   """A state whose leaves may be NumPy's, as after some ways of loading it."""
-  return _map(lambda path, value: array(f"{name} at {_path(path)}", value), tree)
+  return _map(lambda path, value: array(f"{name} at {place(path)}", value), tree)
 
 
 def _is_sparse(node):
@@ -148,5 +148,6 @@ def _map(leaf, tree):
   return jax.tree_util.tree_map_with_path(inside, tree, is_leaf=_boxes.is_box)
 
 
-def _path(path):
+def place(path: tuple[Any, ...]) -> str:
+  """A path as it stands in messages."""
   return jax.tree_util.keystr(path) or "the root"

@@ -7,7 +7,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 from gq_optax import _boxes
-from gq_optax._coordinates.transform import GradQueueState
+from gq_optax._grad_queue.transform import GradQueueState
 from gq_optax._rarity.examples import ExampleScarcityState
 from gq_optax._rarity.groups import GroupScarcityState
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from reference import effective_length
 
 import gq_optax as gq
-from gq_optax._coordinates import adaptive_length
+from gq_optax._grad_queue import adaptive_length
 
 
 def window(losses, longest):
   state = adaptive_length.init(longest)
   for loss in losses:
-    state = adaptive_length.push(state, jnp.float32(loss), jnp.asarray(True))
+    state = adaptive_length.push(state, jnp.float32(loss))
   return state
 
 
@@ -55,10 +55,8 @@ def test_like_the_twin(losses, longest):
 
 def test_what_is_not_finite_is_not_recorded():
   state = window([3, 2], 3)
-  for value, accept in ((jnp.nan, True), (jnp.inf, True), (1.0, False)):
-    chex.assert_trees_all_equal(
-      adaptive_length.push(state, jnp.float32(value), jnp.asarray(accept)), state
-    )
+  for value in (jnp.nan, jnp.inf):
+    chex.assert_trees_all_equal(adaptive_length.push(state, jnp.float32(value)), state)
 
 
 def test_the_length_decides_what_the_statistics_are_of():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gq_optax._coordinates import queue
+from gq_optax._grad_queue import queue
 
 LENGTH = 4
 LARGEST = np.float32(3e38)
@@ -16,7 +16,7 @@ push = jax.jit(queue.push)
 
 
 def statistics(slots, newest, in_window):
-  return queue.in_units(queue.spread(slots, newest, in_window))
+  return queue.mean_and_std(queue.statistics(slots, newest, in_window))
 
 
 mean_and_std = jax.jit(statistics)
@@ -42,7 +42,7 @@ def test_the_newest_entries_are_those_of_a_deque():
   window = jax.jit(queue.window)
   for step in range(11):
     accept = step not in (0, 6)
-    past = push(past, {"a": jnp.array([step + 1.0, -step])}, jnp.bool_(accept))
+    past = push(past, [jnp.array([step + 1.0, -step])], jnp.bool_(accept))
     if accept:
       seen.append([step + 1.0, -step])
     accepted = step + 1 - (step >= 0) - (step >= 6)
@@ -60,12 +60,12 @@ def test_the_newest_entries_are_those_of_a_deque():
 def test_the_count_saturates():
   most = jnp.int32(jnp.iinfo(jnp.int32).max)
   past = queue.init(jnp.zeros(2), LENGTH, None)._replace(count=most)
-  past = push(past, jnp.ones(2), jnp.bool_(True))
+  past = push(past, [jnp.ones(2)], jnp.bool_(True))
   assert (past.count, past.index) == (most, 1)
 
 
 def test_without_parameters():
-  past = push(queue.init({}, LENGTH, None), {}, jnp.bool_(True))
+  past = push(queue.init({}, LENGTH, None), [], jnp.bool_(True))
   assert (past.count, past.index) == (1, 0)
   assert [bool(i) for i in queue.window(past, jnp.int32(1))] == [True]
 
@@ -121,8 +121,3 @@ def test_dtypes():
     mean, std = mean_and_std(slots, jnp.int32(1), None)
     assert mean.dtype == std.dtype == jnp.float64
     np.testing.assert_allclose(std, [5e-13], rtol=1e-3)
-
-
-def test_a_window_of_another_length_is_an_error():
-  with pytest.raises(ValueError, match=r"in_window must be \[L\] = \[4\], but \(3,\) was found"):
-    queue.spread(jnp.ones((LENGTH, 2)), jnp.int32(0), jnp.ones(LENGTH - 1, bool))

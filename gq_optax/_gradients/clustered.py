@@ -63,6 +63,7 @@ def clustered_value_and_grad(
     checks.check(loss_fn, params, batch, has_aux=True, second="embeddings")
     if mask is not None:
       mask = _inputs.mask("mask", mask, size)
+    key = _validate.prng_key("key", 0 if key is None else key)
     params, batch = _axes.alike((params, batch), mask, key)
 
     def choose(aux):

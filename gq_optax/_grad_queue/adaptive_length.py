@@ -24,9 +24,9 @@ def init(longest: int) -> LossWindow:
   return LossWindow(jnp.zeros(longest + 2, jnp.float32), jnp.zeros([], jnp.int32))
 
 
-def push(losses: LossWindow, value: jax.Array, accept: jax.Array) -> LossWindow:
-  """Puts `value` in front; a loss that is not finite, or `accept` False, changes nothing."""
-  accept = jnp.logical_and(accept, jnp.isfinite(value))
+def push(losses: LossWindow, value: jax.Array) -> LossWindow:
+  """Puts `value` in front; a loss that is not finite changes nothing."""
+  accept = jnp.isfinite(value)
   shifted = jnp.concatenate([value[None], losses.values[:-1]])
   count = jnp.minimum(losses.count + 1, losses.values.shape[0])
   return LossWindow(

@@ -3,11 +3,10 @@
 
 Read in this order:
 
-- `transform`: `grad_queue` itself, one step from update to update.
-- `forms`: a mean gradient, gradients of single examples and of groups, all brought into one form;
-  `clusters` groups the gradients of single examples first.
+- `transform`: `grad_queue` itself, one step from update to update; which form an update has, and
+  whether the state fits.
+- `clusters`: gradients of single examples become those of K clusters.
 - `queue`: the last L raw gradients, their mean and deviation; `adaptive_length`: how many of them.
-- `weights`: from gradient, mean and deviation to a weight; `leaf`: all of that for one parameter.
+- `scarcity`: from gradient, mean and deviation to a weight, and to the weighted update.
 - `norms` and `figures`: what the whole update may measure, and what `diagnostics` reads.
-- `compatible`: was a state made with these options?
 """

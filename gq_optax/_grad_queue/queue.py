@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The queue: a ring of the last L raw gradients, kept as one pytree `[L, *p]`."""
+"""The queue: a ring of the last L raw gradients `[L, *p]`, its mean and its deviation."""
 
 import functools
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _boxes, _dtypes
-from gq_optax._coordinates import norms
+from gq_optax._grad_queue import norms
 
 
 class Queue(NamedTuple):
@@ -40,11 +40,11 @@ def init(params: optax.Updates, length: int, dtype: jax.typing.DTypeLike | None)
   return Queue(slots, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
 
 
-def push(queue: Queue, gradient: optax.Updates, accept: jax.Array) -> Queue:
-  """Writes `gradient` into the oldest slot; with `accept` False the queue stays as it was."""
+def push(queue: Queue, gradient: list[jax.Array], accept: jax.Array) -> Queue:
+  """Writes a gradient into the oldest slot; with `accept` False the queue stays as it was."""
   length = _length(queue)
   slots, structure = jax.tree.flatten(queue.slots)
-  pairs = zip(slots, jax.tree.leaves(gradient), strict=True)
+  pairs = zip(slots, gradient, strict=True)
   return Queue(
     slots=jax.tree.unflatten(structure, [_write(s, g, queue.index, accept) for s, g in pairs]),
     index=jnp.where(accept, (queue.index + 1) % length, queue.index),
@@ -64,40 +64,38 @@ def _write(slots, gradient, index, accept):
 def window(queue: Queue, length: jax.Array) -> jax.Array:
   """Which of the slots are among the `length` newest entries? bool `[L]`."""
   total = _length(queue)
-  return (queue.index - 1 - jnp.arange(total, dtype=jnp.int32)) % total < length
+  return (newest(queue) - jnp.arange(total, dtype=jnp.int32)) % total < length
 
 
-class Spread(NamedTuple):
+class Statistics(NamedTuple):
   r"""Mean and deviation of one leaf of the queue, in units in which squares are harmless.
 
   The newest entry :math:`q_0` is the origin, so that equal entries give exactly 0 for both. The
-  unit is a power of two: squares then neither vanish (gradients of 1e-25) nor overflow (spikes of
-  1e30).
+  unit of a coordinate is its largest deviation from the origin: squares then neither vanish
+  (gradients of 1e-25) nor overflow (spikes of 1e30).
 
   Attributes:
-    origin: `[*p]`, a quarter of the newest entry.
-    large: bool `[*p]`, in which of the two units this coordinate is.
-    mean: `[*p]`, that of a quarter of :math:`q_i - q_0`, in this unit.
+    origin: `[*p]`, a sixteenth of the newest entry.
+    unit: `[*p]`, a sixteenth of the largest :math:`|q_i - q_0|`, or a tiny number.
+    mean: `[*p]`, that of :math:`q_i - q_0`, in this unit.
     std: `[*p]`, its deviation, in this unit.
   """
 
   origin: jax.Array
-  large: jax.Array
+  unit: jax.Array
   mean: jax.Array
   std: jax.Array
 
 
-# A quarter of the difference of two finite numbers is always finite.
-_QUARTER = 0.25
-_LARGE = 2.0**13  # deviations from here on are in units of 2^66, smaller ones in units of 2^-48
+# A sixteenth of the difference of two finite numbers is finite, and so is the inverse of that.
+_PART = 2.0**-4
+_SMALLEST = 2.0**-100  # of a unit, for the same reason
 
 
-def _scaled(x: jax.Array, large: jax.Array, direction: int = 1) -> jax.Array:
-  """Into the unit, or out of it."""
-  return x * jnp.where(large, 2.0 ** (-66 * direction), 2.0 ** (48 * direction)).astype(x.dtype)
-
-
-def spread(slots: jax.Array, newest: jax.Array, in_window: jax.Array | None) -> Spread:
+@jax.jit  # leaves of one shape are traced once
+def statistics(
+  slots: jax.Array, newest: jax.Array, in_window: jax.Array | None = None
+) -> Statistics:
   r"""Mean and population standard deviation of one leaf over the window, in two passes.
 
   .. math:: \mu = q_0 + \tfrac1n \sum_i (q_i - q_0), \qquad
@@ -109,39 +107,61 @@ def spread(slots: jax.Array, newest: jax.Array, in_window: jax.Array | None) -> 
     in_window: bool `[L]`; None when every slot counts.
 
   Returns:
-    A `Spread` in float32 or wider.
+    `Statistics` in float32 or wider.
   """
   dtype = _dtypes.at_least_float32(slots.dtype)
   length = slots.shape[0]
   # The loop over the L slots is unrolled: XLA makes one pass over memory of it, while a reduction
   # over the leading axis is ten times slower on CPU and needs temporaries.
-  origin = slots.at[newest].get(mode="promise_in_bounds").astype(dtype) * _QUARTER
-  deviations = [slots[i].astype(dtype) * _QUARTER - origin for i in range(length)]
+  origin = slots.at[newest].get(mode="promise_in_bounds").astype(dtype) * _PART
+  deviations = [slots[i].astype(dtype) * _PART - origin for i in range(length)]
   # A scalar to multiply by: dividing arrays, XLA would write all the deviations out first.
   share: jax.Array | float = 1.0 / length
   among = lambda parts: parts
   if in_window is not None:
-    if in_window.shape != (length,):
-      raise ValueError(f"in_window must be [L] = [{length}], but {in_window.shape} was found.")
     among = lambda parts: [jnp.where(in_window[i], part, 0.0) for i, part in enumerate(parts)]
     share = 1.0 / jnp.maximum(jnp.sum(in_window, dtype=dtype), 1.0)
   deviations = among(deviations)
-  large = functools.reduce(jnp.maximum, map(jnp.abs, deviations)) >= _LARGE
-  scaled = [_scaled(d, large) for d in deviations]
+  largest = functools.reduce(jnp.maximum, map(jnp.abs, deviations))
+  unit = jax.lax.stop_gradient(jnp.maximum(largest, _SMALLEST))  # no figure depends on it
+  inverse = 1.0 / unit
+  scaled = [d * inverse for d in deviations]
   mean = functools.reduce(jnp.add, scaled) * share
   squares = among([jnp.square(d - mean) for d in scaled])
-  return Spread(origin, large, mean, norms.root(functools.reduce(jnp.add, squares) * share))
+  std = norms.root(functools.reduce(jnp.add, squares) * share)
+  return Statistics(origin, unit, mean, std)
 
 
-def distance(found: Spread, g: jax.Array) -> jax.Array:
-  """How far a quarter of g lies from that of the mean, in the unit; infinite if that overflows."""
-  return jnp.abs(_scaled(g * _QUARTER - found.origin, found.large) - found.mean)
+def distance(past: Statistics, g: jax.Array) -> jax.Array:
+  """How far g lies from the mean, in the unit; infinite if that overflows."""
+  return jnp.abs((g * _PART - past.origin) * (1.0 / past.unit) - past.mean)
 
 
-def in_units(found: Spread) -> tuple[jax.Array, jax.Array]:
-  """Mean and deviation in the units of the gradient."""
-  mean, std = (_scaled(x, found.large, -1) for x in (found.mean, found.std))
-  return (found.origin + mean) / _QUARTER, std / _QUARTER
+def mean_and_std(past: Statistics) -> tuple[jax.Array, jax.Array]:
+  """Both in the units of the gradient."""
+  return (past.origin + past.mean * past.unit) / _PART, past.std * past.unit / _PART
+
+
+def narrowed(queue: Queue, gradients: list[jax.Array], shares: jax.Array | None) -> list[jax.Array]:
+  """Gradients as the queue would hold them, where its dtype holds less: they may overflow there.
+
+  Args:
+    queue: its slots have the dtypes.
+    gradients: leaves `[*p]`, or `[K, *p]`.
+    shares: float32 `[K]`; what stands in a group of share 0 is not read. None for `[*p]`.
+  """
+  found = []
+  for slots, g in zip(jax.tree.leaves(queue.slots), gradients, strict=True):
+    if not _dtypes.holds(slots.dtype, g.dtype):
+      if shares is not None:
+        g = jnp.where((shares > 0.0).reshape(-1, *(1,) * (g.ndim - 1)), g, jnp.zeros_like(g))
+      found.append(g.astype(slots.dtype))
+  return found
+
+
+def newest(queue: Queue) -> jax.Array:
+  """The slot that was written last, int32 `[]`."""
+  return (queue.index - 1) % _length(queue)
 
 
 def _length(queue: Queue) -> int:

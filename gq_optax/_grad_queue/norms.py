@@ -63,58 +63,41 @@ def root(square: jax.Array) -> jax.Array:
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), square)
 
 
-_TINY = float(jnp.finfo(jnp.float32).tiny)
-
-
-class Lengths(NamedTuple):
-  """How long raw gradient and update are, each in a unit in which squares are harmless.
+class Norms(NamedTuple):
+  """Norms of raw gradient and update, in one unit in which squares are harmless; float32 `[]`.
 
   Attributes:
-    units: float32 `[2]`, about the largest entry of each.
-    norms: float32 `[2]`, in these units.
-    product: float32 `[]`, the scalar product of both in these units.
+    raw: of the raw mean gradient.
+    update: of the weighted update.
+    product: the scalar product of both.
   """
 
-  units: jax.Array
-  norms: jax.Array
+  raw: jax.Array
+  update: jax.Array
   product: jax.Array
 
 
-def lengths(
-  raw: list[jax.Array],
-  update: list[jax.Array],
-  with_product: bool,
-  axis_name: _axes.AxisName | None = None,
-) -> Lengths:
-  """Measures raw gradient and update; their product counts as 0 where nobody asks for it."""
-  units = jnp.stack([_unit(raw), _unit(update)])
-  units = _axes.largest(units, axis_name)
+def norms(
+  raw: list[jax.Array], update: list[jax.Array], axis_name: _axes.AxisName | None = None
+) -> Norms:
+  """Measures raw gradient and update."""
+  sizes = [_largest(pick(x, n)).astype(jnp.float32) for x in (raw, update) for n in families(x)]
+  unit = _axes.largest(jnp.max(jnp.stack([jnp.zeros([], jnp.float32), *sizes])), axis_name)
   # A power of two is exact, and as an exponential it is computed once, as said in `all_finite`.
-  units = jnp.exp2(jnp.round(jnp.log2(jnp.clip(units, 2.0**-120, 2.0**120))))
+  unit = jnp.exp2(jnp.round(jnp.log2(jnp.clip(unit, 2.0**-120, 2.0**120))))
   nothing = (jnp.zeros([], jnp.float32),) * 3
-  parts = [
-    _products(pick(raw, numbers), pick(update, numbers), 1.0 / units, with_product)
-    for numbers in families(raw, update)
-  ]
-  sums = _axes.total(add_rows([nothing, *parts]), axis_name)
-  # Not 0 itself, for the derivative's sake: in these units only a zero vector is so short.
-  norms = jnp.sqrt(sums[:2] + _TINY)
-  return Lengths(units, jnp.where(norms > 1e-9, norms, 0.0), sums[2])
+  parts = [_products(pick(raw, n), pick(update, n), 1.0 / unit) for n in families(raw, update)]
+  squares = _axes.total(add_rows([nothing, *parts]), axis_name)
+  return Norms(root(squares[0]), root(squares[1]), squares[2])
 
 
-def _unit(leaves: list[jax.Array]) -> jax.Array:
-  sizes = [_largest(pick(leaves, n)).astype(jnp.float32) for n in families(leaves)]
-  return jnp.max(jnp.stack([jnp.zeros([], jnp.float32), *sizes]))
-
-
-@functools.partial(jax.jit, static_argnames="with_product")
-def _products(raws, updates, inverse, with_product):
+@jax.jit
+def _products(raws, updates, inverse):
   def products(raw, update):
-    raw, update = (x.astype(jnp.float32) * i for x, i in zip((raw, update), inverse, strict=True))
-    return [jnp.square(raw), jnp.square(update), *([raw * update] if with_product else [])]
+    raw, update = (x.astype(jnp.float32) * inverse for x in (raw, update))
+    return [jnp.square(raw), jnp.square(update), raw * update]
 
-  sums = sum_each(map(products, raws, updates))
-  return sums if with_product else (*sums, jnp.zeros([], jnp.float32))
+  return sum_each(map(products, raws, updates))
 
 
 def sum_each(leaves: Iterable[list[jax.Array]]) -> tuple[jax.Array, ...]:
@@ -123,11 +106,10 @@ def sum_each(leaves: Iterable[list[jax.Array]]) -> tuple[jax.Array, ...]:
   return tuple(jnp.sum(x, dtype=jnp.float32) for x in functools.reduce(add, leaves))
 
 
-def factor(update_norm: str | jax.typing.ArrayLike, measured: Lengths) -> jax.Array:
+def factor(update_norm: str | jax.typing.ArrayLike, found: Norms) -> jax.Array:
   """What brings the update to the norm of `raw` ("match"), or to at most so many times that."""
-  (raw, own), (raw_unit, unit) = measured.norms, measured.units
-  match = raw / jnp.where(own > 0.0, own, 1.0) * (raw_unit / unit)
-  match = jnp.where(jnp.logical_and(own > 0.0, jnp.isfinite(match)), match, 1.0)
+  match = found.raw / jnp.where(found.update > 0.0, found.update, 1.0)
+  match = jnp.where(found.update > 0.0, match, 1.0)
   if not isinstance(update_norm, str):
     match = jnp.minimum(1.0, jnp.maximum(jnp.asarray(update_norm, jnp.float32), 0.0) * match)
   return match

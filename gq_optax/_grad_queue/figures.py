@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _axes
-from gq_optax._coordinates import norms
-from gq_optax._coordinates.forms import Batch
+from gq_optax._grad_queue.norms import Norms
 
 
 class Figures(NamedTuple):
@@ -56,45 +54,41 @@ def init(num_clusters: int) -> Figures:
 
 def measure(
   previous: Figures,
-  batch: Batch,
-  sums: jax.Array,
-  lengths: norms.Lengths,
-  factor: jax.typing.ArrayLike,
-  length: jax.Array,
   accept: jax.Array,
-  axis_name: _axes.AxisName | None = None,
+  effective_length: jax.Array,
+  weights: jax.Array,
+  norms: Norms,
+  factor: jax.Array,
+  group_counts: jax.Array,
+  inertia: jax.Array,
 ) -> Figures:
   """The figures of this step; of a step that is not accepted only its number is kept.
 
   Args:
     previous: those of the step before.
-    batch: the update that came in.
-    sums: of the weights, see `leaf.weigh`.
-    lengths: of raw gradient and update.
-    factor: what the update was multiplied with afterwards.
-    length: of the window.
     accept: bool `[]`, whether the step is queued.
-    axis_name: of the devices that hold parts of the parameters.
+    effective_length: int32 `[]`.
+    weights: float32 `[3]`: their mean, and the shares of those above and below 1.
+    norms: of raw gradient and update.
+    factor: float32 `[]`, what the update was multiplied with afterwards.
+    group_counts: float32 `[K]`.
+    inertia: float32 `[]`.
   """
-  size = max(sum(leaf.size for leaf in jax.tree.leaves(batch.raw)), 1)
-  size = _axes.total(jnp.float32(size), axis_name)
   most = jnp.finfo(jnp.float32).max
-  mean = _axes.total(sums, axis_name) / size
-  (raw, own), (raw_unit, unit) = lengths.norms, lengths.units
-  comparable = jnp.logical_and(raw > 0.0, own > 0.0)
-  safe_raw = jnp.where(comparable, raw, 1.0)
-  cosine = lengths.product / (safe_raw * jnp.where(comparable, own, 1.0))
+  raw = jnp.where(norms.raw > 0.0, norms.raw, 1.0)
+  both = jnp.logical_and(norms.raw > 0.0, norms.update > 0.0)
+  cosine = norms.product / raw / jnp.where(both, norms.update, 1.0)
   # Groups may cancel to next to nothing: then the ratio is beyond what float32 holds.
-  ratio = jnp.minimum(own / safe_raw * (unit / raw_unit) * factor, most)
+  ratio = jnp.minimum(norms.update / raw * factor, most)
   figures = Figures(
-    effective_length=length,
-    mean_weight=mean[0],
-    amplified=mean[1],
-    damped=mean[2],
-    cosine=jnp.where(comparable, jnp.clip(cosine, -1.0, 1.0), 1.0),
-    norm_ratio=jnp.where(raw > 0.0, jnp.where(comparable, ratio, 0.0), 1.0),
-    group_counts=batch.counts,
-    inertia=jnp.minimum(batch.inertia, most),
+    effective_length=effective_length,
+    mean_weight=weights[0],
+    amplified=weights[1],
+    damped=weights[2],
+    cosine=jnp.where(both, jnp.clip(cosine, -1.0, 1.0), 1.0),
+    norm_ratio=jnp.where(norms.raw > 0.0, ratio, 1.0),
+    group_counts=group_counts,
+    inertia=jnp.minimum(inertia, most),
     skipped=previous.skipped,
   )
   skipped = previous._replace(skipped=optax.safe_increment(previous.skipped))
