@@ -17,6 +17,7 @@ from gq_optax._gradients.noise import (
 )
 from gq_optax._gradients.per_example import per_example_value_and_grad
 from gq_optax._group_gradients import GroupGradients
+from gq_optax._losses import mean_one, weighted_mean
 from gq_optax._rarity.embeddings import output_gradients, sketch
 from gq_optax._rarity.examples import ExampleScarcity, ExampleScarcityState, example_scarcity
 from gq_optax._rarity.explain import (
@@ -53,6 +54,7 @@ __all__ = [
   "group_scarcity",
   "grouped_value_and_grad",
   "kmeans",
+  "mean_one",
   "noise_scale",
   "output_gradients",
   "partition_specs",
@@ -61,4 +63,5 @@ __all__ = [
   "sketch",
   "state_bytes",
   "suggest_num_clusters",
+  "weighted_mean",
 ]

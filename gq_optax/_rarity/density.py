@@ -117,50 +117,6 @@ def weigh(
   return 1.0 + trust * (unit * scarce - 1.0)
 
 
-def bounded(weights: jax.Array, counted: jax.Array, bound: jax.Array) -> jax.Array:
-  """`clip(s * weights, 1 / bound, bound)` with the s that makes the mean over the counted 1.
-
-  The mean is piecewise linear in s, with corners where an example meets a bound. Sorting puts them
-  in order, and prefix sums of the sorted weights say between which two of them the mean is 1.
-
-  Args:
-    weights: float32 `[n]`, positive.
-    counted: bool `[n]`.
-    bound: float32 `[]`, at least 1.
-  """
-  low, high = 1.0 / bound, bound
-  number = jnp.sum(counted, dtype=jnp.int32)
-  weights = jnp.where(counted, jnp.maximum(weights, 1e-20), 1.0)
-  # Smallest first: no sum of a few small weights is the difference of two large ones.
-  rising = jnp.sort(jnp.where(counted, weights, jnp.inf))
-  sums = jnp.cumsum(jnp.where(jnp.isfinite(rising), rising, 0.0))
-  sums = jnp.concatenate([jnp.zeros_like(sums[:1]), sums])
-
-  one = counted.astype(jnp.int32)
-  corners = jnp.concatenate([low / weights, high / weights])
-  corners = jnp.where(jnp.concatenate([counted, counted]), corners, jnp.inf)
-  leaves_low = jnp.concatenate([one, jnp.zeros_like(one)])
-  meets_high = jnp.concatenate([jnp.zeros_like(one), one])
-  corners, leaves_low, meets_high = jax.lax.sort((corners, leaves_low, meets_high), num_keys=1)
-  freed, held = jnp.cumsum(leaves_low), jnp.cumsum(meets_high)
-  between = sums[number - held] - sums[number - freed]
-  at_bounds = low * (number - freed).astype(jnp.float32) + high * held.astype(jnp.float32)
-  totals = jnp.where(jnp.isfinite(corners), corners * between + at_bounds, jnp.inf)
-  after = jnp.sum(totals < number.astype(jnp.float32))
-  around = jnp.clip(jnp.stack([after - 1, after]), 0, corners.shape[0] - 1)
-  middle = jnp.prod(jnp.sqrt(corners[around]))
-
-  # Which examples lie at which bound is known now, and s follows without prefix sums.
-  below = jnp.logical_and(counted, weights * middle < low)
-  above = jnp.logical_and(counted, weights * middle > high)
-  free = jnp.logical_and(counted, jnp.logical_not(jnp.logical_or(below, above)))
-  left = number.astype(jnp.float32) - low * jnp.sum(below, dtype=jnp.float32)
-  left = left - high * jnp.sum(above, dtype=jnp.float32)
-  rest = jnp.sum(jnp.where(free, weights, 0.0))
-  scale = jnp.where(rest > 0.0, left / jnp.where(rest > 0.0, rest, 1.0), middle)
-  return jnp.clip(scale * weights, low, high)
-
-
 def loss_ratio(found: jax.Array, mean: jax.Array) -> jax.Array:
   """The loss around each example over the mean loss, with one neighbour of mean loss added.
 

@@ -11,6 +11,7 @@ import optax
 
 from gq_optax import _axes, _inputs, _validate
 from gq_optax._axes import AxisName
+from gq_optax._losses import to_mean_one
 from gq_optax._rarity import density, recent
 from gq_optax._rarity.rows import WAY_OUT, as_rows, embedding_dim
 
@@ -234,7 +235,8 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
     mean = total(jnp.sum(losses) + jnp.sum(state.losses)) / jnp.maximum(number, 1.0)
     ratio = density.loss_ratio(found, mean) ** loss_exponent
   weights = density.weigh(found[:, 0], everyone_live, near, exponent, ratio)
-  weights = density.bounded(weights, everyone_live, largest)
+  # Rounding may leave a weight below 0 that is next to nothing.
+  weights = to_mean_one(jnp.maximum(weights, 1e-20), everyone_live.astype(jnp.float32), largest)
   weights = jnp.where(everyone_live, weights, everyone_unmasked.astype(jnp.float32))
 
   anything = jnp.any(everyone_live)

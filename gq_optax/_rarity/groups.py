@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _axes, _inputs, _validate
+from gq_optax._losses import to_mean_one
 from gq_optax._rarity import lloyd
 from gq_optax._rarity.rows import (
   WAY_OUT,
@@ -317,26 +318,4 @@ def _group_weights(ring, counts, similarity, exponent, max_weight):
     kinds = jnp.sum(frequency / pooled)
   weight = jnp.clip(1.0 / (kinds * pooled), 1.0 / largest, largest) ** exponent
   weight = jnp.where(seen, weight, 1.0)
-  return _mean_one(weight, size / total, largest**exponent)
-
-
-def _mean_one(weight, share, bound):
-  """`clip(s * weight, 1 / bound, bound)` with the s that makes the mean over `share` 1."""
-  clipped = lambda s: jnp.clip(s * weight, 1.0 / bound, bound)
-  # The mean rises with s, in straight lines between corners where a group meets a bound. It is 1
-  # between the last corner where it is at most 1 and the first where it is more. One of them is
-  # missing only if the bound is 1, up to rounding. Then any s will do.
-  corners = jnp.concatenate([1.0 / (bound * weight), bound / weight])
-  means = jnp.sum(share[None] * jax.vmap(clipped)(corners), axis=1)
-  most = means <= 1.0
-  before = jnp.max(jnp.where(most, corners, 0.0))
-  after = jnp.min(jnp.where(most, jnp.finfo(jnp.float32).max, corners))
-  low, high = jnp.max(jnp.where(most, means, 0.0)), jnp.min(jnp.where(most, bound, means))
-  part = (1.0 - low) / jnp.where(high > low, high - low, 1.0)
-  met = before + part * (after - before)
-
-  plain = 1.0 / jnp.maximum(jnp.sum(share * weight), jnp.finfo(jnp.float32).tiny)
-  free = jnp.where(share > 0.0, plain * weight, 1.0)
-  inside = jnp.all(jnp.logical_and(free <= bound, free >= 1.0 / bound))
-  # Where no group meets a bound, the plain quotient is exact and the corners only nearly.
-  return clipped(jnp.where(inside, plain, met))
+  return to_mean_one(weight, size, largest**exponent)
