@@ -73,7 +73,7 @@ def main(
     for rows in batches:
       groups, loss = train_step(model, optimizer, groups, scarcity, x_train[rows], y_train[rows])
 
-  both = gq.diagnostics((groups, optimizer.opt_state))
+  both = gq.diagnostics(groups) | gq.diagnostics(optimizer.opt_state)
   figures = {name: float(value) for name, value in both.items()}
   names = ("groups_seen", "effective_examples", "rarest_tenth", "mean_weight")
   print(f"loss {loss:.3f}", *(f"{name} {figures[name]:.3f}" for name in names), sep="  ")
