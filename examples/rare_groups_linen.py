@@ -92,10 +92,10 @@ def main(
   names = ("groups_seen", "effective_examples", "rarest_tenth")
   print(f"loss {loss:.3f}", *(f"{name} {figures[name]:.3f}" for name in names), sep="  ")
   _, features = state.apply_fn({"params": state.params}, x_train)
-  digits.picture_groups(x_train, gq.explain_groups(features, state.groups), picture)
+  digits.picture_groups(x_train, scarcity.explain(features, state.groups), picture)
   look = gq.example_scarcity(queue_size=len(x_train) // 2)  # every other image
   _, recent = look.update(features, look.init(64))
-  digits.picture_examples(x_train, gq.explain_examples(features, recent), rarest)
+  digits.picture_examples(x_train, look.explain(features, recent), rarest)
   logits, _ = state.apply_fn({"params": state.params}, x_test)
   return figures | {"loss": float(loss)} | digits.judge_kinds(logits, y_test, kinds)
 

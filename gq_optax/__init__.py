@@ -20,12 +20,7 @@ from gq_optax._group_gradients import GroupGradients
 from gq_optax._losses import mean_one, weighted_mean
 from gq_optax._rarity.embeddings import output_gradients, sketch
 from gq_optax._rarity.examples import ExampleScarcity, ExampleScarcityState, example_scarcity
-from gq_optax._rarity.explain import (
-  ExampleExplanation,
-  GroupExplanation,
-  explain_examples,
-  explain_groups,
-)
+from gq_optax._rarity.explain import ExampleExplanation, GroupExplanation
 from gq_optax._rarity.groups import GroupScarcity, GroupScarcityState, group_scarcity
 from gq_optax._rarity.kmeans import KMeansResult, kmeans
 from gq_optax._sharding import partition_specs
@@ -48,8 +43,6 @@ __all__ = [
   "delta_rho",
   "diagnostics",
   "example_scarcity",
-  "explain_examples",
-  "explain_groups",
   "grad_queue",
   "group_scarcity",
   "grouped_value_and_grad",

@@ -103,10 +103,10 @@ def test_an_outlier_moves_no_other_example_in_an_explanation():
   x = 0.1 * np.r_[blobs(0, 380, 2, 1, 0.1), 3 + blobs(0, 20, 2, 1, 0.1)].astype(np.float32)
   scarcity = gq.group_scarcity(2, metric="euclidean")
   _, state = scarcity.update(x, scarcity.init(2))
-  sizes = sorted(gq.explain_groups(x, state, metric="euclidean").sizes.tolist())
+  sizes = sorted(scarcity.explain(x, state).sizes.tolist())
   assert sizes == [20, 380]
   far = np.r_[x, [[1e6, 1e6]]].astype(np.float32)
-  sizes = sorted(gq.explain_groups(far, state, metric="euclidean").sizes.tolist())
+  sizes = sorted(scarcity.explain(far, state).sizes.tolist())
   assert sum(sizes) == 401
   assert sizes[0] in (20, 21)
 
@@ -116,7 +116,7 @@ def test_an_isolated_example_does_not_come_first_however_far():
   scarcity = gq.example_scarcity(256, metric="euclidean")
   _, state = scarcity.update(x, scarcity.init(4))
   far = np.r_[x, np.full((1, 4), 1e20)].astype(np.float32)
-  found = gq.explain_examples(far, state, metric="euclidean")
+  found = scarcity.explain(far, state)
   assert 200 not in found.indices.tolist()
 
 
@@ -129,10 +129,10 @@ def test_64_bits_and_strict_promotion():
     for _ in range(2):
       _, state = groups.update(x, groups.init(4))
     assert gq.diagnostics(state)["groups_seen"].dtype == jnp.int32
-    gq.explain_groups(x, state)
+    groups.explain(x, state)
     _, state = examples.update(x, examples.init(4))
     assert gq.diagnostics(state)["queued_examples"].dtype == jnp.int32
-    gq.explain_examples(x, state)
+    examples.explain(x, state)
     sketch = gq.sketch({"w": x.astype(np.float32)}, 3, 0)
     tx = gq.grad_queue(num_clusters=2)
     grads = {"w": jnp.asarray(x)}

@@ -1,6 +1,9 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """How many examples resemble this one: kernel sums, and the weights that come of them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -10,6 +13,18 @@ from gq_optax._rarity import recent
 _SAME = 1e-4
 # Rows of the batch whose distances set the scale; all pairs would cost as much as the kernel.
 _SAMPLE = 64
+# Up to so many rows are compared with all others at once; more of them in blocks, whose pairs are
+# as many as these have among themselves. A GPU waits for the host at every turn of a loop.
+_AT_ONCE = 4096
+
+
+def in_blocks(compare: Callable[..., Any], rows: Any, others: int) -> Any:
+  """`compare(*rows)` of rows `[n, ...]` with so many others, few at a time where n is large."""
+  size = max(1, _AT_ONCE * _AT_ONCE // others)
+  if len(rows[0]) <= max(_AT_ONCE, size):
+    return compare(*rows)
+  one = lambda row: jax.tree.map(lambda x: x[0], compare(*(part[None] for part in row)))
+  return jax.lax.map(one, rows, batch_size=size)
 
 
 def distances(x: jax.Array, rows: jax.Array) -> jax.Array:
@@ -72,17 +87,22 @@ def neighbours(
   live: jax.Array,
   reach: jax.Array,
   losses: jax.Array | None = None,
+  itself: jax.Array | None = None,
 ) -> jax.Array:
   """The live rows that resemble each row of x, `[n, 1]`, and the sum of their losses, `[n, 2]`.
 
   Args:
     x: `[n, d]`.
     rows: `[r, d]`.
-    live: bool `[r]` or `[n, r]`.
+    live: bool `[r]`.
     reach: float32 `[]`.
     losses: float32 `[r]`, or None.
+    itself: int32 `[n]`, the row that each row of x is, and that is not its neighbour; or None.
   """
-  alike = jnp.where(live if live.ndim == 2 else live[None], similarity(x, rows, reach), 0.0)
+  live = live[None]
+  if itself is not None:
+    live = jnp.logical_and(live, itself[:, None] != jnp.arange(len(rows), dtype=jnp.int32)[None])
+  alike = jnp.where(live, similarity(x, rows, reach), 0.0)
   if losses is None:
     return jnp.sum(alike, axis=1, keepdims=True)
   columns = jnp.stack([jnp.ones_like(losses), losses], axis=1)

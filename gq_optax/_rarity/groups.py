@@ -12,6 +12,7 @@ import optax
 from gq_optax import _axes, _inputs, _validate
 from gq_optax._losses import to_mean_one
 from gq_optax._rarity import lloyd
+from gq_optax._rarity.explain import GroupExplanation, explain_groups
 from gq_optax._rarity.rows import (
   WAY_OUT,
   as_rows,
@@ -42,16 +43,18 @@ class GroupScarcityState(NamedTuple):
 
 
 class GroupScarcity(NamedTuple):
-  """A pair of pure functions, as an `optax.GradientTransformation` is one.
+  """Pure functions, as in an `optax.GradientTransformation`.
 
   Attributes:
     init: `(embedding_dim_or_template) -> GroupScarcityState`, where a template is an array or a
       `jax.ShapeDtypeStruct` `[B, ...]` of what `update` will get.
     update: `(embeddings [B, ...], state, *, mask=None) -> (weights [B], state)`.
+    explain: `(embeddings [n, ...], state, num_examples=8) -> GroupExplanation`.
   """
 
   init: Callable[[Any], GroupScarcityState]
   update: Callable[..., tuple[jax.Array, GroupScarcityState]]
+  explain: Callable[..., GroupExplanation]
 
 
 # Lloyd iterations of the first batch: a bad start costs several points of accuracy early on.
@@ -123,7 +126,7 @@ def group_scarcity(
       own examples. The state is the same on all devices.
 
   Returns:
-    A `GroupScarcity` of `init` and `update`; the weights are float32 `[B]` of mean 1 over the
+    A `GroupScarcity`. The weights are float32 `[B]` of mean 1 over the
     unmasked.
 
   Raises:
@@ -183,7 +186,11 @@ def group_scarcity(
     weights, state = _update(x, unmasked, state, given, prng, *options, metric, num_iters)
     return _axes.own(weights, axis_name, rows), state
 
-  return GroupScarcity(init, update)
+  def explain(embeddings, state, num_examples=8):
+    _check_state(state, num_groups, queue_length)
+    return explain_groups(embeddings, state, shares(state.counts), num_examples, metric)
+
+  return GroupScarcity(init, update, explain)
 
 
 @functools.partial(jax.jit, static_argnames=("metric", "num_iters"))
