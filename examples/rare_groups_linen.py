@@ -51,7 +51,7 @@ def train_step(
     # For rare classes instead of rare kinds inside classes, group by what the loss asks for:
     # features = gq.output_gradients(optax.softmax_cross_entropy_with_integer_labels, logits, y)
     weights, groups = scarcity.update(features, state.groups)
-    return jnp.mean(weights * losses), groups
+    return gq.weighted_mean(losses, weights), groups
 
   (loss, groups), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
   return state.apply_gradients(grads=grads).replace(groups=groups), loss

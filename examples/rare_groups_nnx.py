@@ -45,7 +45,7 @@ def train_step(
     logits, features = model(x)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
     weights, new_groups = scarcity.update(features, groups)
-    return jnp.mean(weights * losses), new_groups
+    return gq.weighted_mean(losses, weights), new_groups
 
   (loss, groups), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
   optimizer.update(model, grads)
