@@ -14,7 +14,6 @@ import pathlib
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 import tyro
 from flax.training.train_state import TrainState

@@ -8,7 +8,6 @@ weights are in the loss, `grad_queue` is in front of the optimizer.
 """
 
 import jax
-import jax.numpy as jnp
 import optax
 import tyro
 from flax import nnx
