@@ -33,6 +33,7 @@ STRANGE = ["x", THING, [1.0, "x"], {1, 2}, b"x", np.array(["x"]), 1 << 80]
 NO_ARRAY = [*STRANGE, None, len]
 NO_FLOATS = [*NO_ARRAY, np.complex64([1j]), np.arange(8), True, jax.random.key(0)]
 NO_INT = ["x", None, 1.5, True, -1, THING, jnp.int32(2), [2], float("nan")]
+NO_SIZE = [v for v in NO_INT if not isinstance(v, jax.Array)]  # a scalar may be one of JAX
 NO_REAL = ["x", None, float("nan"), -1.0, True, 1j, THING, np.ones(2), np.float32("inf")]
 NO_CHOICE = ["x", None, 3, THING, ("cosine",), True]
 NO_FLAG = ["x", None, 1, THING, 0.0]
@@ -158,7 +159,7 @@ CALLS = {
   "scarcity init": (
     SCARCITY.init,
     {"embedding_dim_or_template": 3},
-    {"embedding_dim_or_template": [*NO_INT, X[0], np.float32(2.0)]},
+    {"embedding_dim_or_template": [*NO_SIZE, X[0], np.float32(2.0)]},
   ),
   "scarcity update": (
     SCARCITY.update,

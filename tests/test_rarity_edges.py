@@ -189,3 +189,17 @@ def test_one_minus_cosine_is_not_negative():
 def test_a_state_is_not_made_of_parameters(make, wrong):
   with pytest.raises(ValueError, match=r"embedding_dim_or_template .*no gradient transformation"):
     make().init(wrong)
+
+
+def test_integers_of_narrow_dtypes_are_read_as_numbers():
+  x = np.stack([np.arange(304) % 256, np.arange(304) // 16], axis=1)
+  weight = np.arange(304) % 100
+  wide = gq.kmeans(np.float32(x), 300, init=np.float32(x[:300]), sample_weight=np.float32(weight))
+  for dtype in (np.uint8, np.int16):
+    rows = x.astype(dtype)
+    found = gq.kmeans(rows, 300, init=rows[:300], sample_weight=weight.astype(np.int8))
+    jax.tree.map(np.testing.assert_array_equal, found, wide)
+  scarcity = gq.group_scarcity(300, metric="euclidean", num_iters=0, centroids=np.uint8(x[:300]))
+  weights, state = scarcity.update(np.float32(x), scarcity.init(2), mask=x[:, 0] > 3)
+  assert state.counts.sum() == (x[:, 0] > 3).sum()
+  assert float(weights[x[:, 0] > 3].mean()) == pytest.approx(1.0, rel=1e-5)
