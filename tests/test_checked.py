@@ -84,15 +84,9 @@ def losses(x, mask):
 
 def embeddings(x, mask):
   del mask
-  groups = gq.grouped_value_and_grad(loss_fn, 3)(W, x[0], Y)
-  scale = gq.noise_scale(groups)
-  return (
-    gq.output_gradients(cross_entropy, x[0], Y),
-    gq.sketch({"w": x[0]}, 3, 0),
-    groups,
-    scale,
-    gq.suggest_num_clusters(B, scale.noise_scale if hasattr(scale, "noise_scale") else 2.0),
-  )
+  _, groups = gq.grouped_value_and_grad(loss_fn, 3)(W, x[0], Y)
+  outputs = gq.output_gradients(cross_entropy, x[0], Y)
+  return outputs, gq.sketch({"w": x[0]}, 3, 0), groups, gq.noise_scale(groups)
 
 
 def clusters(x, mask, metric):

@@ -323,6 +323,7 @@ def _group_weights(ring, counts, similarity, exponent, max_weight):
     pooled = jnp.einsum("kj,j->k", similarity, frequency, precision=jax.lax.Precision.HIGHEST)
     pooled = jnp.maximum(pooled, 0.5 / total)
     kinds = jnp.sum(frequency / pooled)
+  kinds = jnp.where(kinds > 0.0, kinds, 1.0)
   weight = jnp.clip(1.0 / (kinds * pooled), 1.0 / largest, largest) ** exponent
   weight = jnp.where(seen, weight, 1.0)
   return to_mean_one(weight, size, largest**exponent)
