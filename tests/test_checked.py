@@ -51,13 +51,13 @@ def queue(x, mask, form, **options):
 
   def step(state, x):
     if form == "mean":
-      updates, extra = jnp.mean(x, axis=0), {}
+      updates, extra = {"w": jnp.mean(x, axis=0)}, {}
     elif form == "examples":
-      updates, extra = x, {"mask": mask, "embeddings": x}
+      updates, extra = {"w": x}, {"mask": mask, "embeddings": x}
     else:
-      updates, extra = gq.GroupGradients(x[:3], jnp.array([4, 4, 0])), {}
+      updates, extra = gq.GroupGradients({"w": x[:3]}, jnp.array([4, 4, 0])), {}
     value = jnp.mean(jnp.square(x))
-    update, state = tx.update({"w": updates}, state, {"w": W}, value=value, **extra)
+    update, state = tx.update(updates, state, {"w": W}, value=value, **extra)
     return state, (update, gq.diagnostics(state))
 
   return jax.lax.scan(step, tx.init({"w": W}), x)
