@@ -73,7 +73,7 @@ def train_step(
     if scarcity is not None:
       residuals = gq.output_gradients(cross_entropy, logits, y)
       weights, groups = scarcity.update(residuals, groups)
-    return jnp.mean(weights * losses), (groups, changed["batch_stats"])
+    return gq.weighted_mean(losses, weights), (groups, changed["batch_stats"])
 
   (loss, (groups, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
   state = state.apply_gradients(grads=grads, value=loss, groups=groups, batch_stats=stats)

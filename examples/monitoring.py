@@ -25,7 +25,7 @@ SHOWN = ("loss", "mean_weight", "cosine", "effective_examples", "rarest_tenth", 
 
 def figures(state: rare_groups_linen.GroupedTrainState, loss: jax.Array) -> dict[str, float]:
   """All figures of a training as one flat dict; read once an epoch, it waits for the device."""
-  told = gq.diagnostics((state.opt_state, state.groups))
+  told = gq.diagnostics(state.opt_state) | gq.diagnostics(state.groups)
   return {"loss": float(loss)} | {name: float(value) for name, value in told.items()}
 
 

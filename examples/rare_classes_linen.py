@@ -49,7 +49,7 @@ def train_step(
     losses = cross_entropy(logits, y)
     embeddings = gq.output_gradients(cross_entropy, logits, y)
     weights, recent = scarcity.update(embeddings, state.recent)
-    return jnp.mean(losses if plain else weights * losses), recent
+    return jnp.mean(losses) if plain else gq.weighted_mean(losses, weights), recent
 
   (loss, recent), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
   return state.apply_gradients(grads=grads, recent=recent), loss

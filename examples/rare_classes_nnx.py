@@ -50,7 +50,7 @@ def train_step(
     losses = cross_entropy(logits, y)
     embeddings = gq.output_gradients(cross_entropy, logits, y)
     weights, new_recent = scarcity.update(embeddings, recent)
-    return jnp.mean(losses if plain else weights * losses), new_recent
+    return jnp.mean(losses) if plain else gq.weighted_mean(losses, weights), new_recent
 
   (loss, recent), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
   optimizer.update(model, grads)

@@ -14,7 +14,6 @@ import pathlib
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 import tyro
 from flax.training.train_state import TrainState
@@ -51,7 +50,7 @@ def train_step(
     # For rare classes instead of rare kinds inside classes, group by what the loss asks for:
     # features = gq.output_gradients(optax.softmax_cross_entropy_with_integer_labels, logits, y)
     weights, groups = scarcity.update(features, state.groups)
-    return jnp.mean(weights * losses), groups
+    return gq.weighted_mean(losses, weights), groups
 
   (loss, groups), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
   return state.apply_gradients(grads=grads).replace(groups=groups), loss
@@ -92,10 +91,10 @@ def main(
   names = ("groups_seen", "effective_examples", "rarest_tenth")
   print(f"loss {loss:.3f}", *(f"{name} {figures[name]:.3f}" for name in names), sep="  ")
   _, features = state.apply_fn({"params": state.params}, x_train)
-  digits.picture_groups(x_train, gq.explain_groups(features, state.groups), picture)
+  digits.picture_groups(x_train, scarcity.explain(features, state.groups), picture)
   look = gq.example_scarcity(queue_size=len(x_train) // 2)  # every other image
   _, recent = look.update(features, look.init(64))
-  digits.picture_examples(x_train, gq.explain_examples(features, recent), rarest)
+  digits.picture_examples(x_train, look.explain(features, recent), rarest)
   logits, _ = state.apply_fn({"params": state.params}, x_test)
   return figures | {"loss": float(loss)} | digits.judge_kinds(logits, y_test, kinds)
 

@@ -8,7 +8,6 @@ weights are in the loss, `grad_queue` is in front of the optimizer.
 """
 
 import jax
-import jax.numpy as jnp
 import optax
 import tyro
 from flax import nnx
@@ -45,7 +44,7 @@ def train_step(
     logits, features = model(x)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
     weights, new_groups = scarcity.update(features, groups)
-    return jnp.mean(weights * losses), new_groups
+    return gq.weighted_mean(losses, weights), new_groups
 
   (loss, groups), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
   optimizer.update(model, grads)
@@ -73,7 +72,7 @@ def main(
     for rows in batches:
       groups, loss = train_step(model, optimizer, groups, scarcity, x_train[rows], y_train[rows])
 
-  both = gq.diagnostics((groups, optimizer.opt_state))
+  both = gq.diagnostics(groups) | gq.diagnostics(optimizer.opt_state)
   figures = {name: float(value) for name, value in both.items()}
   names = ("groups_seen", "effective_examples", "rarest_tenth", "mean_weight")
   print(f"loss {loss:.3f}", *(f"{name} {figures[name]:.3f}" for name in names), sep="  ")

@@ -81,7 +81,7 @@ def make_step(way: str, tx: optax.GradientTransformationExtraArgs, scarcity: gq.
         if way == "group scarcity":
           residuals = gq.output_gradients(cross_entropy, logits, y)
           weights, new_groups = scarcity.update(residuals, groups)
-        return jnp.mean(weights * cross_entropy(logits, y)), new_groups
+        return gq.weighted_mean(cross_entropy(logits, y), weights), new_groups
 
       grads, groups = jax.grad(loss_fn, has_aux=True)(params)
     updates, opt_state = tx.update(grads, opt_state, params)

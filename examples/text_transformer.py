@@ -77,7 +77,7 @@ def make_step(scarcity: gq.GroupScarcity | None):
         return jnp.mean(losses), groups
       residuals = gq.output_gradients(cross_entropy, logits, y)
       weights, new_groups = scarcity.update(residuals, groups)
-      return jnp.mean(weights * losses), new_groups
+      return gq.weighted_mean(losses, weights), new_groups
 
     (loss, new_groups), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
     optimizer.update(model, grads)

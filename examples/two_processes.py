@@ -78,7 +78,7 @@ def train(
     def weighted(params):
       losses, features = loss_fn(params, x, y)
       weights, new_groups = scarcity.update(features, groups)
-      return jnp.mean(weights * losses), (new_groups, jnp.mean(losses))
+      return gq.weighted_mean(losses, weights), (new_groups, jnp.mean(losses))
 
     grads, (groups, loss) = jax.grad(weighted, has_aux=True)(params)
     updates, opt_state = tx.update(grads, opt_state, params)

@@ -17,14 +17,10 @@ from gq_optax._gradients.noise import (
 )
 from gq_optax._gradients.per_example import per_example_value_and_grad
 from gq_optax._group_gradients import GroupGradients
+from gq_optax._losses import mean_one, weighted_mean
 from gq_optax._rarity.embeddings import output_gradients, sketch
 from gq_optax._rarity.examples import ExampleScarcity, ExampleScarcityState, example_scarcity
-from gq_optax._rarity.explain import (
-  ExampleExplanation,
-  GroupExplanation,
-  explain_examples,
-  explain_groups,
-)
+from gq_optax._rarity.explain import ExampleExplanation, GroupExplanation
 from gq_optax._rarity.groups import GroupScarcity, GroupScarcityState, group_scarcity
 from gq_optax._rarity.kmeans import KMeansResult, kmeans
 from gq_optax._sharding import partition_specs
@@ -47,12 +43,11 @@ __all__ = [
   "delta_rho",
   "diagnostics",
   "example_scarcity",
-  "explain_examples",
-  "explain_groups",
   "grad_queue",
   "group_scarcity",
   "grouped_value_and_grad",
   "kmeans",
+  "mean_one",
   "noise_scale",
   "output_gradients",
   "partition_specs",
@@ -61,4 +56,5 @@ __all__ = [
   "sketch",
   "state_bytes",
   "suggest_num_clusters",
+  "weighted_mean",
 ]

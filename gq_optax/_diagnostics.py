@@ -62,8 +62,8 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
 
   Args:
     opt_state: any pytree that holds the state of a `grad_queue(track=True)`, a `group_scarcity` or
-      an `example_scarcity`. With several of a kind, the names are prefixed by `0/`, `1/`, ... in
-      the order of the tree.
+      an `example_scarcity`. With several states, of whatever kinds, the names are prefixed by `0/`,
+      `1/`, ... in the order of the tree.
 
   Returns:
     A dict of scalars `[]`.
@@ -93,11 +93,9 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
       " none was found."
     )
   figures = {}
-  for kind, read in readers.items():
-    states = [node for node in nodes if isinstance(node, kind)]
-    for number, state in enumerate(states):
-      prefix = f"{number}/" if len(states) > 1 else ""
-      figures.update({prefix + name: value for name, value in read(state).items()})
+  for number, state in enumerate(nodes):
+    prefix = f"{number}/" if len(nodes) > 1 else ""
+    figures.update({prefix + name: value for name, value in readers[type(state)](state).items()})
   return figures
 
 

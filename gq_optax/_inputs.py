@@ -86,13 +86,14 @@ def integer(name: str, value: Any) -> jax.Array:
   return result
 
 
-def mask(name: str, value: Any, size: int) -> jax.Array:
-  """Which of `size` examples are there, bool `[B]`; all where it is None."""
+def mask(name: str, value: Any, *shape: int) -> jax.Array:
+  """Which of the examples are there, bool `[B]` or of any shape; all where it is None."""
   if value is None:
-    return jnp.ones(size, bool)
+    return jnp.ones(shape, bool)
   result = array(name, value)
-  if result.shape != (size,):
-    raise ValueError(f"{name} must be [B] with B = {size}, but shape {result.shape} was found.")
+  if result.shape != shape:
+    rule = f"[B] with B = {shape[0]}" if len(shape) == 1 else f"of shape {shape}"
+    raise ValueError(f"{name} must be {rule}, but shape {result.shape} was found.")
   if result.dtype != jnp.bool_:
     raise ValueError(f"{name} must be bool, but {result.dtype} was found.")
   return result

@@ -6,13 +6,15 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from gq_optax import _boxes
+from gq_optax import _axes, _boxes
 from gq_optax._grad_queue.transform import GradQueueState
 from gq_optax._rarity.examples import ExampleScarcityState
 from gq_optax._rarity.groups import GroupScarcityState
 
 
-def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
+def partition_specs(
+  opt_state_shapes: Any, param_specs: Any, *, axis_name: _axes.AxisName | None = None
+) -> Any:
   """Partition specs for an optimizer state: everything lies where its parameter does.
 
   ===================================  =====================================================
@@ -20,6 +22,7 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
   ===================================  =====================================================
   the queue's slots `[L, *p]`          that of the parameter `[*p]` behind a replicated axis
   as large as its parameter            that of the parameter: momentum, `mu`, `nu`, ...
+  rows `[M, ...]` of recent examples   cut over `axis_name`, if it is given
   all else                             replicated: counters, losses, figures, groups, examples
   ===================================  =====================================================
 
@@ -33,6 +36,7 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
       that `grad_queue` is part of. A `GroupScarcityState` or an `ExampleScarcityState` may be
       anywhere in it, or be all of it.
     param_specs: pytree like the parameters, with a `jax.sharding.PartitionSpec` for each.
+    axis_name: that of the `example_scarcity`, where each device keeps a part of the queue.
 
   Returns:
     A pytree like the state, with a `PartitionSpec` for every leaf.
@@ -53,6 +57,7 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
     >>> print([tuple(s) for s in (queue.queue.slots["w"], queue.queue.count, momentum.trace["w"])])
     [(None, 'data'), (), ('data',)]
   """
+  _axes.check("axis_name", axis_name)
   specs: dict[tuple[Any, ...], PartitionSpec] = {}
   for path, spec in _boxes.leaves_with_path(param_specs, is_leaf=_is_spec):
     if not _is_spec(spec):
@@ -87,7 +92,10 @@ def partition_specs(opt_state_shapes: Any, param_specs: Any) -> Any:
     return specs[path]
 
   def place(path, node):
-    if isinstance(node, GroupScarcityState | ExampleScarcityState):
+    if isinstance(node, ExampleScarcityState):
+      rows = PartitionSpec() if axis_name is None else PartitionSpec(axis_name)
+      return jax.tree.map(lambda leaf: rows if len(leaf.shape) else PartitionSpec(), node)
+    if isinstance(node, GroupScarcityState):
       return jax.tree.map(lambda _: PartitionSpec(), node)
     if isinstance(node, GradQueueState):
       behind = lambda path, slots: _spec_of(slots, PartitionSpec(None, *own(path)))

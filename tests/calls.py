@@ -17,6 +17,7 @@ TX = gq.grad_queue((1, 2), num_clusters=2, track=True)
 STATE = TX.init(W)
 SCARCITY = gq.group_scarcity(2, 3)
 GROUPS = SCARCITY.init(3)
+EXAMPLES = gq.example_scarcity(4)
 SPECS = P()
 
 
@@ -32,6 +33,7 @@ STRANGE = ["x", THING, [1.0, "x"], {1, 2}, b"x", np.array(["x"]), 1 << 80]
 NO_ARRAY = [*STRANGE, None, len]
 NO_FLOATS = [*NO_ARRAY, np.complex64([1j]), np.arange(8), True, jax.random.key(0)]
 NO_INT = ["x", None, 1.5, True, -1, THING, jnp.int32(2), [2], float("nan")]
+NO_SIZE = [v for v in NO_INT if not isinstance(v, jax.Array)]  # a scalar may be one of JAX
 NO_REAL = ["x", None, float("nan"), -1.0, True, 1j, THING, np.ones(2), np.float32("inf")]
 NO_CHOICE = ["x", None, 3, THING, ("cosine",), True]
 NO_FLAG = ["x", None, 1, THING, 0.0]
@@ -157,21 +159,51 @@ CALLS = {
   "scarcity init": (
     SCARCITY.init,
     {"embedding_dim_or_template": 3},
-    {"embedding_dim_or_template": [*NO_INT, X[0], np.float32(2.0)]},
+    {"embedding_dim_or_template": [*NO_SIZE, X[0], np.float32(2.0)]},
   ),
   "scarcity update": (
     SCARCITY.update,
     {"embeddings": X, "state": GROUPS, "mask": MASK},
     {"embeddings": [*NO_FLOATS, X[0], X[:, :2], X[:0]], "state": NO_GROUPING, "mask": NO_MASK},
   ),
-  "explain_groups": (
-    gq.explain_groups,
+  "group explain": (
+    SCARCITY.explain,
     {"embeddings": X, "state": GROUPS},
     {
       "embeddings": [*NO_FLOATS, X[0], X[:, :2], X[:0]],
-      "state": NO_GROUPING[:6],
+      "state": NO_GROUPING,
       "num_examples": NO_INT,
-      "metric": NO_CHOICE,
+    },
+  ),
+  "example explain": (
+    EXAMPLES.explain,
+    {"embeddings": X, "state": EXAMPLES.init(3)},
+    {
+      "embeddings": [*NO_FLOATS, X[0], X[:, :2], X[:0]],
+      "state": [*NO_GROUPING, gq.example_scarcity(3).init(3)],
+      "num_examples": NO_INT,
+      "num_nearest": NO_INT,
+    },
+  ),
+  "weighted_mean": (
+    gq.weighted_mean,
+    {"losses": X, "weights": X, "mask": X > 0.5},
+    {
+      "losses": [*NO_FLOATS, np.float32(1.0), X[:5]],
+      "weights": [*NO_ARRAY, np.complex64([1j]), X[0], X[:5]],
+      "mask": [*STRANGE, X, MASK, len],
+      "axis_name": NO_AXIS,
+    },
+  ),
+  "mean_one": (
+    gq.mean_one,
+    {"rarity": X[:, 0], "mask": MASK},
+    {
+      "rarity": [*NO_ARRAY, np.complex64([1j]), np.float32(1.0)],
+      "mask": NO_MASK,
+      "strength": [*NO_REAL, 5.0],
+      "max_weight": [*NO_REAL, 0.5],
+      "axis_name": NO_AXIS,
     },
   ),
   "kmeans": (
@@ -272,6 +304,7 @@ CALLS = {
     {
       "opt_state_shapes": [*STRANGE, None, optax.EmptyState()],
       "param_specs": [*STRANGE, None, {"a": SPECS}, P("a", "b")],
+      "axis_name": NO_AXIS,
     },
   ),
   "delta_rho": (

@@ -115,6 +115,16 @@ def test_several_are_numbered():
   assert "queued" not in figures
 
 
+def test_no_figure_of_two_states_of_any_kinds_is_lost():
+  groups, examples = gq.group_scarcity(2).init(3), gq.example_scarcity(4).init(3)
+  queue = gq.grad_queue(2, track=True).init(jnp.zeros(2))
+  for states in ((groups, examples), (examples, groups), {"a": queue, "b": (examples, groups)}):
+    found = gq.diagnostics(states)
+    leaves = jax.tree.leaves(states, is_leaf=lambda node: hasattr(node, "_fields"))
+    expected = {f"{i}/{name}" for i, state in enumerate(leaves) for name in gq.diagnostics(state)}
+    assert set(found) == expected
+
+
 def test_errors():
   with pytest.raises(ValueError, match=r"opt_state must hold .* none was found"):
     gq.diagnostics(optax.sgd(0.1).init(jnp.zeros(2)))

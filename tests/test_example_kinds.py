@@ -9,6 +9,7 @@ import pytest
 from example_clouds import DIM, B, M, clouds, update
 
 import gq_optax as gq
+from gq_optax._rarity import density, examples
 
 # Kinds of known rarity, with the defaults.
 
@@ -87,8 +88,7 @@ def sharded_runs(scarcity, single, batches, masks, losses):
   mesh = jax.make_mesh((4,), ("data",), axis_types=auto, devices=devices)
   step = lambda s, x, mask, loss, state: s.update(x, state, mask=mask, losses=loss)
   state = single.init(DIM)
-  scalars = ("reach", "effective", "count")
-  specs = state._replace(**{k: spec() if k in scalars else spec("data") for k in state._fields})
+  specs = gq.partition_specs(jax.eval_shape(lambda: state), {}, axis_name="data")
   rows = spec("data")
   mapped = jax.jit(
     jax.shard_map(
@@ -114,8 +114,12 @@ def sharded_runs(scarcity, single, batches, masks, losses):
 
 
 @pytest.mark.several_devices
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_four_devices_give_the_weights_of_one(metric):
+@pytest.mark.parametrize(
+  ("metric", "blocks"), [("cosine", False), ("euclidean", False), ("cosine", True)]
+)
+def test_four_devices_give_the_weights_of_one(metric, blocks, request):
+  if blocks:
+    request.getfixturevalue("in_blocks")
   options = {"neighbours": 1.0, "loss_exponent": 0.5, "metric": metric}
   single = gq.example_scarcity(96, **options)
   scarcity = gq.example_scarcity(96, axis_name="data", **options)
@@ -126,6 +130,63 @@ def test_four_devices_give_the_weights_of_one(metric):
     for found in others:
       np.testing.assert_allclose(found, expected, rtol=2e-4)
   assert float(jnp.ptp(expected)) > 0.2
+
+
+# Many examples, in blocks of rows.
+
+
+@pytest.fixture
+def in_blocks(monkeypatch):
+  """Seven rows at once of 24: the last block is a part of one."""
+  monkeypatch.setattr(density, "_AT_ONCE", 7)
+  examples._update.clear_cache()
+  yield
+  examples._update.clear_cache()
+
+
+def steps_and_explanation(options):
+  scarcity = gq.example_scarcity(5, neighbours=1.0, **options)
+  state, found = scarcity.init(DIM), []
+  for seed in range(3):
+    x, kinds = clouds(seed, (18, 4, 2))
+    mask = jnp.arange(B) < B - 2 * seed
+    weights, state = scarcity.update(jnp.asarray(x), state, mask=mask, losses=1.0 + kinds)
+    found.append(weights)
+  return found, state, scarcity.explain(jnp.asarray(x), state, B, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"metric": "euclidean"}, {"loss_exponent": 0.5}])
+def test_blocks_of_rows_give_the_same_numbers(options, request):
+  at_once = steps_and_explanation(options)
+  request.getfixturevalue("in_blocks")
+  assert "scan" in str(jax.make_jaxpr(lambda: steps_and_explanation(options))())
+  chex.assert_trees_all_close(steps_and_explanation(options), at_once, rtol=1e-5, atol=1e-6)
+
+
+def planned(size, dim, call):
+  """Temporary memory of a call for `[size, dim]`, as XLA plans it."""
+  scarcity = gq.example_scarcity()
+  state = jax.eval_shape(lambda: scarcity.init(dim))
+  x = jax.ShapeDtypeStruct((size, dim), jnp.float32)
+  compiled = jax.jit(getattr(scarcity, call)).lower(x, state).compile()
+  return compiled.memory_analysis().temp_size_in_bytes / 2**30
+
+
+@pytest.mark.slow  # the plan is another without optimizations
+@pytest.mark.parametrize(
+  ("call", "size", "dim", "most"),
+  [("update", 1 << 16, 64, 0.5), ("update", 1 << 17, 16, 0.5), ("explain", 100_000, 64, 0.75)],
+)
+def test_memory_grows_with_the_examples_not_with_their_pairs(call, size, dim, most):
+  assert planned(size, dim, call) < most
+
+
+def test_a_usual_batch_has_no_loop():
+  scarcity = gq.example_scarcity()
+  x = jax.ShapeDtypeStruct((4096, 8), jnp.float32)
+  text = str(jax.make_jaxpr(scarcity.update)(x, scarcity.init(8)))
+  assert "scan" not in text
+  assert "while" not in text
 
 
 # Explanation and figures.
@@ -139,8 +200,8 @@ def test_the_rarest_examples_and_what_is_nearest_to_them(metric):
   scarcity = gq.example_scarcity(M, neighbours=4.0, metric=metric)
   losses = jnp.where(jnp.arange(B) < 18, 0.5, 2.0)
   _, state = scarcity.update(jnp.asarray(x), scarcity.init(DIM), losses=losses)
-  explain = jax.jit(gq.explain_examples, static_argnames=("num_examples", "num_nearest", "metric"))
-  rarest = explain(jnp.asarray(x), state, 30, 3, neighbours=4.0, metric=metric)
+  explain = jax.jit(scarcity.explain, static_argnames=("num_examples", "num_nearest"))
+  rarest = explain(jnp.asarray(x), state, num_examples=30, num_nearest=3)
   chex.assert_shape(rarest.nearest, (30, 3))
   assert set(rarest.indices[:4].tolist()) == {18, 19, 20, 21}
   assert rarest.indices[-7:].tolist() == [-1] * 7  # one of 24 was not finite

@@ -48,8 +48,8 @@ def test_explained_groups_name_their_nearest_examples(metric):
   x = np.array([[1, 0], [1, 0.2], [1, 0.1], [0, 1], [np.nan, 0], [1, 0.05]], np.float32)
   scarcity = gq.group_scarcity(2, metric=metric)
   _, state = scarcity.update(jnp.asarray(x), scarcity.init(2))
-  explain = jax.jit(gq.explain_groups, static_argnames=("num_examples", "metric"))
-  groups = explain(jnp.asarray(x), state, num_examples=3, metric=metric)
+  explain = jax.jit(scarcity.explain, static_argnames="num_examples")
+  groups = explain(jnp.asarray(x), state, num_examples=3)
   rare, frequent = groups.rarest_first
   assert groups.indices[rare].tolist() == [3, -1, -1]
   assert groups.indices[frequent].tolist()[:1] in ([2], [5])
@@ -66,7 +66,7 @@ def test_explained_groups_name_their_nearest_examples(metric):
     )
     assert float(distance) == pytest.approx(expected, abs=1e-6)
   assert (np.diff(groups.distances[frequent]) >= 0).all()
-  few = gq.explain_groups(jnp.asarray(x[:2]), state, num_examples=4, metric=metric)
+  few = scarcity.explain(jnp.asarray(x[:2]), state, num_examples=4)
   chex.assert_shape(few.indices, (2, 4))
 
 
@@ -86,9 +86,3 @@ def test_figures_of_group_scarcity():
   np.testing.assert_allclose(figures["rarest_tenth"], np.sort(w)[-2:].sum() / w.sum(), rtol=1e-5)
   ages = sorted(float(figures[f"group_age/{k}"]) for k in range(4))
   assert ages == [1, 1, 1, 2]  # the group that stays empty was never seeded
-  two = gq.diagnostics([state, state])
-  assert two["1/groups_seen"] == 3
-  tx = gq.grad_queue(track=True)
-  both = gq.diagnostics((tx.init(jnp.zeros(2)), state))
-  assert both["queued"] == 0
-  assert both["groups_seen"] == 3

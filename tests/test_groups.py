@@ -242,10 +242,10 @@ def test_one_number_has_no_direction():
     lambda: cosine.init(residuals),
     lambda: cosine.update(residuals, state),
     lambda: jax.eval_shape(cosine.update, residuals, state),
-    lambda: gq.explain_groups(residuals, state),
+    lambda: cosine.explain(residuals, state),
   ):
     with pytest.raises(ValueError, match=message):
       call()
   weights, state = euclidean.update(residuals, state)
   assert float(weights[-2:].min()) > 3.0 > float(weights[:60].mean())
-  gq.explain_groups(residuals, state, metric="euclidean")
+  euclidean.explain(residuals, state)

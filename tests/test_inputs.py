@@ -53,7 +53,7 @@ def scarcity_step(x, mask):
   def call(x, mask):
     state = jax.tree.map(np.asarray, SCARCITY.init(3))
     weights, state = SCARCITY.update(x, state, mask=mask)
-    return weights, gq.explain_groups(x, jax.tree.map(np.asarray, state), 2)
+    return weights, SCARCITY.explain(x, jax.tree.map(np.asarray, state), 2)
 
   return call, (x, mask), {}
 

@@ -41,8 +41,8 @@ def clustered(x, losses):
 def explained(x, losses):
   del losses
   groups, examples = gq.group_scarcity(2), gq.example_scarcity(8)
-  of_groups = gq.explain_groups(x, groups.update(x, groups.init(DIM))[1], num_examples=2)
-  return of_groups, gq.explain_examples(x, examples.update(x, examples.init(DIM))[1])
+  of_groups = groups.explain(x, groups.update(x, groups.init(DIM))[1], num_examples=2)
+  return of_groups, examples.explain(x, examples.update(x, examples.init(DIM))[1])
 
 
 CASES = {

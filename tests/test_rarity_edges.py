@@ -103,10 +103,10 @@ def test_an_outlier_moves_no_other_example_in_an_explanation():
   x = 0.1 * np.r_[blobs(0, 380, 2, 1, 0.1), 3 + blobs(0, 20, 2, 1, 0.1)].astype(np.float32)
   scarcity = gq.group_scarcity(2, metric="euclidean")
   _, state = scarcity.update(x, scarcity.init(2))
-  sizes = sorted(gq.explain_groups(x, state, metric="euclidean").sizes.tolist())
+  sizes = sorted(scarcity.explain(x, state).sizes.tolist())
   assert sizes == [20, 380]
   far = np.r_[x, [[1e6, 1e6]]].astype(np.float32)
-  sizes = sorted(gq.explain_groups(far, state, metric="euclidean").sizes.tolist())
+  sizes = sorted(scarcity.explain(far, state).sizes.tolist())
   assert sum(sizes) == 401
   assert sizes[0] in (20, 21)
 
@@ -116,7 +116,7 @@ def test_an_isolated_example_does_not_come_first_however_far():
   scarcity = gq.example_scarcity(256, metric="euclidean")
   _, state = scarcity.update(x, scarcity.init(4))
   far = np.r_[x, np.full((1, 4), 1e20)].astype(np.float32)
-  found = gq.explain_examples(far, state, metric="euclidean")
+  found = scarcity.explain(far, state)
   assert 200 not in found.indices.tolist()
 
 
@@ -129,10 +129,10 @@ def test_64_bits_and_strict_promotion():
     for _ in range(2):
       _, state = groups.update(x, groups.init(4))
     assert gq.diagnostics(state)["groups_seen"].dtype == jnp.int32
-    gq.explain_groups(x, state)
+    groups.explain(x, state)
     _, state = examples.update(x, examples.init(4))
     assert gq.diagnostics(state)["queued_examples"].dtype == jnp.int32
-    gq.explain_examples(x, state)
+    examples.explain(x, state)
     sketch = gq.sketch({"w": x.astype(np.float32)}, 3, 0)
     tx = gq.grad_queue(num_clusters=2)
     grads = {"w": jnp.asarray(x)}
@@ -189,3 +189,17 @@ def test_one_minus_cosine_is_not_negative():
 def test_a_state_is_not_made_of_parameters(make, wrong):
   with pytest.raises(ValueError, match=r"embedding_dim_or_template .*no gradient transformation"):
     make().init(wrong)
+
+
+def test_integers_of_narrow_dtypes_are_read_as_numbers():
+  x = np.stack([np.arange(304) % 256, np.arange(304) // 16], axis=1)
+  weight = np.arange(304) % 100
+  wide = gq.kmeans(np.float32(x), 300, init=np.float32(x[:300]), sample_weight=np.float32(weight))
+  for dtype in (np.uint8, np.int16):
+    rows = x.astype(dtype)
+    found = gq.kmeans(rows, 300, init=rows[:300], sample_weight=weight.astype(np.int8))
+    jax.tree.map(np.testing.assert_array_equal, found, wide)
+  scarcity = gq.group_scarcity(300, metric="euclidean", num_iters=0, centroids=np.uint8(x[:300]))
+  weights, state = scarcity.update(np.float32(x), scarcity.init(2), mask=x[:, 0] > 3)
+  assert state.counts.sum() == (x[:, 0] > 3).sum()
+  assert float(weights[x[:, 0] > 3].mean()) == pytest.approx(1.0, rel=1e-5)

@@ -76,7 +76,7 @@ def explain_groups(
 ]:
   scarcity = gq.group_scarcity(num_groups)
   _, state = scarcity.update(embeddings, scarcity.init(embeddings))
-  found = gq.explain_groups(embeddings, state, num_examples=num_examples)
+  found = scarcity.explain(embeddings, state, num_examples=num_examples)
   return found.indices, found.sizes, found.shares, found.weights, found.rarest_first
 
 

@@ -98,6 +98,16 @@ def test_masked_parameters_and_single_arrays():
   examples = gq.example_scarcity(16).init(8)
   for state in (groups, examples):
     assert set(jax.tree.leaves(gq.partition_specs(state, SPECS), is_leaf=is_spec)) == {P()}
+  queue = (groups, examples, jax.eval_shape(tx.init, PARAMS))
+  for name in ("data", ("data", "model")):
+    of_groups, of_examples, of_queue = gq.partition_specs(queue, SPECS, axis_name=name)
+    assert set(jax.tree.leaves(of_groups, is_leaf=is_spec)) == {P()}
+    assert of_queue == gq.partition_specs(queue[2], SPECS)
+    rows = {"queue", "filled", "lengths", "losses"}
+    expected = {field: P(name) if field in rows else P() for field in examples._fields}
+    assert of_examples._asdict() == expected
+  with pytest.raises(ValueError, match="axis_name must be the name of an axis"):
+    gq.partition_specs(examples, SPECS, axis_name=3)
 
 
 @pytest.mark.parametrize(

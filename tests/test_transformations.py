@@ -146,7 +146,7 @@ def everything(x, labels):
   for name, scarcity in {"cosine": cosine, "pooled": pooled}.items():
     weights, state = scarcity.update(x, scarcity.init(4))
     again, state = scarcity.update(x[::-1], state)
-    result[name] = weights, again, gq.diagnostics(state), gq.explain_groups(x, state, 2)
+    result[name] = weights, again, gq.diagnostics(state), scarcity.explain(x, state, 2)
   return result
 
 

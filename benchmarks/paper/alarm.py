@@ -75,7 +75,7 @@ def train(way: str, seed: jax.Array, noise: jax.Array, examples: Any) -> dict[st
     gradient, groups = jax.grad(loss, has_aux=True)(params)
     weighted, queued = queue.update(gradient, state[0], params)
     updates, moving = sgd.update(weighted, state[1], params)
-    told = {} if way == "plain" else gq.diagnostics((queued, groups))
+    told = {} if way == "plain" else gq.diagnostics(queued) | gq.diagnostics(groups)
     told["agreement"] = cosine(weighted, before)
     told["agreement of the raw gradient"] = cosine(gradient, before)
     params = optax.apply_updates(params, updates)

@@ -1,6 +1,9 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """How many examples resemble this one: kernel sums, and the weights that come of them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -10,6 +13,18 @@ from gq_optax._rarity import recent
 _SAME = 1e-4
 # Rows of the batch whose distances set the scale; all pairs would cost as much as the kernel.
 _SAMPLE = 64
+# Up to so many rows are compared with all others at once; more of them in blocks, whose pairs are
+# as many as these have among themselves. A GPU waits for the host at every turn of a loop.
+_AT_ONCE = 4096
+
+
+def in_blocks(compare: Callable[..., Any], rows: Any, others: int) -> Any:
+  """`compare(*rows)` of rows `[n, ...]` with so many others, few at a time where n is large."""
+  size = max(1, _AT_ONCE * _AT_ONCE // others)
+  if len(rows[0]) <= max(_AT_ONCE, size):
+    return compare(*rows)
+  one = lambda row: jax.tree.map(lambda x: x[0], compare(*(part[None] for part in row)))
+  return jax.lax.map(one, rows, batch_size=size)
 
 
 def distances(x: jax.Array, rows: jax.Array) -> jax.Array:
@@ -72,17 +87,22 @@ def neighbours(
   live: jax.Array,
   reach: jax.Array,
   losses: jax.Array | None = None,
+  itself: jax.Array | None = None,
 ) -> jax.Array:
   """The live rows that resemble each row of x, `[n, 1]`, and the sum of their losses, `[n, 2]`.
 
   Args:
     x: `[n, d]`.
     rows: `[r, d]`.
-    live: bool `[r]` or `[n, r]`.
+    live: bool `[r]`.
     reach: float32 `[]`.
     losses: float32 `[r]`, or None.
+    itself: int32 `[n]`, the row that each row of x is, and that is not its neighbour; or None.
   """
-  alike = jnp.where(live if live.ndim == 2 else live[None], similarity(x, rows, reach), 0.0)
+  live = live[None]
+  if itself is not None:
+    live = jnp.logical_and(live, itself[:, None] != jnp.arange(len(rows), dtype=jnp.int32)[None])
+  alike = jnp.where(live, similarity(x, rows, reach), 0.0)
   if losses is None:
     return jnp.sum(alike, axis=1, keepdims=True)
   columns = jnp.stack([jnp.ones_like(losses), losses], axis=1)
@@ -115,50 +135,6 @@ def weigh(
   total = jnp.sum(trust * scarce)
   unit = jnp.sum(trust) / jnp.where(total > 0.0, total, 1.0)
   return 1.0 + trust * (unit * scarce - 1.0)
-
-
-def bounded(weights: jax.Array, counted: jax.Array, bound: jax.Array) -> jax.Array:
-  """`clip(s * weights, 1 / bound, bound)` with the s that makes the mean over the counted 1.
-
-  The mean is piecewise linear in s, with corners where an example meets a bound. Sorting puts them
-  in order, and prefix sums of the sorted weights say between which two of them the mean is 1.
-
-  Args:
-    weights: float32 `[n]`, positive.
-    counted: bool `[n]`.
-    bound: float32 `[]`, at least 1.
-  """
-  low, high = 1.0 / bound, bound
-  number = jnp.sum(counted, dtype=jnp.int32)
-  weights = jnp.where(counted, jnp.maximum(weights, 1e-20), 1.0)
-  # Smallest first: no sum of a few small weights is the difference of two large ones.
-  rising = jnp.sort(jnp.where(counted, weights, jnp.inf))
-  sums = jnp.cumsum(jnp.where(jnp.isfinite(rising), rising, 0.0))
-  sums = jnp.concatenate([jnp.zeros_like(sums[:1]), sums])
-
-  one = counted.astype(jnp.int32)
-  corners = jnp.concatenate([low / weights, high / weights])
-  corners = jnp.where(jnp.concatenate([counted, counted]), corners, jnp.inf)
-  leaves_low = jnp.concatenate([one, jnp.zeros_like(one)])
-  meets_high = jnp.concatenate([jnp.zeros_like(one), one])
-  corners, leaves_low, meets_high = jax.lax.sort((corners, leaves_low, meets_high), num_keys=1)
-  freed, held = jnp.cumsum(leaves_low), jnp.cumsum(meets_high)
-  between = sums[number - held] - sums[number - freed]
-  at_bounds = low * (number - freed).astype(jnp.float32) + high * held.astype(jnp.float32)
-  totals = jnp.where(jnp.isfinite(corners), corners * between + at_bounds, jnp.inf)
-  after = jnp.sum(totals < number.astype(jnp.float32))
-  around = jnp.clip(jnp.stack([after - 1, after]), 0, corners.shape[0] - 1)
-  middle = jnp.prod(jnp.sqrt(corners[around]))
-
-  # Which examples lie at which bound is known now, and s follows without prefix sums.
-  below = jnp.logical_and(counted, weights * middle < low)
-  above = jnp.logical_and(counted, weights * middle > high)
-  free = jnp.logical_and(counted, jnp.logical_not(jnp.logical_or(below, above)))
-  left = number.astype(jnp.float32) - low * jnp.sum(below, dtype=jnp.float32)
-  left = left - high * jnp.sum(above, dtype=jnp.float32)
-  rest = jnp.sum(jnp.where(free, weights, 0.0))
-  scale = jnp.where(rest > 0.0, left / jnp.where(rest > 0.0, rest, 1.0), middle)
-  return jnp.clip(scale * weights, low, high)
 
 
 def loss_ratio(found: jax.Array, mean: jax.Array) -> jax.Array:

@@ -11,7 +11,9 @@ import optax
 
 from gq_optax import _axes, _inputs, _validate
 from gq_optax._axes import AxisName
+from gq_optax._losses import to_mean_one
 from gq_optax._rarity import density, recent
+from gq_optax._rarity.explain import ExampleExplanation, explain_examples
 from gq_optax._rarity.rows import WAY_OUT, as_rows, embedding_dim
 
 
@@ -40,16 +42,18 @@ class ExampleScarcityState(NamedTuple):
 
 
 class ExampleScarcity(NamedTuple):
-  """A pair of pure functions, as an `optax.GradientTransformation` is one.
+  """Pure functions, as in an `optax.GradientTransformation`.
 
   Attributes:
     init: `(embedding_dim_or_template) -> ExampleScarcityState`, where a template is an array or a
       `jax.ShapeDtypeStruct` `[B, ...]` of what `update` will get.
     update: `(embeddings [B, ...], state, *, mask=None, losses=None) -> (weights [B], state)`.
+    explain: `(embeddings [n, ...], state, num_examples=8, num_nearest=4) -> ExampleExplanation`.
   """
 
   init: Callable[[Any], ExampleScarcityState]
   update: Callable[..., tuple[jax.Array, ExampleScarcityState]]
+  explain: Callable[..., ExampleExplanation]
 
 
 def example_scarcity(
@@ -126,7 +130,7 @@ def example_scarcity(
       Where `jax.jit` alone divides the work it is not needed.
 
   Returns:
-    An `ExampleScarcity` of `init` and `update`; the weights are float32 `[B]` of mean 1 over the
+    An `ExampleScarcity`. The weights are float32 `[B]` of mean 1 over the
     unmasked.
 
   Raises:
@@ -198,7 +202,11 @@ def example_scarcity(
       axis_name,
     )
 
-  return ExampleScarcity(init, update)
+  def explain(embeddings, state, num_examples=8, num_nearest=4):
+    _check_state(state, None if axis_name else queue_size, storage)
+    return explain_examples(embeddings, state, num_examples, num_nearest, neighbours, metric)
+
+  return ExampleScarcity(init, update, explain)
 
 
 @functools.partial(jax.jit, static_argnames=("rounding", "metric", "axis_name"))
@@ -222,19 +230,26 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
   squares, cubes = (total(a + b) for a, b in zip(*pairs, strict=True))
   reach = density.reach(squares, cubes, bandwidth, frame.largest)
 
-  others = jnp.logical_and(live[None], jnp.logical_not(_itself(len(rows), axis_name)))
   by_loss = loss_exponent is not None
-  found = total(
-    density.neighbours(everyone, queue, state.filled, reach, state.losses if by_loss else None)
-    + density.neighbours(everyone, rows, others, reach, losses if by_loss else None)
-  )
+  own_losses, queued_losses = (losses, state.losses) if by_loss else (None, None)
+
+  def resembling(x, itself):
+    queued = density.neighbours(x, queue, state.filled, reach, queued_losses)
+    return queued + density.neighbours(x, rows, live, reach, own_losses, itself)
+
+  # Where each row of the whole batch lies among this device's own.
+  itself = jnp.arange(len(everyone), dtype=jnp.int32)
+  if axis_name is not None:
+    itself -= jax.lax.axis_index(axis_name) * len(rows)
+  found = total(density.in_blocks(resembling, (everyone, itself), max(len(rows), len(queue))))
   ratio = None
   if by_loss:
     number = total(jnp.sum(live, dtype=jnp.float32) + jnp.sum(state.filled, dtype=jnp.float32))
     mean = total(jnp.sum(losses) + jnp.sum(state.losses)) / jnp.maximum(number, 1.0)
     ratio = density.loss_ratio(found, mean) ** loss_exponent
   weights = density.weigh(found[:, 0], everyone_live, near, exponent, ratio)
-  weights = density.bounded(weights, everyone_live, largest)
+  # Rounding may leave a weight below 0 that is next to nothing.
+  weights = to_mean_one(jnp.maximum(weights, 1e-20), everyone_live.astype(jnp.float32), largest)
   weights = jnp.where(everyone_live, weights, everyone_unmasked.astype(jnp.float32))
 
   anything = jnp.any(everyone_live)
@@ -247,8 +262,7 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
   state = recent.pushed(state, x, live, lengths, losses, order)._replace(**scalars)
   if axis_name is None:
     return weights, state
-  start = jax.lax.axis_index(axis_name) * len(rows)
-  return jax.lax.dynamic_slice_in_dim(weights, start, len(rows)), state
+  return _axes.own(weights, axis_name, len(rows)), state
 
 
 def _clamped(options):
@@ -288,12 +302,3 @@ def _shared(own, axis_name):
   place = jax.lax.axis_index(axis_name) == jnp.arange(jax.lax.axis_size(axis_name), dtype=jnp.int32)
   spread = jnp.logical_and(place[:, None], own[None]).astype(jnp.int32)
   return jax.lax.psum(spread, axis_name).reshape(-1) > 0
-
-
-def _itself(size, axis_name):
-  """Where a row of the whole batch `[B]` is one of the device's own rows, bool `[B, own]`."""
-  if axis_name is None:
-    return jnp.eye(size, dtype=bool)
-  first = jax.lax.axis_index(axis_name) * size
-  everyone = jnp.arange(size * jax.lax.axis_size(axis_name), dtype=jnp.int32)
-  return everyone[:, None] == first + jnp.arange(size, dtype=jnp.int32)[None]

@@ -1,28 +1,46 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """What is held rare, for a person to see: what stands for a group, and the rarest examples."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gq_optax import _inputs, _validate
-from gq_optax._rarity import density, examples, groups, lloyd, recent
+from gq_optax._rarity import density, lloyd, recent
 from gq_optax._rarity.rows import as_rows
 
 
 class GroupExplanation(NamedTuple):
-  """What `explain_groups` returns; row k is group k of the state.
+  r"""What `explain` of a `group_scarcity` returns: the examples that stand for each group.
+
+  .. math:: \operatorname{argsort}_{i:\, k(i) = k} \; \| e_i - c_k \|^2
+
+  Takes any number of embeddings, those of a whole data set too. The state is only read. Embeddings
+  that are not finite belong to no group, and neither do zeros under the cosine metric. Row k is
+  group k of the state.
 
   Attributes:
     indices: int32 `[K, m]`, rows of the embeddings, the nearest to the group's centroid first; -1
-      where the group has fewer than m.
+      where the group has fewer than m, which is `num_examples`.
     distances: float32 `[K, m]`, squared to the centroid (under the cosine metric 1 - cosine); inf
       where there is no example.
     sizes: int32 `[K]`, how many of the embeddings belong to the group.
     shares: float32 `[K]`, its mean share over the queue.
     weights: float32 `[K]`, what an example of it weighed at the last step.
     rarest_first: int32 `[K]`, the groups by falling weight, those never seen last.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> scarcity = gq.group_scarcity(num_groups=2)
+    >>> embeddings = jnp.array([[1., 0.], [1., .1], [.9, 0.], [0., 1.]])
+    >>> _, state = scarcity.update(embeddings, scarcity.init(2))
+    >>> groups = scarcity.explain(embeddings, state, num_examples=1)
+    >>> print(groups.indices[groups.rarest_first[0]])
+    [3]
+
+  Reference: docs/group-scarcity.md.
   """
 
   indices: jax.Array
@@ -34,46 +52,10 @@ class GroupExplanation(NamedTuple):
 
 
 def explain_groups(
-  embeddings: jax.Array,
-  state: groups.GroupScarcityState,
-  num_examples: int = 8,
-  *,
-  metric: str = "cosine",
+  embeddings: jax.Array, state: Any, shares: jax.Array, num_examples: int, metric: str
 ) -> GroupExplanation:
-  r"""Names the examples that stand for each group, so that a person can see what is held rare.
-
-  .. math:: \operatorname{argsort}_{i:\, k(i) = k} \; \| e_i - c_k \|^2
-
-  Takes any number of embeddings, those of a whole data set too. The state is only read. Embeddings
-  that are not finite belong to no group, and neither do zeros under the cosine metric.
-
-  Args:
-    embeddings: `[n, ...]`, made as those that `update` gets.
-    state: the state of a `group_scarcity`.
-    num_examples: m, how many examples of each group.
-    metric: that of the `group_scarcity`.
-
-  Returns:
-    A `GroupExplanation`.
-
-  Raises:
-    ValueError: if the embeddings do not fit the state, or an option is out of its range.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> import gq_optax as gq
-    >>> scarcity = gq.group_scarcity(num_groups=2)
-    >>> embeddings = jnp.array([[1., 0.], [1., .1], [.9, 0.], [0., 1.]])
-    >>> _, state = scarcity.update(embeddings, scarcity.init(2))
-    >>> groups = gq.explain_groups(embeddings, state, num_examples=1)
-    >>> print(groups.indices[groups.rarest_first[0]])
-    [3]
-
-  Reference: docs/group-scarcity.md.
-  """
+  """Of embeddings `[n, ...]` and a `GroupScarcityState` with its shares `[K]`."""
   num_examples = _validate.static_int("num_examples", num_examples, 1)
-  _validate.one_of("metric", metric, ("cosine", "euclidean"))
-  _validate.instance("state", state, groups.GroupScarcityState)
   state = _inputs.state("state", state)
   x = as_rows(embeddings, state.centroids.shape[1], metric)
   x, finite, tallest = lloyd.readable(x)
@@ -89,35 +71,53 @@ def explain_groups(
   unit = 0.5 if metric == "cosine" else frame.scale * frame.scale
   member = jnp.logical_and(lloyd.members(labels, len(centroids)), groupable[None])
   away = jnp.where(member, lloyd.distance(x, labels, centroids)[None], jnp.inf)
-  found = min(num_examples, x.shape[0])
-  nearest, indices = jax.lax.top_k(-away, found)
-  missing = ((0, 0), (0, num_examples - found))
-  nearest = jnp.pad(-nearest, missing, constant_values=jnp.inf)
-  indices = jnp.pad(indices, missing, constant_values=-1)
+  closeness, indices = _top(-away, num_examples)
   seen = jnp.any(state.counts > 0, axis=0)
   return GroupExplanation(
-    indices=jnp.where(jnp.isfinite(nearest), indices, -1).astype(jnp.int32),
-    distances=nearest * unit,
+    indices=indices,
+    distances=-closeness * unit,
     sizes=jnp.sum(member, axis=1, dtype=jnp.int32),
-    shares=groups.shares(state.counts),
+    shares=shares,
     weights=state.weights,
     rarest_first=jnp.argsort(jnp.where(seen, -state.weights, jnp.inf)).astype(jnp.int32),
   )
 
 
 class ExampleExplanation(NamedTuple):
-  """What `explain_examples` returns; row i is the example that is i-th rarest.
+  r"""What `explain` of an `example_scarcity` returns: the rarest examples, and what is nearest.
+
+  .. math:: \operatorname{argsort}_i \; -w_i
+
+  The weights are those against the queue alone, with an exponent of 1 and `loss_exponent=0`: what
+  is learnt already may come first. What is isolated does not come first: it weighs about 1. An
+  example that is in the queue itself resembles itself.
+
+  Takes any number of embeddings, those of a whole data set too. The state is only read. Row i is
+  the example that is i-th rarest.
 
   Attributes:
-    indices: int32 `[m]`, rows of the embeddings, the rarest first; -1 where there are fewer than m.
+    indices: int32 `[m]`, rows of the embeddings, the rarest first; -1 where there are fewer than m,
+      which is `num_examples`.
     nearest: int32 `[m, k]`, rows of the embeddings, the nearest to it first, itself left out; -1
-      where there are fewer than k.
+      where there are fewer than k, which is `num_nearest`.
     distances: float32 `[m, k]`, squared (under the cosine metric 1 - cosine); inf where there is
       no example.
     densities: float32 `[m]`, which part of the queue resembles it.
     losses: float32 `[m]`, the mean loss of what resembles it in the queue; 0 where `update` was
       given no `losses=`.
-    weights: float32 `[m]`, what it weighs with an exponent of 1, if all have a mean of 1.
+    weights: float32 `[m]`, what it weighs, if all have a mean of 1.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> scarcity = gq.example_scarcity(queue_size=16, neighbours=1.0)
+    >>> embeddings = jnp.array([[1., 0.]] * 13 + [[0., 1.]] * 3)
+    >>> _, state = scarcity.update(embeddings, scarcity.init(2))
+    >>> rarest = scarcity.explain(embeddings, state, num_examples=1, num_nearest=2)
+    >>> print(rarest.indices, rarest.nearest, round(float(rarest.densities[0]), 2))
+    [13] [[14 15]] 0.19
+
+  Reference: docs/example-scarcity.md.
   """
 
   indices: jax.Array
@@ -130,54 +130,15 @@ class ExampleExplanation(NamedTuple):
 
 def explain_examples(
   embeddings: jax.Array,
-  state: examples.ExampleScarcityState,
-  num_examples: int = 8,
-  num_nearest: int = 4,
-  *,
-  neighbours: jax.typing.ArrayLike = 8.0,
-  metric: str = "cosine",
+  state: Any,
+  num_examples: int,
+  num_nearest: int,
+  neighbours: jax.typing.ArrayLike,
+  metric: str,
 ) -> ExampleExplanation:
-  r"""Names the rarest examples and what is nearest to each, so that a person can judge them.
-
-  .. math:: \operatorname{argsort}_i \; -w_i
-
-  The weights are those of `example_scarcity` against its queue alone, with `loss_exponent=0`: what
-  is learnt already may come first. What is isolated does not
-  come first: it weighs about 1. An example that is in the queue itself resembles itself.
-
-  Takes any number of embeddings, those of a whole data set too. The state is only read.
-
-  Args:
-    embeddings: `[n, ...]`, made as those that `update` gets.
-    state: the state of an `example_scarcity`.
-    num_examples: m, how many examples.
-    num_nearest: k, how many others with each.
-    neighbours: that of the `example_scarcity`.
-    metric: that of the `example_scarcity`.
-
-  Returns:
-    An `ExampleExplanation`.
-
-  Raises:
-    ValueError: if the embeddings do not fit the state, or an option is out of its range.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> import gq_optax as gq
-    >>> scarcity = gq.example_scarcity(queue_size=16, neighbours=1.0)
-    >>> embeddings = jnp.array([[1., 0.]] * 13 + [[0., 1.]] * 3)
-    >>> _, state = scarcity.update(embeddings, scarcity.init(2))
-    >>> rarest = gq.explain_examples(embeddings, state, 1, 2, neighbours=1.0)
-    >>> print(rarest.indices, rarest.nearest, round(float(rarest.densities[0]), 2))
-    [13] [[14 15]] 0.19
-
-  Reference: docs/example-scarcity.md.
-  """
+  """Of embeddings `[n, ...]` and an `ExampleScarcityState`."""
   num_examples = _validate.static_int("num_examples", num_examples, 1)
   num_nearest = _validate.static_int("num_nearest", num_nearest, 1)
-  _validate.real("neighbours", neighbours, 0.0)
-  _validate.one_of("metric", metric, ("cosine", "euclidean"))
-  _validate.instance("state", state, examples.ExampleScarcityState)
   state = _inputs.state("state", state)
   embeddings = _inputs.floating("embeddings", embeddings)
   rounding = float(jnp.finfo(embeddings.dtype).eps)
@@ -188,17 +149,18 @@ def explain_examples(
   reach = jnp.square(state.reach / frame.scale)
   # The square of what one far outlier leaves may underflow.
   reach = jnp.where(state.reach > 0.0, jnp.maximum(reach, jnp.finfo(jnp.float32).tiny), 1.0)
-  found = density.neighbours(x, queue, state.filled, reach, state.losses)
+  in_queue = lambda x: density.neighbours(x, queue, state.filled, reach, state.losses)
+  found = density.in_blocks(in_queue, (x,), len(queue))
   few = jnp.maximum(jnp.asarray(neighbours, jnp.float32), 0.0)
   weights = density.weigh(found[:, 0], live, few, jnp.ones([], jnp.float32))
 
+  def others(rows, itself):
+    apart = itself[:, None] != jnp.arange(len(x), dtype=jnp.int32)[None]
+    there = jnp.logical_and(apart, jnp.logical_and(live[None], (itself >= 0)[:, None]))
+    return _top(-jnp.where(there, density.distances(rows, x), jnp.inf), num_nearest)
+
   first, rarest = _top(jnp.where(live, weights, -jnp.inf), num_examples)
-  others = jnp.logical_and(
-    live[None], rarest[:, None] != jnp.arange(len(live), dtype=jnp.int32)[None]
-  )
-  away = jnp.where(others, density.distances(x[rarest], x), jnp.inf)
-  away = jnp.where((rarest >= 0)[:, None], away, jnp.inf)
-  closeness, nearest = _top(-away, num_nearest)
+  closeness, nearest = density.in_blocks(others, (x[rarest], rarest), len(x))
   unit = 0.5 if metric == "cosine" else frame.scale * frame.scale
   found = jnp.where((rarest >= 0)[:, None], found[rarest], 0.0)
   number = jnp.maximum(jnp.sum(state.filled, dtype=jnp.float32), 1.0)

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _axes, _inputs, _validate
+from gq_optax._losses import to_mean_one
 from gq_optax._rarity import lloyd
+from gq_optax._rarity.explain import GroupExplanation, explain_groups
 from gq_optax._rarity.rows import (
   WAY_OUT,
   as_rows,
@@ -41,16 +43,18 @@ class GroupScarcityState(NamedTuple):
 
 
 class GroupScarcity(NamedTuple):
-  """A pair of pure functions, as an `optax.GradientTransformation` is one.
+  """Pure functions, as in an `optax.GradientTransformation`.
 
   Attributes:
     init: `(embedding_dim_or_template) -> GroupScarcityState`, where a template is an array or a
       `jax.ShapeDtypeStruct` `[B, ...]` of what `update` will get.
     update: `(embeddings [B, ...], state, *, mask=None) -> (weights [B], state)`.
+    explain: `(embeddings [n, ...], state, num_examples=8) -> GroupExplanation`.
   """
 
   init: Callable[[Any], GroupScarcityState]
   update: Callable[..., tuple[jax.Array, GroupScarcityState]]
+  explain: Callable[..., GroupExplanation]
 
 
 # Lloyd iterations of the first batch: a bad start costs several points of accuracy early on.
@@ -122,7 +126,7 @@ def group_scarcity(
       own examples. The state is the same on all devices.
 
   Returns:
-    A `GroupScarcity` of `init` and `update`; the weights are float32 `[B]` of mean 1 over the
+    A `GroupScarcity`. The weights are float32 `[B]` of mean 1 over the
     unmasked.
 
   Raises:
@@ -182,7 +186,11 @@ def group_scarcity(
     weights, state = _update(x, unmasked, state, given, prng, *options, metric, num_iters)
     return _axes.own(weights, axis_name, rows), state
 
-  return GroupScarcity(init, update)
+  def explain(embeddings, state, num_examples=8):
+    _check_state(state, num_groups, queue_length)
+    return explain_groups(embeddings, state, shares(state.counts), num_examples, metric)
+
+  return GroupScarcity(init, update, explain)
 
 
 @functools.partial(jax.jit, static_argnames=("metric", "num_iters"))
@@ -315,28 +323,7 @@ def _group_weights(ring, counts, similarity, exponent, max_weight):
     pooled = jnp.einsum("kj,j->k", similarity, frequency, precision=jax.lax.Precision.HIGHEST)
     pooled = jnp.maximum(pooled, 0.5 / total)
     kinds = jnp.sum(frequency / pooled)
+  kinds = jnp.where(kinds > 0.0, kinds, 1.0)
   weight = jnp.clip(1.0 / (kinds * pooled), 1.0 / largest, largest) ** exponent
   weight = jnp.where(seen, weight, 1.0)
-  return _mean_one(weight, size / total, largest**exponent)
-
-
-def _mean_one(weight, share, bound):
-  """`clip(s * weight, 1 / bound, bound)` with the s that makes the mean over `share` 1."""
-  clipped = lambda s: jnp.clip(s * weight, 1.0 / bound, bound)
-  # The mean rises with s, in straight lines between corners where a group meets a bound. It is 1
-  # between the last corner where it is at most 1 and the first where it is more. One of them is
-  # missing only if the bound is 1, up to rounding. Then any s will do.
-  corners = jnp.concatenate([1.0 / (bound * weight), bound / weight])
-  means = jnp.sum(share[None] * jax.vmap(clipped)(corners), axis=1)
-  most = means <= 1.0
-  before = jnp.max(jnp.where(most, corners, 0.0))
-  after = jnp.min(jnp.where(most, jnp.finfo(jnp.float32).max, corners))
-  low, high = jnp.max(jnp.where(most, means, 0.0)), jnp.min(jnp.where(most, bound, means))
-  part = (1.0 - low) / jnp.where(high > low, high - low, 1.0)
-  met = before + part * (after - before)
-
-  plain = 1.0 / jnp.maximum(jnp.sum(share * weight), jnp.finfo(jnp.float32).tiny)
-  free = jnp.where(share > 0.0, plain * weight, 1.0)
-  inside = jnp.all(jnp.logical_and(free <= bound, free >= 1.0 / bound))
-  # Where no group meets a bound, the plain quotient is exact and the corners only nearly.
-  return clipped(jnp.where(inside, plain, met))
+  return to_mean_one(weight, size, largest**exponent)

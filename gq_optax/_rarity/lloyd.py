@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from gq_optax import _axes
 
-_TINY = float(jnp.finfo(jnp.float32).tiny)
 # Of a row's squared length: a squared distance of less is the rounding of a mean of equal rows.
 _SAME = 1e-12
 # Of the squared lengths of two rows: an expanded squared distance of less is too coarse.
@@ -67,7 +66,8 @@ def frame(
   # large common offset nor overflow. What has no weight has no say in it.
   scale = power_of_two(jnp.max(jnp.where(weight > 0.0, tallest, 0.0)))
   # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
-  total = jnp.maximum(jnp.sum(weight), _TINY)
+  total = jnp.sum(weight)
+  total = jnp.where(total > 0.0, total, 1.0)
   add_up = lambda x: jnp.einsum("n,nd->d", weight / scale, x, precision=jax.lax.Precision.HIGHEST)
   of_finite = lambda x: add_up(jnp.where(finite[:, None], x, 0.0))
   # A CPU does not write all rows once more for the sake of some that are most often not there.

@@ -44,7 +44,7 @@ def rarity_of(
   reference, found = unit(np.asarray(reference, np.float32)), []
   for i in range(0, len(embeddings), _ROWS):
     part, itself = np.asarray(embeddings[i : i + _ROWS], np.float32), own[i : i + _ROWS]
-    explained = gq.explain_examples(jnp.asarray(part), state, len(part), 1)
+    explained = scarcity.explain(jnp.asarray(part), state, len(part), 1)
     rows = np.asarray(explained.indices)
     there = rows >= 0  # what has no direction is not among them, and is held common
     resembling = np.ones(len(part))

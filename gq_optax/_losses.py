@@ -1,0 +1,190 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""How does rarity count? As weights of mean 1, and as the weighted mean of the losses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from gq_optax import _axes, _dtypes, _inputs, _validate
+
+# Up to so many values every corner is compared with every value: on a GPU one kernel, no sort.
+_FEW = 512
+# Weights are held within [1e-9, 1e9], so that less than this of the largest is all the same.
+_LEAST = 1e-20
+
+
+def weighted_mean(
+  losses: jax.Array,
+  weights: jax.Array,
+  mask: jax.Array | None = None,
+  *,
+  axis_name: _axes.AxisName | None = None,
+) -> jax.Array:
+  r"""The mean of the losses by weights whose own mean over the unmasked is 1.
+
+  .. math:: \frac{1}{n} \sum_{i \text{ unmasked}} w_i\, \ell_i, \qquad n = \#\,\text{unmasked}
+
+  A masked loss is left out before it is multiplied: where it is not finite, value and gradient
+  still are. An input that is not finite has to be replaced in front of the model, since a
+  derivative of the model there may be NaN, and 0 times NaN is NaN (docs/safety.md).
+
+  Args:
+    losses: `[B]`, floating; or `[B, ...]`, where every element has a weight of its own.
+    weights: as large as the losses, real; of `mean_one` or a scarcity, made with the same mask.
+    mask: bool, as large as the losses, False for padding; None takes all.
+    axis_name: axis or axes of `jax.shard_map` or `jax.pmap` that the batch is cut over. The value
+      is then the mean over the examples of all devices, on each of them. Take `jax.lax.pmean` of
+      the gradient, as usual: it is then that of one device with the whole batch, however uneven
+      the masks are. (Under the checks of `shard_map` it already is, and `pmean` changes nothing.)
+
+  Returns:
+    A scalar `[]`, float32, or float64 for losses of float64; 0 where all is masked.
+
+  Raises:
+    ValueError: if the losses are not floating or a scalar, or a shape or dtype does not fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> mask = jnp.array([True, True, False])
+    >>> losses, weights = jnp.array([1., 4., jnp.nan]), jnp.array([.5, 1.5, 0.])
+    >>> print(gq.weighted_mean(losses, weights, mask))
+    3.25
+
+  Reference: docs/safety.md, and docs/scale.md for what the mean is over.
+  """
+  losses = _inputs.floating("losses", losses)
+  if losses.ndim == 0:
+    raise ValueError("losses must be [B] or [B, ...], but a scalar was found. Take no mean before.")
+  weights = _inputs.real("weights", weights)
+  _validate.shape("weights", weights, f"as large as the losses, {losses.shape}", losses.shape)
+  unmasked = _axes.alike(_inputs.mask("mask", mask, *losses.shape), losses)
+  _axes.check("axis_name", axis_name)
+  dtype = _dtypes.at_least_float32(losses.dtype)
+  keep = lambda part: jnp.where(unmasked, part, jnp.zeros_like(part)).astype(dtype)
+  total = _axes.total(jnp.sum(keep(losses) * keep(weights)), axis_name)
+  number = _axes.total(jnp.sum(unmasked, dtype=jnp.int32), axis_name)
+  return total / jnp.maximum(number, 1).astype(dtype)
+
+
+def mean_one(
+  rarity: jax.Array,
+  mask: jax.Array | None = None,
+  *,
+  strength: jax.typing.ArrayLike = 1.0,
+  max_weight: jax.typing.ArrayLike = 50.0,
+  axis_name: _axes.AxisName | None = None,
+) -> jax.Array:
+  r"""Weights of mean 1, within bounds, out of any rarity.
+
+  .. math:: w_i = \mathrm{clip}_{1/c}^{c}\big(\lambda\, r_i^{\,a}\big), \qquad
+            \frac{1}{n} \sum_i w_i = 1
+
+  What is held at a bound is made up for by the others: the mean stays 1. Only quotients of the
+  rarity count, not its unit. No gradient flows through the weights.
+
+  ==================================  ==========
+  rarity                              weight
+  ==================================  ==========
+  NaN, infinite, 0, negative          1
+  masked                              0
+  ==================================  ==========
+
+  Args:
+    rarity: `[B]` or `[B, ...]`, real, larger for what is rarer.
+    mask: bool, as large as the rarity, False for padding; None takes all.
+    strength: a in `[0, 4]`: 0 weighs all the same. May be traced, and is then clamped.
+    max_weight: c, at least 1; a weight lies in :math:`[1/c, c]`. May be traced, as above.
+    axis_name: axis or axes of `jax.shard_map`, `jax.pmap` or `jax.vmap` that the batch is cut over.
+      The mean is then 1 over the examples of all devices, and not on each of them.
+
+  Returns:
+    float32, as large as the rarity.
+
+  Raises:
+    ValueError: if an argument is out of its range, or a shape or dtype does not fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> print(gq.mean_one(jnp.array([1., 1., 4., jnp.nan])))
+    [0.5 0.5 2.  1. ]
+
+  Reference: docs/choosing.md.
+  """
+  rarity = _inputs.real("rarity", rarity)
+  if rarity.ndim == 0:
+    raise ValueError("rarity must be [B] or [B, ...], but a scalar was found.")
+  unmasked = _inputs.mask("mask", mask, *rarity.shape)
+  _validate.real("strength", strength, 0.0, 4.0)
+  _validate.real("max_weight", max_weight, 1.0)
+  _axes.check("axis_name", axis_name)
+  options = jax.lax.stop_gradient((strength, max_weight))
+  rarity = jax.lax.stop_gradient(rarity).astype(jnp.float32)
+  return _mean_one(rarity, _axes.alike(unmasked, rarity), *options, axis_name)
+
+
+@functools.partial(jax.jit, static_argnames="axis_name")
+def _mean_one(rarity, unmasked, strength, max_weight, axis_name):
+  counted = jnp.logical_and(unmasked, jnp.logical_and(jnp.isfinite(rarity), rarity > 0.0))
+  # `fmax` takes the bound in place of a NaN.
+  strength = jnp.minimum(jnp.fmax(jnp.asarray(strength, jnp.float32), 0.0), 4.0)
+  bound = jnp.minimum(jnp.fmax(jnp.asarray(max_weight, jnp.float32), 1.0), 1e9)
+  rarity = jnp.where(counted, rarity, 0.0)
+  top = _axes.largest(jnp.max(rarity), axis_name)
+  # In units of the largest no power overflows.
+  part = jnp.where(counted, rarity / jnp.where(top > 0.0, top, 1.0), 1.0)
+  values = jnp.maximum(jnp.maximum(part, _LEAST) ** strength, _LEAST).reshape(-1)
+  mass = counted.astype(jnp.float32).reshape(-1)
+  everyone, of_everyone = (_axes.gather(each, axis_name) for each in (values, mass))
+  weights = _axes.own(to_mean_one(everyone, of_everyone, bound), axis_name, len(values))
+  return jnp.where(counted, weights.reshape(rarity.shape), unmasked.astype(jnp.float32))
+
+
+def to_mean_one(values: jax.Array, mass: jax.Array, bound: jax.Array) -> jax.Array:
+  """`clip(s * values, 1 / bound, bound)` with the s that makes their mean 1.
+
+  The mean rises with s, in straight lines between corners where a value meets a bound. It is 1
+  between the last corner where it is at most 1 and the first where it is more. Which values lie at
+  which bound is known in between, and s follows. Where the bound is 1, any s does.
+
+  Args:
+    values: float32 `[n]`, positive.
+    mass: float32 `[n]`, how many there are of each value.
+    bound: float32 `[]`, at least 1.
+  """
+  low, high = 1.0 / bound, bound
+  corners = jnp.clip(jnp.concatenate([low / values, high / values]), 1e-37, 1e37)
+  if len(values) <= _FEW:
+    totals = jnp.sum(mass[None] * jnp.clip(corners[:, None] * values[None], low, high), axis=1)
+  else:
+    corners, totals = _sorted_totals(values, mass, corners, low, high)
+  total = jnp.sum(mass)
+  most = totals <= total
+  before = jnp.max(jnp.where(most, corners, 1e-37))
+  after = jnp.min(jnp.where(most, 1e37, corners))
+  between = jnp.sqrt(before) * jnp.sqrt(after)
+
+  below, above = values * between < low, values * between > high
+  free = jnp.logical_not(jnp.logical_or(below, above))
+  of = lambda some, parts: jnp.sum(jnp.where(some, parts, 0.0))
+  left = total - low * of(below, mass) - high * of(above, mass)
+  rest = of(free, mass * values)
+  scale = jnp.where(rest > 0.0, left / jnp.where(rest > 0.0, rest, 1.0), between)
+  return jnp.clip(scale * values, low, high)
+
+
+def _sorted_totals(values, mass, corners, low, high):
+  """The corners in order, and the total mass of the clipped values at each, by prefix sums."""
+  # Smallest first: no sum of a few small values is the difference of two large ones.
+  rising, of_rising = jax.lax.sort((values, mass), num_keys=1)
+  prefix = lambda parts: jnp.concatenate([jnp.zeros_like(parts[:1]), jnp.cumsum(parts)])
+  sums, masses = prefix(rising * of_rising), prefix(of_rising)
+  number = len(values)
+  leaves_low = jnp.repeat(jnp.array([1, 0], jnp.int32), number)
+  corners, leaves_low = jax.lax.sort((corners, leaves_low), num_keys=1)
+  not_free, not_held = number - jnp.cumsum(leaves_low), number - jnp.cumsum(1 - leaves_low)
+  at_high = masses[number] - masses[not_held]
+  between = sums[not_held] - sums[not_free]
+  return corners, corners * between + low * masses[not_free] + high * at_high

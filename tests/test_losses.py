@@ -1,0 +1,205 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Weights of mean 1 out of any rarity, and the weighted mean, on one device and on several."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+import gq_optax as gq
+from gq_optax import _losses
+
+cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+
+
+def bisected(values, mass, bound):
+  """The scaled and clipped values by bisection in float64."""
+  clipped = lambda s: np.clip(s * np.float64(values), 1.0 / bound, bound)
+  low, high = -100.0, 100.0
+  for _ in range(200):
+    middle = (low + high) / 2.0
+    below = np.average(clipped(np.exp(middle)), weights=mass) < 1.0
+    low, high = (middle, high) if below else (low, middle)
+  return clipped(np.exp(middle))
+
+
+@pytest.mark.parametrize("few", [0, 1 << 20], ids=["sorted", "compared"])
+@pytest.mark.parametrize("spread", [0.1, 3.0, 12.0])
+def test_values_are_scaled_as_by_bisection(spread, few, monkeypatch):
+  monkeypatch.setattr(_losses, "_FEW", few)
+  rng = np.random.default_rng(0)
+  values = np.exp(spread * rng.normal(size=300)).astype(np.float32)
+  for mass in (np.arange(300) < 280, rng.integers(0, 9, 300), np.arange(300) == 7):
+    for bound in (1.0, 1.3, 50.0):
+      found = _losses.to_mean_one(jnp.asarray(values), jnp.float32(mass), jnp.float32(bound))
+      there = mass > 0
+      np.testing.assert_allclose(found[there], bisected(values, mass, bound)[there], rtol=1e-4)
+      assert np.average(found, weights=mass) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_extreme_bounds_lose_nothing():
+  for values in ([1e-36, 1e36, 1.0], [1e-20, 1.0, 1.0], [1e36, 1e36, 1e-36]):
+    found = _losses.to_mean_one(jnp.float32(values), jnp.ones(3), jnp.float32(1e36))
+    assert float(found.mean()) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_what_has_no_rarity_weighs_one_and_what_is_masked_nothing():
+  odd = [np.nan, np.inf, -np.inf, 0.0, -3.0]
+  rarity = jnp.array([*odd, 1.0, 1.0, 4.0, 9.0])
+  mask = jnp.arange(9) < 8
+  weights = gq.mean_one(rarity, mask)
+  np.testing.assert_allclose(weights, [1, 1, 1, 1, 1, 0.5, 0.5, 2.0, 0], rtol=1e-6)
+  np.testing.assert_array_equal(gq.mean_one(jnp.array(odd)), 1.0)
+  np.testing.assert_array_equal(gq.mean_one(rarity, jnp.zeros(9, bool)), 0.0)
+  every_element = gq.mean_one(rarity.reshape(3, 3), mask.reshape(3, 3))
+  np.testing.assert_array_equal(every_element.reshape(9), weights)
+
+
+def test_strength_bounds_and_units():
+  rarity = jnp.array([1.0, 1.0, 1.0, 9.0])
+  np.testing.assert_allclose(gq.mean_one(rarity, strength=0.5)[3], 2.0, rtol=1e-6)
+  np.testing.assert_array_equal(gq.mean_one(rarity, strength=0.0), 1.0)
+  held = gq.mean_one(rarity, max_weight=1.5)
+  np.testing.assert_allclose(held, [2.5 / 3] * 3 + [1.5], rtol=1e-6)
+  for unit in (1e-30, 1e30):
+    np.testing.assert_allclose(gq.mean_one(unit * rarity), gq.mean_one(rarity), rtol=1e-6)
+  narrow = gq.mean_one(jnp.array([100, 200, 250], jnp.uint8), strength=4.0)
+  np.testing.assert_allclose(narrow, gq.mean_one(jnp.array([100.0, 200.0, 250.0]), strength=4.0))
+  clamped = jax.jit(lambda s, c: gq.mean_one(rarity, strength=s, max_weight=c))
+  np.testing.assert_array_equal(clamped(-1.0, 5.0), 1.0)
+  np.testing.assert_array_equal(clamped(jnp.nan, jnp.nan), 1.0)
+  gradient = jax.grad(lambda r: jnp.sum(jnp.square(gq.mean_one(r))))(rarity)
+  np.testing.assert_array_equal(gradient, 0.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_rarity_gives_weights_of_mean_one_within_the_bounds(data):
+  number = st.sampled_from([0.0, 1.0, -1.0, 1e-38, 1e-30, 7.0, 3e38, np.nan, np.inf])
+  rarity = np.array(data.draw(st.lists(number, min_size=6, max_size=6)), np.float32)
+  mask = np.array(data.draw(st.lists(st.booleans(), min_size=6, max_size=6)))
+  options = {"strength": data.draw(st.sampled_from([0.5, 1.0, 4.0])), "max_weight": 8.0}
+  weights = np.asarray(gq.mean_one(rarity, mask, **options))
+  np.testing.assert_array_equal(weights[~mask], 0.0)
+  assert ((weights[mask] >= 0.125 * (1 - 1e-6)) & (weights[mask] <= 8.0)).all()
+  if mask.any():
+    assert weights[mask].mean() == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_masked_loss_that_is_not_finite_leaves_no_trace(bad):
+  losses, weights = jnp.array([1.0, 4.0, bad, bad]), jnp.array([0.5, 1.5, 0.0, bad])
+  mask = jnp.arange(4) < 2
+  both = jax.value_and_grad(gq.weighted_mean, argnums=(0, 1))
+  value, (by_loss, by_weight) = both(losses, weights, mask)
+  assert value == 3.25
+  np.testing.assert_array_equal(by_loss, [0.25, 0.75, 0.0, 0.0])
+  np.testing.assert_array_equal(by_weight, [0.5, 2.0, 0.0, 0.0])
+  assert gq.weighted_mean(losses, weights, jnp.zeros(4, bool)) == 0.0
+
+
+def test_without_a_mask_a_loss_that_is_not_finite_is_loud():
+  assert jnp.isnan(gq.weighted_mean(jnp.array([1.0, jnp.nan]), jnp.array([2.0, 0.0])))
+
+
+def test_elements_have_weights_of_their_own_and_means_are_float32():
+  losses = jnp.arange(6.0).reshape(2, 3)
+  weights = jnp.array([[0, 1, 2], [3, 0, 0]], jnp.int8)
+  mask = jnp.array([[True, True, True], [True, False, True]])
+  assert float(gq.weighted_mean(losses, weights, mask)) == pytest.approx((1 + 4 + 9) / 5)
+  many = jnp.full(4096, 1.0 + 2.0**-7, jnp.bfloat16)
+  mean = gq.weighted_mean(many, jnp.ones(4096))
+  assert (mean.dtype, mean) == (jnp.float32, 1.0 + 2.0**-7)
+
+
+def test_ignored_labels_of_optax():
+  x, w = jax.random.normal(jax.random.key(0), (8, 4)), jnp.zeros((4, 3))
+
+  def loss_fn(w, x, y):
+    losses, mask = cross_entropy(x @ w, y), y >= 0
+    return gq.weighted_mean(losses, gq.mean_one(1 + jnp.arange(len(y)), mask), mask)
+
+  y = jnp.array([0, 1, 2, 0, 1, -100, -1, -100])
+  assert jnp.isnan(cross_entropy(x @ w, y)).any()
+  found, expected = (jax.value_and_grad(loss_fn)(w, x[:n], y[:n]) for n in (8, 5))
+  np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+  np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+
+
+class TestOfFourDevices:
+  """Value and gradient of uneven parts are those of one device with the whole batch."""
+
+  pytestmark = pytest.mark.several_devices
+  x = jax.random.normal(jax.random.key(0), (16, 3))
+  y = jnp.arange(16) % 2
+  rarity = 1.0 + jnp.arange(16.0) ** 2
+  w = jax.random.normal(jax.random.key(1), (3, 2))
+  # 4, 3, 1 and 0 examples; what is masked is not finite.
+  mask = jnp.array([1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0], bool)
+
+  def loss_fn(self, w, x, y, rarity, mask, axis_name=None):
+    losses = jnp.where(mask, cross_entropy(x @ w, y), jnp.nan)
+    weights = gq.mean_one(rarity, mask, max_weight=3.0, axis_name=axis_name)
+    return gq.weighted_mean(losses, weights, mask, axis_name=axis_name)
+
+  @property
+  def batch(self):
+    return self.x, self.y, self.rarity, self.mask
+
+  def check(self, found):
+    expected = jax.value_and_grad(self.loss_fn)(self.w, *self.batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+
+  def step(self, w, *batch):
+    found = jax.value_and_grad(self.loss_fn)(w, *batch, axis_name="x")
+    return found[0], jax.lax.pmean(found[1], "x")
+
+  @pytest.mark.parametrize("check_vma", [True, False])
+  def test_under_shard_map(self, check_vma):
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+    specs = {"mesh": mesh, "in_specs": (P(), *[P("x")] * 4), "check_vma": check_vma}
+    inside = jax.shard_map(self.step, out_specs=P(), **specs)
+    self.check(jax.jit(inside)(self.w, *self.batch))
+    loss = jax.shard_map(lambda *args: self.loss_fn(*args, axis_name="x"), out_specs=P(), **specs)
+    self.check(jax.jit(jax.value_and_grad(loss))(self.w, *self.batch))
+
+  def test_without_a_mask(self):
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+    mean = lambda losses, rarity: gq.weighted_mean(
+      losses, gq.mean_one(rarity, axis_name="x"), axis_name="x"
+    )
+    found = jax.shard_map(mean, mesh=mesh, in_specs=P("x"), out_specs=P())(self.rarity, self.rarity)
+    np.testing.assert_allclose(found, gq.weighted_mean(self.rarity, gq.mean_one(self.rarity)))
+
+  def test_under_vmap(self):
+    parts = [part.reshape(4, 4, *part.shape[1:]) for part in self.batch]
+    values, gradients = jax.vmap(self.step, in_axes=(None, 0, 0, 0, 0), axis_name="x")(
+      self.w, *parts
+    )
+    for i in range(4):
+      self.check((values[i], gradients[i]))
+
+
+@pytest.mark.parametrize(
+  ("wrong", "named"),
+  [
+    (lambda: gq.weighted_mean(jnp.float32(1.0), jnp.ones(1)), "losses must be"),
+    (lambda: gq.weighted_mean(jnp.arange(3), jnp.ones(3)), "losses must have a real floating"),
+    (lambda: gq.weighted_mean(jnp.ones((3, 2)), jnp.ones(3)), "weights must be as large"),
+    (lambda: gq.weighted_mean(jnp.ones(3), jnp.ones(3), jnp.ones(3)), "mask must be bool"),
+    (lambda: gq.weighted_mean(jnp.ones((3, 2)), jnp.ones((3, 2)), jnp.ones(3, bool)), "mask must"),
+    (lambda: gq.weighted_mean(jnp.ones(3), jnp.ones(3), axis_name=3), "axis_name"),
+    (lambda: gq.mean_one(jnp.float32(1.0)), "rarity must be"),
+    (lambda: gq.mean_one(jnp.ones(3), strength=5.0), "strength"),
+    (lambda: gq.mean_one(jnp.ones(3), max_weight=0.5), "max_weight"),
+    (lambda: gq.mean_one(jnp.ones(3), jnp.ones(2, bool)), "mask must be"),
+  ],
+)
+def test_wrong_calls_are_refused_by_name(wrong, named):
+  with pytest.raises(ValueError, match=named):
+    wrong()
