@@ -23,6 +23,8 @@ from gq_optax._gradients.noise import (
 )
 from gq_optax._gradients.per_example import largest_microbatch_size, per_example_value_and_grad
 from gq_optax._group_gradients import GroupGradients
+from gq_optax._margins import adjusted_logits, margin_loss
+from gq_optax._rarity.classes import class_rarity
 from gq_optax._rarity.embeddings import output_gradients, sketch
 from gq_optax._rarity.examples import ExampleScarcity, ExampleScarcityState, example_scarcity
 from gq_optax._rarity.explain import (
@@ -32,6 +34,7 @@ from gq_optax._rarity.explain import (
   explain_groups,
 )
 from gq_optax._rarity.groups import GroupScarcity, GroupScarcityState, group_scarcity
+from gq_optax._rarity.held_out import held_out_rarity
 from gq_optax._rarity.kmeans import KMeansResult, kmeans
 from gq_optax._resize import resize_queue
 from gq_optax._sharding import partition_specs
@@ -50,6 +53,8 @@ __all__ = [
   "KMeansResult",
   "NoiseScale",
   "ScarcityFn",
+  "adjusted_logits",
+  "class_rarity",
   "clustered_value_and_grad",
   "delta_rho",
   "diagnostics",
@@ -62,9 +67,11 @@ __all__ = [
   "gradient_diversity",
   "group_scarcity",
   "grouped_value_and_grad",
+  "held_out_rarity",
   "identity",
   "kmeans",
   "largest_microbatch_size",
+  "margin_loss",
   "noise_scale",
   "output_gradients",
   "partition_specs",
