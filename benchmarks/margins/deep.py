@@ -27,6 +27,7 @@ import optax
 from optax.contrib import muon
 
 import gq_optax as gq
+from benchmarks.margins import networks
 
 cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
 RATES = (0.01, 0.02, 0.04)
@@ -172,7 +173,8 @@ def long_tail(folder: Path, task: str, order: int, scale: Scale) -> Data:
   small = lambda x: x.reshape(-1, 16, 2, 16, 2, 3).mean((2, 4), dtype=np.float32) / 255.0
   rank = np.argsort(np.random.RandomState(5 + order).permutation(10))
   labels, tested = rank[raw["y_train"].reshape(-1)], rank[raw["y_test"].reshape(-1)]
-  rng, chosen = np.random.RandomState(11), {"train": [], "validation": []}
+  rng = np.random.RandomState(11)
+  chosen: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
   for r in range(10):
     of_class = rng.permutation(np.where(labels == r)[0])
     number = max(1, int(scale.largest * 100.0 ** (-r / 9)))
@@ -191,70 +193,9 @@ def long_tail(folder: Path, task: str, order: int, scale: Scale) -> Data:
   y = {split: of_rank[k].astype(np.int32) for split, k in kind.items()}
   share = lambda v: np.bincount(v) / len(v)
   shares = share(kind["train"])
-  rarity = np.asarray(gq.class_rarity(kind["train"].astype(np.int32), np.bincount(kind["train"])))
+  own, counts = jnp.asarray(kind["train"], jnp.int32), jnp.bincount(jnp.asarray(kind["train"]))
+  rarity = np.asarray(gq.class_rarity(own, counts))
   return Data(x, y, kind, share(y["train"]), shares, rarity)
-
-
-# Networks: kernels are matrices, so that Muon takes them as they are
-
-
-def init(key: jax.Array, network: str, inputs: int, outputs: int, width: int) -> dict[str, Any]:
-  """Parameters by name."""
-  keys = iter(jax.random.split(key, 20))
-  he = lambda a, b: jax.random.normal(next(keys), (a, b)) * (2.0 / a) ** 0.5
-  last = 4 * width
-  params = {"head": he(last, outputs) * 0.35, "bias": jnp.zeros(outputs)}
-  if network == "dense":
-    sizes = (inputs, 16 * width, 16 * width, last)
-    for i in range(3):
-      params |= {f"w{i}": he(sizes[i], sizes[i + 1]), f"b{i}": jnp.zeros(sizes[i + 1])}
-    return params
-  params["stem"], before = he(27, width), width
-  for i, wide in enumerate((width, 2 * width, last)):
-    params |= {f"first{i}": he(9 * before, wide), f"second{i}": he(9 * wide, wide)}
-    for name, size in ((f"norm{i}", before), (f"inner{i}", wide)):
-      params |= {f"{name} scale": jnp.ones(size), f"{name} shift": jnp.zeros(size)}
-    if wide != before:
-      params[f"skip{i}"] = he(before, wide)
-    before = wide
-  return params | {"norm3 scale": jnp.ones(last), "norm3 shift": jnp.zeros(last)}
-
-
-def conv(kernel, x, stride=1):
-  """3 x 3, as one product: within a loop the CPU has no quick convolution."""
-  low = 2 - stride
-  x = jnp.pad(x, ((0, 0), (low, 1), (low, 1), (0, 0)))
-  size = x.shape[1] - 1 - low
-  parts = [x[:, i : i + size : stride, j : j + size : stride] for i in range(3) for j in range(3)]
-  return jnp.concatenate(parts, axis=-1) @ kernel
-
-
-def normed(params, name, x, groups=8):
-  """Group norm, then the part above zero; sums over positions first, which is quick on a CPU."""
-  each = x.shape[-1] // groups
-  over_group = lambda v: jnp.repeat(v.reshape(len(v), groups, each).mean(2), each, axis=1)
-  mean, square = over_group(x.mean((1, 2))), over_group(jnp.square(x).mean((1, 2)))
-  scale = jax.lax.rsqrt(square - jnp.square(mean) + 1e-5) * params[f"{name} scale"]
-  shift = params[f"{name} shift"] - mean * scale
-  return jax.nn.relu(x * scale[:, None, None] + shift[:, None, None])
-
-
-def apply(params: dict[str, Any], x: jax.Array, network: str) -> tuple[jax.Array, jax.Array]:
-  """Logits and features."""
-  if network == "dense":
-    features = x.reshape(len(x), -1)
-    for i in range(3):
-      features = jax.nn.relu(features @ params[f"w{i}"] + params[f"b{i}"])
-  else:
-    h = conv(params["stem"], x, 2)
-    for i in range(3):
-      stride = 1 if i == 0 else 2
-      z = normed(params, f"norm{i}", h)
-      inner = normed(params, f"inner{i}", conv(params[f"first{i}"], z, stride))
-      way_around = z[:, ::stride, ::stride] @ params[f"skip{i}"] if f"skip{i}" in params else h
-      h = way_around + conv(params[f"second{i}"], inner)
-    features = normed(params, "norm3", h).mean((1, 2))
-  return features @ params["head"] + params["bias"], features
 
 
 # Training
@@ -322,7 +263,7 @@ def train(key, rows, x, y, recipe, rate, *, network, epochs, batch, width, densi
   )
   start, order, drawn = jax.random.split(key, 3)
   outputs = len(recipe.offset)
-  params = init(start, network, x[0].size, outputs, width)
+  params = networks.init(start, network, x[0].size, outputs, width)
   # Outputs name rare classes, features rare kinds.
   of_outputs = outputs > 2
   scarcity = gq.example_scarcity(1024, loss_exponent=0.0 if of_outputs else 0.5)
@@ -332,7 +273,7 @@ def train(key, rows, x, y, recipe, rate, *, network, epochs, batch, width, densi
     i, share = now
 
     def loss(params, seen):
-      logits, features = apply(params, x[i], network)
+      logits, features = networks.apply(params, x[i], network)
       losses, weight = example_losses(recipe, i, share >= recipe.start, logits, y[i])
       if density:
         about = gq.output_gradients(cross_entropy, logits, y[i]) if of_outputs else features
@@ -366,7 +307,7 @@ def train(key, rows, x, y, recipe, rate, *, network, epochs, batch, width, densi
 @functools.partial(jax.jit, static_argnames="network")
 def predict(params, x, *, network):
   """Logits and features of a whole split."""
-  one = lambda image: jax.tree.map(lambda v: v[0], apply(params, image[None], network))
+  one = lambda image: jax.tree.map(lambda v: v[0], networks.apply(params, image[None], network))
   return jax.lax.map(one, x, batch_size=250)
 
 
@@ -452,7 +393,7 @@ def run(job: Job, data: Data, scale: Scale) -> Row:
 def read_rows(path: Path) -> dict[Job, Row]:
   """The finished runs."""
   lines = path.read_text().splitlines() if path.exists() else []
-  rows = [json.loads(line) for line in lines if line.endswith("}")]
+  rows = [json.loads(line) for line in lines]
   return {Job(**{key: row[key] for key in Job._fields}): row for row in rows}
 
 
