@@ -18,10 +18,13 @@ from gq_optax._gradients.noise import (
 from gq_optax._gradients.per_example import per_example_value_and_grad
 from gq_optax._group_gradients import GroupGradients
 from gq_optax._losses import mean_one, weighted_mean
+from gq_optax._margins import adjusted_logits, margin_loss
+from gq_optax._rarity.classes import class_rarity
 from gq_optax._rarity.embeddings import output_gradients, sketch
 from gq_optax._rarity.examples import ExampleScarcity, ExampleScarcityState, example_scarcity
 from gq_optax._rarity.explain import ExampleExplanation, GroupExplanation
 from gq_optax._rarity.groups import GroupScarcity, GroupScarcityState, group_scarcity
+from gq_optax._rarity.held_out import held_out_rarity
 from gq_optax._rarity.kmeans import KMeansResult, kmeans
 from gq_optax._sharding import partition_specs
 
@@ -39,6 +42,8 @@ __all__ = [
   "KMeansResult",
   "NoiseScale",
   "ScarcityFn",
+  "adjusted_logits",
+  "class_rarity",
   "clustered_value_and_grad",
   "delta_rho",
   "diagnostics",
@@ -46,7 +51,9 @@ __all__ = [
   "grad_queue",
   "group_scarcity",
   "grouped_value_and_grad",
+  "held_out_rarity",
   "kmeans",
+  "margin_loss",
   "mean_one",
   "noise_scale",
   "output_gradients",

@@ -86,6 +86,21 @@ def integer(name: str, value: Any) -> jax.Array:
   return result
 
 
+def counts(name: str, value: Any) -> jax.Array:
+  """How many examples each class has, or its share, float32 `[C]`; above zero, as is documented."""
+  result = real(name, value).astype(jnp.float32)
+  if result.ndim != 1 or result.size == 0:
+    raise ValueError(f"{name} must be [C], one for each class, but shape {result.shape} was found.")
+  if not isinstance(value, jax.core.Tracer):  # NumPy's also inside of a program that is traced
+    for count in np.asarray(value).tolist():
+      if not 0.0 <= count < np.inf:
+        raise ValueError(f"{name} must be finite and at least 0, but {count} was found.")
+  good = jnp.logical_and(jnp.isfinite(result), result >= 0.0)
+  seen = jnp.logical_and(good, result > 0.0)
+  rarest = jnp.min(jnp.where(seen, result, jnp.inf))
+  return jnp.where(seen, result, jnp.minimum(rarest, 1.0))
+
+
 def mask(name: str, value: Any, *shape: int) -> jax.Array:
   """Which of the examples are there, bool `[B]` or of any shape; all where it is None."""
   if value is None:

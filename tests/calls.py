@@ -224,6 +224,51 @@ CALLS = {
     {"loss_fn": lambda o, t: jnp.sum(o * t, axis=1), "outputs": X, "targets": X},
     {"loss_fn": [*NO_FUNCTION, lambda o, t: jnp.sum(o)], "outputs": [*NO_FLOATS, np.float32(1.0)]},
   ),
+  "class_rarity": (
+    gq.class_rarity,
+    {"labels": LABELS, "counts": np.array([6, 2])},
+    {
+      "labels": [*NO_ARRAY, MASK, np.float32(LABELS)],
+      "counts": [*NO_ARRAY, X, X[:0, 0], 3, np.array([6, -2]), np.array([1.0, np.nan])],
+    },
+  ),
+  "held_out_rarity": (
+    gq.held_out_rarity,
+    {"losses": X[:, 0], "embeddings": X, "labels": LABELS},
+    {
+      "losses": [*NO_FLOATS, X],
+      "embeddings": [v for v in NO_FLOATS if v is not None] + [X[:5], X[:, :1], X[:, 0]],
+      "labels": [v for v in NO_LABELS if v is not None],
+      "neighbours": NO_INT,
+      "largest": [*NO_REAL, 0.5],
+    },
+  ),
+  "margin_loss": (
+    gq.margin_loss,
+    {
+      "loss_fn": optax.losses.softmax_cross_entropy_with_integer_labels,
+      "logits": X,
+      "labels": LABELS,
+      "rarity": X[:, 0],
+      "strength": 1.0,
+    },
+    {
+      "loss_fn": [*NO_FUNCTION, lambda z, y: jnp.sum(z)],
+      "logits": [*NO_FLOATS, np.float32(1.0), X[:5]],
+      "rarity": [*NO_ARRAY, np.complex64(X[:, 0]), X, X[:5, 0]],
+      "strength": [*NO_REAL, 4.5],
+      "max_margin": [*NO_REAL, 0.5],
+    },
+  ),
+  "adjusted_logits": (
+    gq.adjusted_logits,
+    {"logits": X, "counts": np.array([6, 2, 1])},
+    {
+      "logits": NO_FLOATS,
+      "counts": [*NO_ARRAY, X, np.array([6, 2]), np.array([6, 2, -1])],
+      "strength": ["x", None, float("nan"), True, 1j, THING, np.ones(2), np.float32("inf")],
+    },
+  ),
   "sketch": (
     gq.sketch,
     {"per_example_tree": {"a": X}, "dim": 2, "key": 0},

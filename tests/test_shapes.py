@@ -48,6 +48,31 @@ def output_gradients(
 
 
 @typed
+def class_rarity(labels: Int32[Array, " b"], counts: Array) -> Float32[Array, " b"]:
+  return gq.class_rarity(labels, counts)
+
+
+@typed
+def held_out_rarity(
+  losses: Float[Array, " n"], embeddings: Float[Array, "n d"], labels: Int32[Array, " n"]
+) -> Float32[Array, " n"]:
+  return gq.held_out_rarity(losses, embeddings=embeddings, labels=labels)
+
+
+@typed
+def margin_loss(
+  logits: Float[Array, "b c"], labels: Int32[Array, " b"], rarity: Float[Array, " b"]
+) -> Float32[Array, " b"]:
+  loss = optax.softmax_cross_entropy_with_integer_labels
+  return gq.margin_loss(loss, logits, labels, rarity, strength=0.5)
+
+
+@typed
+def adjusted_logits(logits: Float[Array, "b c"], counts: Array) -> Float32[Array, "b c"]:
+  return gq.adjusted_logits(logits, counts)
+
+
+@typed
 def group_scarcity(
   embeddings: Float[Array, "b d"], num_groups: int
 ) -> tuple[
@@ -145,6 +170,15 @@ def test_clustering_and_groups(dtype):
   trace(group_scarcity, x, 3)
   trace(explain_groups, x, 3, 2)
   trace(random_groups, 12, 5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_rarity_of_classes_and_margins(dtype):
+  x, labels = jnp.ones((12, 5), dtype), jnp.zeros(12, jnp.int32)
+  trace(class_rarity, labels, jnp.ones(5, jnp.int32))
+  trace(held_out_rarity, x[:, 0], x, labels)
+  trace(margin_loss, x, labels, x[:, 0])
+  trace(adjusted_logits, x, jnp.ones(5, jnp.int32))
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])

@@ -4,6 +4,8 @@
 Read in this order:
 
 - `embeddings`: what describes an example: the gradient of its outputs, or a sketch of its gradient.
+- `classes`: `class_rarity`, by the count of a class that is known.
+- `held_out`: `held_out_rarity`, by the loss of a network that never saw the example.
 - `examples`: `example_scarcity`, weights by how few of the recent examples resemble this one.
 - `recent`, `density`: its queue; a kernel against it, and weights of mean 1 within bounds.
 - `groups`: `group_scarcity`, groups kept from step to step and weights by how rare a group is.

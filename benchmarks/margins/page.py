@@ -1,0 +1,184 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Writes curves, table and comparison of `deep` into docs/evidence/when-every-example-fits.md.
+
+    python -m benchmarks.margins.page --results benchmarks/margins/results/deep.jsonl
+
+Partial results are as good as whole ones: what is missing is named.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import scipy.stats  # type: ignore[import-untyped]  # comes with jax
+
+from benchmarks.margins import deep
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "evidence" / "when-every-example-fits.md"
+RESULTS = Path(__file__).parent / "results" / "deep.jsonl"
+AFTER, HEAD = "adjustment after training", "last layer again"
+# What an arm has to beat, by task.
+REFERENCES = {"classes": (AFTER, "logit adjustment"), "kinds": ("weights",)}
+
+Points = dict[float, tuple[float, float, float]]  # strength: natural, rarest, mean
+
+
+def curves(rows: dict[deep.Job, dict[str, Any]], draw: tuple[int, int]) -> dict[str, Points]:
+  """Of one task, network, seed and order: by arm the test accuracies over its strengths."""
+  read = lambda found: (found["natural"], found["rarest"], found["mean"])
+  found: dict[str, Points] = {}
+  for job, row in rows.items():
+    if (job.seed, job.order) != draw:
+      continue
+    found.setdefault(job.arm, {})[job.strength] = read(row["test"])
+    if job.arm == "none":
+      for name, part in ((AFTER, "after"), (HEAD, "head")):
+        points = {float(s): read(v) for s, v in row["test"][part].items()}
+        # Without strength the last layer is as it was.
+        found[name] = {0.0: read(row["test"])} | points
+  plain = found.get("none", {})
+  return {
+    arm: (plain | points if arm in plain_start() else points) for arm, points in found.items()
+  }
+
+
+def plain_start() -> set[str]:
+  """Arms whose curve begins at `none`: with strength 0 they are it."""
+  return set(deep.ARMS) - {"none", "none, longer"} - {a for a in deep.ARMS if "held" in a}
+
+
+def at_equal_natural(ours: Points, other: Points, column: int) -> float | None:
+  """The mean lead of one curve over another where both have the same natural accuracy."""
+  hull = [np.array(sorted(points.values())) for points in (ours, other)]
+  low, high = max(h[0, 0] for h in hull), min(h[-1, 0] for h in hull)
+  if min(len(h) for h in hull) < 2 or high - low < 0.5:
+    return None
+  where = np.linspace(low, high, 50)
+  a, b = (np.interp(where, h[:, 0], h[:, column]) for h in hull)
+  return float(np.mean(a - b))
+
+
+def interval(values: Sequence[float]) -> str:
+  """Mean and 95 % interval; one value stands alone."""
+  mean = np.mean(values)
+  if len(values) < 2:
+    return f"{mean:+.1f} (one run)"
+  half = scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+  return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}], {len(values)}"
+
+
+def comparison(by_draw: dict[tuple[int, int], dict[str, Points]], task: str) -> list[str]:
+  """A table: every arm against what it has to beat, at equal natural accuracy."""
+  lines = ["| arm | against | rarest three | mean |", "|---|---|---|---|"]
+  arms = dict.fromkeys(arm for found in by_draw.values() for arm in found)
+  for reference in REFERENCES[task]:
+    for arm in arms:
+      leads = [
+        [at_equal_natural(found[arm], found[reference], column) for column in (1, 2)]
+        for found in by_draw.values()
+        if arm in found and reference in found and arm != reference
+      ]
+      known = [[v for v in lead if v is not None] for lead in leads]
+      known = [lead for lead in known if len(lead) == 2]
+      if known:
+        cells = [interval([lead[i] for lead in known]) for i in range(2)]
+        lines.append(f"| {arm} | {reference} | {cells[0]} | {cells[1]} |")
+  return lines if len(lines) > 2 else ["Nothing can be compared yet."]
+
+
+def table(rows: dict[deep.Job, dict[str, Any]]) -> list[str]:
+  """Every finished strength of the screening run."""
+  head = [
+    "| arm, strength | natural | mean | rarest three | training accuracy |",
+    "|---|---|---|---|---|",
+  ]
+  lines = []
+  for job, row in rows.items():
+    if (job.seed, job.order) != deep.SCREEN:
+      continue
+    cells = [f"{row['test'][key]:.1f}" for key in ("natural", "mean", "rarest")]
+    fit = f"{row['training accuracy']:.1f}" + ("" if row["fits"] else ", **does not fit**")
+    lines.append(
+      f"| {job.arm}, {job.strength:g}, rate {job.rate:g} | {' | '.join(cells)} | {fit} |"
+    )
+    if job.arm == "none":
+      for name, part in ((AFTER, "after"), (HEAD, "head")):
+        for s, v in row["test"][part].items():
+          cells = [f"{v[key]:.1f}" for key in ("natural", "mean", "rarest")]
+          lines.append(f"| {name}, {float(s):g}, rate {job.rate:g} | {' | '.join(cells)} | {fit} |")
+  return head + lines
+
+
+def plot(found: dict[str, Points], title: str, path: Path) -> None:
+  """Natural accuracy against the mean of the three rarest, an arm a curve."""
+  figure, axes = plt.subplots(figsize=(7.5, 5.0))
+  colours = plt.get_cmap("tab20")
+  for number, (arm, points) in enumerate(found.items()):
+    ordered = np.array([points[s] for s in sorted(points)])
+    axes.plot(
+      ordered[:, 0], ordered[:, 1], "o-", ms=4, lw=1.2, color=colours(number % 20), label=arm
+    )
+  axes.set(xlabel="natural accuracy", ylabel="mean of the three rarest", title=title)
+  axes.legend(fontsize=7, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
+  figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+  plt.close(figure)
+
+
+def fitting(rows: dict[deep.Job, dict[str, Any]]) -> dict[deep.Job, dict[str, Any]]:
+  """Of every arm the runs at the rate of its family; other rates were only tried."""
+  chosen = {}
+  for job, row in rows.items():
+    _, rate = deep.rates(rows, job.task, job.network, deep.ARMS[job.arm].family)
+    if job.rate == rate:
+      chosen[job] = row
+  return chosen
+
+
+def section(rows: dict[deep.Job, dict[str, Any]], task: str, network: str, figures: Path) -> str:
+  """One network and task."""
+  here = {job: row for job, row in rows.items() if (job.task, job.network) == (task, network)}
+  chosen = fitting(here)
+  title = f"{task}, {'small ResNet' if network == 'conv' else 'dense network'}"
+  todo = sum((job.task, job.network) == (task, network) for job in deep.left(rows))
+  state = f"{len(here)} runs are there" + (f", at least {todo} are missing." if todo else ".")
+  parts = [f"## {title[0].upper()}{title[1:]}", state]
+  by_draw = {draw: curves(chosen, draw) for draw in sorted({(j.seed, j.order) for j in chosen})}
+  if deep.SCREEN in by_draw:
+    path = figures / f"{task}_{network}.svg"
+    plot(by_draw[deep.SCREEN], title, path)
+    where = Path("../..") / path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    alternative = f"Natural accuracy against the mean of the three rarest: {title}"
+    parts += [f"![{alternative}]({where.as_posix()})", "\n".join(comparison(by_draw, task))]
+    parts += ["\n".join(table(chosen))]
+  return "\n\n".join(parts)
+
+
+def write(results: Path, page: Path, figures: Path) -> None:
+  """Fills the page between its markers."""
+  rows = deep.read_rows(results)
+  figures.mkdir(parents=True, exist_ok=True)
+  body = "\n\n".join(section(rows, t, n, figures) for n in deep.NETWORKS for t in deep.DECISIVE)
+  before, rest = page.read_text().split("<!-- runs -->\n", 1)
+  _, after = rest.split("\n<!-- end of runs -->", 1)
+  page.write_text(f"{before}<!-- runs -->\n{body}\n<!-- end of runs -->{after}")
+
+
+def main() -> None:
+  """Reads the arguments."""
+  parser = argparse.ArgumentParser(description="the page of benchmarks.margins.deep")
+  parser.add_argument("--results", type=Path, default=RESULTS)
+  parser.add_argument("--page", type=Path, default=PAGE)
+  parser.add_argument("--figures", type=Path, default=RESULTS.parent)
+  args = parser.parse_args()
+  write(args.results, args.page, args.figures)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,123 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""How rare is an example by what a network that never saw it makes of it?"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from gq_optax import _inputs, _validate
+from gq_optax._rarity import lloyd
+
+# Similarities that are there at a time: 64 MiB of float32, however many examples there are.
+_AT_A_TIME = 2**24
+
+
+def held_out_rarity(
+  losses: jax.Array,
+  *,
+  embeddings: jax.Array | None = None,
+  labels: jax.Array | None = None,
+  neighbours: int = 10,
+  largest: jax.typing.ArrayLike = 50.0,
+) -> jax.Array:
+  r"""How improbable the label of an example was to a network that was not trained on it.
+
+  .. math:: r_i = \mathrm{clip}\Big(\frac{1}{\bar p_i},\; 1,\; m\Big), \qquad
+            \bar p_i = \frac{1}{|N_i|} \sum_{j \in N_i} e^{-\ell_j}
+
+  Without embeddings :math:`N_i` is the example alone, and r is :math:`e^{\ell_i}` within bounds.
+  With embeddings it holds the `neighbours` examples of the same label that are nearest by cosine,
+  the example itself among them: one that is odd by itself is then less rare than a kind.
+
+  It is computed once for a training set, before the training that uses it: n² d products, of which
+  a few rows lie in memory at a time. **A wrong label looks rare.** Where labels may be wrong, look
+  at the rarest examples first.
+
+  ========================================  =====================================================
+  case                                      what happens
+  ========================================  =====================================================
+  a loss that is NaN or Inf                 rarity 1, and a neighbour to none
+  a loss below 0                            counts as 0
+  an embedding that is not finite           a neighbour to none; its rarity is by its own loss
+  fewer than `neighbours` of a label        all of that label
+  ========================================  =====================================================
+
+  Args:
+    losses: cross-entropy of each example while it was held out, `[n]`, floating, in nats.
+    embeddings: what describes an example, such as the features of the same network, `[n, ...]` with
+      two numbers or more, floating. Examples are compared across the halves: from two networks the
+      features of one half say nothing about those of the other. Call once for each half then.
+    labels: `[n]`, integer; with embeddings, and only then.
+    neighbours: how many examples are averaged over, at least 1; 1 is without embeddings.
+    largest: m, at least 1. Traced values are clamped.
+
+  Returns:
+    float32 `[n]`, in `[1, m]`; no gradient flows through it.
+
+  Raises:
+    ValueError: if only one of `embeddings` and `labels` is given, or a shape, a dtype or an option
+      is wrong.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> losses = jnp.array([0.0, 0.1, 3.0, 9.0])
+    >>> print(gq.held_out_rarity(losses).round(1))
+    [ 1.   1.1 20.1 50. ]
+
+  Reference: none that we know for margins; the recipe in docs/margins.md trains two halves.
+  """
+  neighbours = _validate.static_int("neighbours", neighbours, 1)
+  _validate.real("largest", largest, 1.0)
+  losses = jax.lax.stop_gradient(_inputs.floating("losses", losses).astype(jnp.float32))
+  if losses.ndim != 1:
+    raise ValueError(f"losses must be [n], but shape {losses.shape} was found.")
+  if (embeddings is None) != (labels is None):
+    found, missing = ("labels", "embeddings") if embeddings is None else ("embeddings", "labels")
+    raise ValueError(
+      f"embeddings and labels must be given together: neighbours are sought among examples of the"
+      f" same label, but {found} without {missing} were found."
+    )
+  probability = jnp.exp(-jnp.maximum(losses, 0.0))
+  if embeddings is not None:
+    rows, finite = _rows(embeddings, losses.size)
+    labels = _inputs.integer("labels", labels)
+    _validate.shape("labels", labels, f"[n] with n = {losses.size}", losses.shape)
+    finite = jnp.logical_and(finite, jnp.isfinite(losses))
+    probability = _smoothed(probability, rows, labels, finite, min(neighbours, losses.size))
+  largest = jnp.fmax(jnp.asarray(largest, jnp.float32), 1.0)
+  return jnp.where(jnp.isfinite(losses), jnp.clip(1.0 / probability, 1.0, largest), 1.0)
+
+
+def _rows(embeddings, size):
+  """Rows of length one `[n, d]`, and which are finite; those that are not become zero."""
+  x = jax.lax.stop_gradient(_inputs.floating("embeddings", embeddings))
+  if x.shape[:1] != (size,) or math.prod(x.shape[1:]) < 2:
+    raise ValueError(
+      f"embeddings must be [n, ...] with n = {size} and two numbers or more for each example, but"
+      f" shape {x.shape} was found. One number alone has no direction."
+    )
+  x = x.reshape(size, -1).astype(jnp.float32)
+  finite = jnp.all(jnp.isfinite(x), axis=1)
+  return lloyd.unit_rows(jnp.where(finite[:, None], x, 0.0)), finite
+
+
+@functools.partial(jax.jit, static_argnames="neighbours")
+def _smoothed(probability, rows, labels, finite, neighbours):
+  """The mean probability of the nearest rows of the same label, the row itself always there."""
+  numbers = jnp.arange(len(rows), dtype=jnp.int32)
+
+  def of_one(own):
+    number, row, label = own
+    alike = jnp.einsum("nd,d->n", rows, row, precision=jax.lax.Precision.HIGHEST)
+    alike = jnp.where(jnp.logical_and(finite, labels == label), alike, -jnp.inf)
+    alike = jnp.where(jnp.logical_and(numbers != number, finite[number]), alike, -jnp.inf)
+    nearness, which = jax.lax.top_k(alike, neighbours - 1)
+    there = nearness > -jnp.inf
+    total = probability[number] + jnp.sum(jnp.where(there, probability[which], 0.0))
+    return total / (1.0 + jnp.sum(there, dtype=jnp.float32))
+
+  at_a_time = max(1, min(len(rows), _AT_A_TIME // len(rows)))
+  return jax.lax.map(of_one, (numbers, rows, labels), batch_size=at_a_time)

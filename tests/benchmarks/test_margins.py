@@ -1,0 +1,205 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The margins benchmark: recipes, networks, the order of runs, resuming, and its page."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gq_optax as gq
+from benchmarks.margins import deep, networks, page
+
+pytestmark = pytest.mark.standard_promotion  # a script, and networks of its own
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """Images whose brightness tells their class."""
+  rng, path = np.random.RandomState(0), tmp_path_factory.mktemp("data")
+  made = {}
+  for split, each in (("train", 60), ("test", 20)):
+    y = np.repeat(np.arange(10), each)
+    x = rng.randint(0, 20, (len(y), 32, 32, 3)) + 20 * y[:, None, None, None]
+    made |= {f"x_{split}": x.astype(np.uint8), f"y_{split}": y}
+  np.savez(path / "cifar10.npz", **made)
+  return path
+
+
+def job(arm="none", strength=0.0, task="classes", network="dense", rate=0.02, seed=0, order=0):
+  return deep.Job(task, network, arm, strength, rate, seed, order)
+
+
+def row(job, natural=70.0, fits=True, **changes):
+  figures = {"natural": natural, "mean": natural - 20, "rarest": 90 - natural, "worst": 1.0}
+  parts = {"after": {"1.0": figures | {"natural": natural - 5}}, "head": {"1.0": figures}}
+  splits = dict.fromkeys(("validation", "test"), figures | parts)
+  return (
+    job._asdict() | splits | {"training accuracy": 99.95, "fits": fits, "seconds": 2.0} | changes
+  )
+
+
+@pytest.mark.parametrize("task", ["classes", "kinds"])
+def test_the_tail_is_long_and_the_splits_are_apart(folder, task):
+  first, second = (deep.long_tail(folder, task, order, deep.TINY) for order in (0, 1))
+  counts = np.bincount(first.kind["train"])
+  assert counts[0] == 40
+  assert (np.diff(counts) <= 0).all()
+  assert first.rarity.max() == pytest.approx(40.0)
+  assert [len(first.x[s]) for s in ("validation", "test")] == [50, 200]
+  taken = {image.tobytes() for image in first.x["train"]}
+  assert not taken & {image.tobytes() for image in first.x["validation"]}
+  labels = 10 if task == "classes" else 2
+  assert set(first.y["train"]) == set(range(labels))
+  brightest = lambda d: d.x["test"][d.kind["test"] == 0].mean()
+  assert brightest(first) != pytest.approx(brightest(second))
+  if task == "kinds":  # a class has its label in both orders
+    label = lambda d: [d.y["test"][i * 20] for i in range(10)]
+    assert label(first) == label(second)
+
+
+def test_the_convolution_is_one():
+  x, kernel = (
+    jax.random.normal(jax.random.key(0), (2, 8, 8, 3)),
+    jnp.arange(27.0 * 4).reshape(27, 4),
+  )
+  for stride in (1, 2):
+    expected = jax.lax.conv_general_dilated(
+      x,
+      kernel.reshape(3, 3, 3, 4),
+      (stride, stride),
+      "SAME",
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    np.testing.assert_allclose(networks.conv(kernel, x, stride), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_group_norm_has_mean_zero_and_variance_one():
+  x = jax.random.normal(jax.random.key(0), (3, 4, 4, 16)) * 5.0 + 2.0
+  params = {"n scale": jnp.ones(16), "n shift": jnp.full(16, 100.0)}  # above zero throughout
+  z = (networks.normed(params, "n", x) - 100.0).reshape(3, 16, 8, 2)
+  np.testing.assert_allclose(z.mean((1, 3)), 0.0, atol=1e-3)
+  np.testing.assert_allclose(z.var((1, 3)), 1.0, rtol=1e-3)
+
+
+def test_recipes_are_what_their_names_say(folder):
+  data = deep.long_tail(folder, "classes", 0, deep.TINY)
+  n = len(data.rarity)
+  logits, labels = jax.random.normal(jax.random.key(0), (n, 10)), jnp.asarray(data.y["train"])
+  rows, counts = jnp.arange(n), np.bincount(data.y["train"])
+  plain = deep.cross_entropy(logits, labels)
+  of = lambda arm, strength: deep.recipe(job(arm, strength), data, lambda smoothed: data.rarity)
+  loss = lambda recipe, late=True: deep.example_losses(recipe, rows, late, logits, labels)
+  for arm in ("margins", "held-out margins", "margins"):
+    expected = gq.margin_loss(deep.cross_entropy, logits, labels, data.rarity, strength=0.7)
+    np.testing.assert_allclose(loss(of(arm, 0.7))[0], expected, rtol=1e-5)
+  expected = deep.cross_entropy(gq.adjusted_logits(logits, counts, 2.0), labels)
+  np.testing.assert_allclose(loss(of("logit adjustment", 2.0))[0], expected, rtol=1e-4)
+  np.testing.assert_allclose(loss(of("weights", 2.0))[1], data.rarity**2, rtol=1e-5)
+  np.testing.assert_allclose(loss(of("late weights", 2.0), False)[1], 1.0)
+  np.testing.assert_array_equal(loss(of("none", 0.0))[0], plain)
+  vs, margins = of("VS", 0.5), of("margins", 0.5)
+  np.testing.assert_allclose(loss(vs)[0] / margins.temperature, loss(margins)[0], rtol=1e-5)
+  dealt = of("random margins", 0.5).temperature
+  np.testing.assert_allclose(np.sort(dealt), np.sort(margins.temperature), rtol=1e-6)
+  assert not np.allclose(dealt, margins.temperature)
+  assert len(set(np.asarray(of("one temperature", 0.5).temperature))) == 1
+  np.testing.assert_allclose(of("balanced sampling", 1.0).chance, data.rarity, rtol=1e-6)
+
+
+def test_rates_are_chosen_among_what_fits_and_the_grid_grows_at_its_edge():
+  rows = {}
+  rates = lambda: deep.rates(rows, "classes", "dense", "none")
+  assert rates() == ([job(rate=r) for r in deep.RATES], None)
+  for rate, natural in zip(deep.RATES, (60.0, 70.0, 80.0), strict=True):
+    rows[job(rate=rate)] = row(job(rate=rate), natural, fits=rate < 0.03)
+  assert rates() == ([job(rate=r) for r in deep.RATES], 0.02)
+  rows[job(rate=0.04)] = row(job(rate=0.04), 80.0)
+  assert rates() == ([job(rate=r) for r in (*deep.RATES, 0.08)], None)
+  rows[job(rate=0.08)] = row(job(rate=0.08), 75.0)
+  assert rates()[1] == 0.04
+
+
+def test_what_decides_comes_first_and_all_arms_come():
+  rows, seen = {}, []
+  while todo := deep.left(rows):
+    assert not set(todo) & set(rows)
+    seen.append(todo[0])
+    rows[todo[0]] = row(todo[0], 70.0 - abs(todo[0].rate - 0.02))
+  assert {(j.task, j.network) for j in seen[:37]} == {("classes", "conv"), ("kinds", "conv")}
+  assert {j.arm for j in seen} == set(deep.ARMS)
+  assert len({(j.seed, j.order) for j in seen if j.arm == "margins"}) == 6
+  assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize(
+  ("arm", "strength", "task", "network"),
+  [
+    ("none", 0.0, "classes", "conv"),
+    ("held-out margins, smoothed", 1.0, "classes", "dense"),
+    ("balanced sampling", 1.0, "kinds", "dense"),
+    ("density margins", 0.5, "kinds", "dense"),
+    ("density weights", 1.0, "classes", "dense"),
+  ],
+)
+def test_a_run_gives_all_figures_and_the_same_again(folder, arm, strength, task, network):
+  data = deep.long_tail(folder, task, 0, deep.TINY)
+  wanted = job(arm, strength, task, network)
+  found = deep.run(wanted, data, deep.TINY)
+  assert found["test"]["natural"] > 12.0  # brightness is easily learnt
+  assert set(found["test"]["after"]) == {str(s) for s in deep.AFTER}
+  assert ("head" in found["test"]) == (arm == "none")
+  json.dumps(found)
+  if network == "dense":
+    again = deep.run(wanted, data, deep.TINY)
+    assert again | {"seconds": 0} == found | {"seconds": 0}
+
+
+def test_a_call_resumes_and_lists(folder, tmp_path, monkeypatch, capsys):
+  results = tmp_path / "runs.jsonl"
+  monkeypatch.setenv("GQ_OPTAX_DATA", str(folder))
+  monkeypatch.setattr(deep, "run", lambda job, data, scale: row(job))
+  few = [job(), job("margins", 0.5)]
+  monkeypatch.setattr(deep, "wanted", lambda rows: iter(few))
+  results.write_text(json.dumps(row(few[0])) + "\n")
+  monkeypatch.setattr(sys, "argv", ["deep", "--tiny", "--results", str(results), "--list"])
+  deep.main()
+  assert "1 runs are there, 1 are known to be left" in capsys.readouterr().out
+  monkeypatch.setattr(sys, "argv", ["deep", "--tiny", "--results", str(results)])
+  deep.main()
+  deep.main()
+  assert list(deep.read_rows(results)) == few
+
+
+def test_curves_are_compared_at_equal_natural_accuracy():
+  line = lambda high: {s: (70.0 - s, high + s, high) for s in (0.0, 5.0, 10.0)}
+  assert page.at_equal_natural(line(13.0), line(10.0), 1) == pytest.approx(3.0)
+  shifted = {s: (v[0] - 4.0, *v[1:]) for s, v in line(10.0).items()}
+  assert page.at_equal_natural(line(10.0), shifted, 1) == pytest.approx(4.0)
+  assert page.at_equal_natural(line(10.0), {0.0: (70.0, 1.0, 1.0)}, 1) is None
+  assert page.interval([1.0, 2.0, 3.0]) == "+2.0 [-0.5, +4.5], 3"
+  assert page.interval([1.0]) == "+1.0 (one run)"
+
+
+@pytest.mark.parametrize("number", [0, 3, 40])
+def test_the_page_is_written_out_of_partial_results(tmp_path, number):
+  rows = {}
+  for _ in range(number):
+    following = deep.left(rows)[0]
+    natural = 70.0 - 10.0 * following.strength - 100.0 * abs(following.rate - 0.02)
+    rows[following] = row(following, natural)
+  results, written = tmp_path / "runs.jsonl", tmp_path / "page.md"
+  results.write_text("".join(json.dumps(r) + "\n" for r in rows.values()))
+  written.write_text("# Title\n\n<!-- runs -->\nold\n<!-- end of runs -->\nend\n")
+  page.write(results, written, tmp_path)
+  text = written.read_text()
+  assert text.startswith("# Title")
+  assert text.endswith("end\n")
+  assert "old" not in text
+  assert text.count("## ") == 4
+  assert text.count("are missing") == 4
+  assert (tmp_path / "classes_conv.svg").exists() == (number > 0 and "| none, 0" in text)
+  if number == 40:
+    assert "| margins | adjustment after training | " in text
