@@ -20,8 +20,8 @@ import optax
 import tyro
 
 import gq_optax as gq
+from benchmarks.harness import data, tasks
 from examples import figures
-from gq_optax.trial import data, tasks
 
 ACTIVITIES = ("standing", "running", "walking", "badminton")
 RECORDINGS, WINDOW, STRIDE = (10, 6, 3, 1), 25, 5

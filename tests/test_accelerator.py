@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cost import accelerator, accelerator_gradients, jobs, workloads
-from gq_optax.trial import records
+from benchmarks.harness import records
 
 # A program of its own, under JAX's usual rules.
 pytestmark = pytest.mark.standard_promotion

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from gq_optax.trial import arms, optimizers, weighing
+from benchmarks.harness import arms, optimizers, weighing
 
 pytestmark = pytest.mark.standard_promotion  # optax
 

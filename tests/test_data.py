@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from gq_optax.trial import data, data_sources
+from benchmarks.harness import data, data_sources
 
 SIZES = {  # train, test, example, classes
   "cifar10": (50_000, 10_000, (32, 32, 3), 10),

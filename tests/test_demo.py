@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.demo import __main__ as demo
-from gq_optax.trial import protocol
+from benchmarks.harness import protocol
 
 # The demo is a program of its own and runs under JAX's usual rules.
 pytestmark = pytest.mark.standard_promotion

@@ -8,8 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from benchmarks.harness import training
 from benchmarks.paper import figure6
-from gq_optax.trial import training
 
 pytestmark = pytest.mark.standard_promotion  # the networks of flax, and optax
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.harness import arms, data, data_sources, dro, group_tables, recipes, training
 from benchmarks.rarity import rare_kinds
-from gq_optax.trial import arms, data, data_sources, dro, group_tables, recipes, training
 from gq_optax.trial.own_data import Data
 
 ADULT = """age,fnlwgt,race_Black,race_White,sex_Female,sex_Male,salary_<=50K,salary_>50K

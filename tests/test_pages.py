@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from benchmarks.harness.arms import AT_RANDOM, COMBINED
 from benchmarks.pages import (
   alternatives_page,
   combined,
@@ -28,7 +29,6 @@ from benchmarks.pages import (
   ten_seeds,
 )
 from benchmarks.paper import figure6
-from gq_optax.trial.arms import AT_RANDOM, COMBINED
 
 GUIDES = sorted(markers.DOCS.glob("*.md"))
 EVIDENCE = sorted(markers.EVIDENCE.glob("*.md"))

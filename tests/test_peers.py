@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks.cost import peers, step_cost
-from gq_optax.trial import models
+from benchmarks.harness import models
 
 pytestmark = pytest.mark.standard_promotion
 TINY = {

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.harness import arms, recipes, training, weighing
 from benchmarks.pages import markers, questions_page, rare_results, rarity_page
 from benchmarks.rarity import rare_kinds
-from gq_optax.trial import arms, recipes, training, weighing
 
 OPTIONS = ("num_groups", "queue_length", "exponent", "pooling")
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.harness import records
 from benchmarks.rarity import frozen_encoder, images, network_runs, real_networks
-from gq_optax.trial import records
 from gq_optax.trial.own_data import Data
 
 # A program of its own, under JAX's usual rules.

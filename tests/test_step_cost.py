@@ -8,7 +8,7 @@ import matplotlib.image
 import pytest
 
 from benchmarks.cost import step_cost
-from gq_optax.trial import models, records, timing
+from benchmarks.harness import models, records, timing
 
 # A program of its own, under JAX's usual rules.
 pytestmark = pytest.mark.standard_promotion

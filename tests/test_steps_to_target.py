@@ -9,8 +9,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from benchmarks.harness import training
 from benchmarks.paper import steps_to_target
-from gq_optax.trial import training
 
 pytestmark = pytest.mark.standard_promotion  # the networks of flax, and optax
 

@@ -13,9 +13,9 @@ import optax
 import pytest
 
 import gq_optax as gq
+from benchmarks.harness import arms, optimizers, records, training
 from benchmarks.rarity import optimizers as script
 from benchmarks.rarity import shared_folder, why
-from gq_optax.trial import arms, optimizers, records, training
 
 PARAMS = {"w": jnp.array([[1.0, -2.0], [0.5, 4.0]]), "b": jnp.array([3.0]), "z": jnp.ones(2)}
 GRADIENT = {"w": jnp.array([[3.0, 0.0], [0.0, 4.0]]), "b": jnp.array([-0.01]), "z": jnp.zeros(2)}

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from gq_optax.trial import recipes, tasks
+from benchmarks.harness import recipes, tasks
 from gq_optax.trial.own_data import Data
 
 BALANCED = np.random.RandomState(7).permutation(np.repeat(np.arange(10), 6000))  # as Fashion-MNIST

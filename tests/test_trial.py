@@ -12,6 +12,7 @@ import pytest
 from trials import blobs, small
 
 import gq_optax.trial
+from benchmarks.harness import records
 from gq_optax.trial import __main__ as trial_main
 from gq_optax.trial import (
   arms,
@@ -19,7 +20,6 @@ from gq_optax.trial import (
   networks,
   page,
   rarity,
-  records,
   training,
 )
 

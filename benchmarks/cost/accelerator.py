@@ -23,7 +23,7 @@ import optax
 from benchmarks.cost import accelerator_gradients as gradients
 from benchmarks.cost import accelerator_updates as updates
 from benchmarks.cost.jobs import Job, Row
-from gq_optax.trial import records, tables
+from benchmarks.harness import records, tables
 
 PARTS: dict[str, Callable[[bool], Iterable[Job]]] = {
   "correct": gradients.correct,

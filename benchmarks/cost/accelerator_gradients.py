@@ -14,7 +14,7 @@ import gq_optax as gq
 from benchmarks.cost import workloads
 from benchmarks.cost.jobs import Bars, Job, Maker, Row, compare
 from benchmarks.cost.workloads import Workload
-from gq_optax.trial import timing
+from benchmarks.harness import timing
 
 WEIGHTS = (
   "plain again",

@@ -13,7 +13,7 @@ import optax
 import gq_optax as gq
 from benchmarks.cost import workloads
 from benchmarks.cost.jobs import Job, Maker, Row, compare
-from gq_optax.trial import timing
+from benchmarks.harness import timing
 
 SGD = functools.partial(optax.sgd, 0.1, momentum=0.9)
 QUEUES: dict[str, Callable[[], Any]] = {

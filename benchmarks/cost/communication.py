@@ -26,8 +26,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gq_optax as gq
+from benchmarks.harness import models
 from benchmarks.pages import markers
-from gq_optax.trial import models
 
 BATCH, GROUPS, DEVICES = 512, 8, (1, 2, 4, 8)
 MODEL, SHAPE = models.MLP((256, 256), 16), (BATCH, 784)

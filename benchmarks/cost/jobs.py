@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from gq_optax.trial import timing
+from benchmarks.harness import timing
 
 Row = dict[str, Any]
 Bars = dict[str, float | None]

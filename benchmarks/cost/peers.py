@@ -21,7 +21,7 @@ import rich.table
 import tyro
 
 from benchmarks.cost import step_cost
-from gq_optax.trial import timing
+from benchmarks.harness import timing
 
 # Per-example gradients of more bytes than this are formed a few examples at a time, or not at all.
 ROOM = 2**31

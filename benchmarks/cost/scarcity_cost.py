@@ -20,7 +20,7 @@ import rich.table
 import tyro
 
 import gq_optax as gq
-from gq_optax.trial import models, timing
+from benchmarks.harness import models, timing
 
 WORKLOADS = {
   "CNN 32x32x3, B=512": (models.CNN(), (512, 32, 32, 3)),

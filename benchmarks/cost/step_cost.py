@@ -25,7 +25,7 @@ import tyro
 
 import gq_optax as gq
 from benchmarks.cost.workloads import Workload, make_labels, sizes
-from gq_optax.trial import models, records, timing
+from benchmarks.harness import models, records, timing
 
 WORKLOADS = {
   "cnn": Workload("CNN 32x32x3", models.CNN(), 512, 8, (32, 32, 3), 10),

@@ -21,7 +21,7 @@ import rich.table
 import tyro
 
 import gq_optax as gq
-from gq_optax.trial import models, timing
+from benchmarks.harness import models, timing
 
 
 def update_alone(size: int) -> dict[str, timing.Step]:

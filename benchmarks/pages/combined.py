@@ -6,10 +6,10 @@ The table of stage 4 of `benchmarks.rarity.optimizers`, for `benchmarks.pages.op
 
 import numpy as np
 
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots, ten_seeds
 from benchmarks.pages.rare_results import ORACLE, values
 from benchmarks.rarity import optimizers
-from gq_optax.trial.tables import markdown
 
 PLOT = ten_seeds.plot_of("combined")
 # Where the kinds are the classes, the true kinds weigh as class weights do.

@@ -14,9 +14,9 @@ import tyro
 
 from benchmarks.cost import accelerator
 from benchmarks.cost.jobs import Row
+from benchmarks.harness import records
+from benchmarks.harness.tables import markdown, quartiles
 from benchmarks.pages import markers, plots
-from gq_optax.trial import records
-from gq_optax.trial.tables import markdown, quartiles
 
 PAGE, EVIDENCE = markers.DOCS / "cost.md", markers.EVIDENCE / "cost.md"
 ACCELERATOR, UPDATES = markers.COST / "accelerator.jsonl", markers.COST / "update_cost.json"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots
 from benchmarks.pages.rare_results import (
   BASELINE,
@@ -28,7 +29,6 @@ from benchmarks.pages.rare_results import (
   values,
   worst,
 )
-from gq_optax.trial.tables import markdown
 
 PAGE = markers.EVIDENCE / "example-scarcity.md"
 START = RESULTS / "start.svg"

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.protocol import paired
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots
 from benchmarks.pages.rare_results import ORACLE, Results, cell, read, values
-from gq_optax.trial.protocol import paired
-from gq_optax.trial.tables import markdown
 
 PAGE = markers.EVIDENCE / "real-groups.md"
 RESULTS = markers.RARITY / "real_groups"

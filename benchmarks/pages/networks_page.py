@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness import records
+from benchmarks.harness.protocol import paired
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots
 from benchmarks.rarity.real_networks import PLAIN
-from gq_optax.trial import records
-from gq_optax.trial.protocol import paired
-from gq_optax.trial.tables import markdown
 
 PAGE = markers.EVIDENCE / "real-networks.md"
 RESULTS = markers.RARITY / "real_networks"

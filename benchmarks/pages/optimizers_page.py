@@ -14,14 +14,14 @@ import matplotlib.figure
 import numpy as np
 import tyro
 
+from benchmarks.harness import records
+from benchmarks.harness.arms import RECOMMENDED
+from benchmarks.harness.protocol import paired
+from benchmarks.harness.recipes import RECIPES
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import combined, markers, plots, ten_seeds
 from benchmarks.pages.rare_results import ORACLE, values
 from benchmarks.rarity import optimizers, why
-from gq_optax.trial import records
-from gq_optax.trial.arms import RECOMMENDED
-from gq_optax.trial.protocol import paired
-from gq_optax.trial.recipes import RECIPES
-from gq_optax.trial.tables import markdown
 
 PAGE = markers.EVIDENCE / "optimizers.md"
 RESULTS = markers.RARITY / "optimizers"

@@ -6,6 +6,8 @@ python -m benchmarks.pages.options_page
 
 import tyro
 
+from benchmarks.harness.protocol import paired
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots
 from benchmarks.pages.examples_page import FEATURES, OUTPUTS, PAGE, plot_of
 from benchmarks.pages.rare_results import (
@@ -16,8 +18,6 @@ from benchmarks.pages.rare_results import (
   read,
   values,
 )
-from gq_optax.trial.protocol import paired
-from gq_optax.trial.tables import markdown
 
 TASKS = {"hidden7": FEATURES, "mnist hidden6": FEATURES, "LT100": OUTPUTS}
 

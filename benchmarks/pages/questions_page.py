@@ -13,6 +13,8 @@ import matplotlib.figure
 import numpy as np
 import tyro
 
+from benchmarks.harness import arms
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots
 from benchmarks.pages.rare_results import (
   BASELINE,
@@ -24,8 +26,6 @@ from benchmarks.pages.rare_results import (
   rows_of,
   values,
 )
-from gq_optax.trial import arms
-from gq_optax.trial.tables import markdown
 
 PAGE = markers.EVIDENCE / "questions.md"
 VARIED = {"num_groups": "groups", "queue_length": "queue length", "exponent": "exponent"}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness import records
+from benchmarks.harness.protocol import paired
 from benchmarks.pages import markers, plots
-from gq_optax.trial import records
-from gq_optax.trial.protocol import paired
 
 RESULTS = markers.RARITY
 BASELINE, ORACLE = "SGDM", "true kinds (oracle)"

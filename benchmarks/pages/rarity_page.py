@@ -14,6 +14,9 @@ import numpy as np
 import tyro
 
 from benchmarks.cost import scarcity_cost
+from benchmarks.harness import arms
+from benchmarks.harness.protocol import paired
+from benchmarks.harness.tables import markdown, quartiles
 from benchmarks.pages import markers, plots
 from benchmarks.pages.rare_results import (
   BASELINE,
@@ -29,9 +32,6 @@ from benchmarks.pages.rare_results import (
   values,
   worst,
 )
-from gq_optax.trial import arms
-from gq_optax.trial.protocol import paired
-from gq_optax.trial.tables import markdown, quartiles
 
 PAGE, TASKS_PAGE = markers.EVIDENCE / "group-scarcity.md", markers.EVIDENCE / "all-tasks.md"
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import tyro
 
+from benchmarks.harness import records
+from benchmarks.harness.protocol import paired
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots
 from benchmarks.paper import figure6, steps_to_target
-from gq_optax.trial import records, report
-from gq_optax.trial.protocol import paired
-from gq_optax.trial.tables import markdown
+from gq_optax.trial import report
 
 PAGE, LONG_TAIL = markers.EVIDENCE / "paper.md", markers.EVIDENCE / "long-tail.md"
 TRIALS, FIGURE6, TOY = (

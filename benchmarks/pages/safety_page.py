@@ -12,10 +12,10 @@ from typing import Any
 
 import tyro
 
+from benchmarks.harness.protocol import paired
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots
 from benchmarks.paper import alarm, poison, queue_dtype
-from gq_optax.trial.protocol import paired
-from gq_optax.trial.tables import markdown
 
 PAGE = markers.EVIDENCE / "safety.md"
 

@@ -12,8 +12,8 @@ from typing import Any
 import tyro
 
 from benchmarks.cost import communication
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots
-from gq_optax.trial.tables import markdown
 
 PAGE = markers.EVIDENCE / "scale.md"
 

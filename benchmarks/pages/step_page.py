@@ -11,8 +11,8 @@ from typing import Any
 import tyro
 
 from benchmarks.cost import step_cost
+from benchmarks.harness.tables import markdown, quartiles
 from benchmarks.pages import markers, plots
-from gq_optax.trial.tables import markdown, quartiles
 
 RESULTS, LARGE = markers.COST / "step_cost.jsonl", markers.COST / "step_cost_large_pages.jsonl"
 PAGE = markers.EVIDENCE / "group-gradients.md"

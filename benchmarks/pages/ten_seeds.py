@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness import records
+from benchmarks.harness.protocol import paired
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers, plots
 from benchmarks.pages.rare_results import ORACLE, values
 from benchmarks.rarity import optimizers
-from gq_optax.trial import records
-from gq_optax.trial.protocol import paired
-from gq_optax.trial.tables import markdown
 
 RESULTS = markers.RARITY / "optimizers"
 SIZES = (1024, 4096)

@@ -16,7 +16,8 @@ from typing import Any
 import matplotlib.figure
 import tyro
 
-from gq_optax.trial import command, records, report
+from benchmarks.harness import records
+from gq_optax.trial import command, report
 from gq_optax.trial.runs import Trial
 
 SGD = ("SGDM", "GQ, K=1", "GQ, K=B/64")

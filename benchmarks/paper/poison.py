@@ -22,8 +22,8 @@ import rich.table
 import tyro
 
 import gq_optax as gq
+from benchmarks.harness import data, networks, tasks, weighing
 from benchmarks.pages import markers
-from gq_optax.trial import data, networks, tasks, weighing
 
 STEPS, FIRST, LAST = 300, 100, 150
 BATCH, RATE, CLIP, SEEDS, EVERY = 128, 0.1, 1.0, 10, 5

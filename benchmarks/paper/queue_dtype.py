@@ -19,11 +19,11 @@ import optax
 import tyro
 
 import gq_optax as gq
+from benchmarks.harness import networks, weighing
+from benchmarks.harness.protocol import paired
+from benchmarks.harness.tables import markdown
 from benchmarks.pages import markers
 from benchmarks.paper import poison
-from gq_optax.trial import networks, weighing
-from gq_optax.trial.protocol import paired
-from gq_optax.trial.tables import markdown
 
 STEPS, LAST, BATCH, RATE, SEEDS = 300, 100, 128, 0.1, 10
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float16": jnp.float16}

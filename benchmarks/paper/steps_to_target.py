@@ -24,8 +24,9 @@ import numpy as np
 import tyro
 
 import gq_optax as gq
-from gq_optax.trial import arms, command, networks, optimizers, recipes, report, training, weighing
-from gq_optax.trial.protocol import tune
+from benchmarks.harness import arms, networks, optimizers, recipes, training, weighing
+from benchmarks.harness.protocol import tune
+from gq_optax.trial import command, report
 from gq_optax.trial.runs import Trial, environment
 
 _TRIAL = Trial(

@@ -24,8 +24,8 @@ import rich.table
 import tyro
 
 import gq_optax as gq
-from gq_optax.trial import records
-from gq_optax.trial.protocol import paired
+from benchmarks.harness import records
+from benchmarks.harness.protocol import paired
 
 SIDE, COMMON, RARE, NOISE = 12, 95, 5, 0.3
 LABELS = jnp.repeat(jnp.arange(2), jnp.array([COMMON, RARE]), total_repeat_length=COMMON + RARE)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from gq_optax.trial import arms, data, recipes, tasks, training
+from benchmarks.harness import arms, data, recipes, tasks, training
 from gq_optax.trial.own_data import Data
 
 LEARNT = 5  # classes

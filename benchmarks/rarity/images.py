@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gq_optax.trial import data, tasks
+from benchmarks.harness import data, tasks
 from gq_optax.trial.own_data import KEYS, Data, open_npz
 
 IMBALANCE, LARGEST = 100.0, 5000

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 
 from benchmarks.cost.workloads import WideResNet
+from benchmarks.harness import arms, optimizers, weighing
 from benchmarks.rarity import images
-from gq_optax.trial import arms, optimizers, weighing
 
 WARMUP = 0.05  # part of the steps over which the rate rises
 # Weight decay shrinks kernels by about 5e-4 a step at a rate of .1 with momentum .9, as is usual

@@ -29,16 +29,16 @@ import numpy as np
 import optax
 
 import gq_optax as gq
-from benchmarks.rarity import shared_folder
-from gq_optax.trial import arms, optimizers, training
-from gq_optax.trial.protocol import tune
-from gq_optax.trial.recipes import (
+from benchmarks.harness import arms, optimizers, training
+from benchmarks.harness.protocol import tune
+from benchmarks.harness.recipes import (
   RECIPES,
   classes_of_kinds,
   default_epochs,
   figures,
   make_task,
 )
+from benchmarks.rarity import shared_folder
 
 TUNING_SEEDS = 2
 MAX_EXTENSIONS = 6

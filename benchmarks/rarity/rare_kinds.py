@@ -29,16 +29,16 @@ import rich
 import tyro
 
 import gq_optax as gq
-from gq_optax.trial import arms, optimizers, records, training
-from gq_optax.trial.own_data import KEYS, Data, open_npz
-from gq_optax.trial.protocol import tune
-from gq_optax.trial.recipes import (
+from benchmarks.harness import arms, optimizers, records, training
+from benchmarks.harness.protocol import tune
+from benchmarks.harness.recipes import (
   RECIPES,
   classes_of_kinds,
   default_epochs,
   figures,
   make_task,
 )
+from gq_optax.trial.own_data import KEYS, Data, open_npz
 
 TUNING_SEEDS = 2
 WIDTH = 5  # runs side by side

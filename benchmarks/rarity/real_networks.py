@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import gq_optax as gq
+from benchmarks.harness import records, tables
+from benchmarks.harness.recipes import figures
 from benchmarks.rarity import images, network_runs
-from gq_optax.trial import records, tables
 from gq_optax.trial.own_data import Data
-from gq_optax.trial.recipes import figures
 
 Row = dict[str, Any]
 # The recommended weights of a task, and what else is done about rare examples. On LT100 the true

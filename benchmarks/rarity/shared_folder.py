@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gq_optax.trial import records
+from benchmarks.harness import records
 
 Row = dict[str, Any]
 Cell = TypeVar("Cell")

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.harness import arms, training, weighing
+from benchmarks.harness.recipes import RECIPES, default_epochs
 from benchmarks.rarity import optimizers, shared_folder
-from gq_optax.trial import arms, training, weighing
-from gq_optax.trial.recipes import RECIPES, default_epochs
 
 PLAIN = ("SGDM", "SGDM, one length", "Muon")
 POINTS = 50

@@ -8,7 +8,7 @@ import io
 
 import numpy as np
 
-from gq_optax.trial.tasks import stratified_split
+from benchmarks.harness.tasks import stratified_split
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from gq_optax.trial import group_tables
-from gq_optax.trial.tasks import stratified_split
+from benchmarks.harness import group_tables
+from benchmarks.harness.tasks import stratified_split
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
