@@ -54,6 +54,6 @@ def compare(
       "compile_seconds": step.compile_seconds, "temp_bytes": step.temp_bytes,
       "reference_compile_seconds": steps[reference].compile_seconds,
       "reference_temp_bytes": steps[reference].temp_bytes,
-      "gflop": step.flops / 1e9, "bar": bars.get(way), "bar_of": bar_of,
+      "bar": bars.get(way), "bar_of": bar_of,
     }  # fmt: skip
   return rows

@@ -1,18 +1,39 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """The ways to train that are compared: a loss, weights for the examples, an optimizer."""
 
-from __future__ import annotations
-
 import dataclasses
-import difflib
-import math
+import functools
 from typing import Any
 
 import jax
 import optax
 
-from benchmarks.harness import optimizers, tempering
-from benchmarks.harness.embedding import Examples, Groups
+from benchmarks.harness import optimizers
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+  """The options of `gq.group_scarcity`, and what is grouped."""
+
+  embedding: str = "features"  # or "output gradients", "last layer"
+  num_groups: int = 10
+  queue_length: int = 5
+  exponent: float = 1.0
+  pooling: float = 0.0
+  # The part of the training over which the exponent rises from 0 to 1; of class weights too.
+  ramp: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """The options of `gq.example_scarcity`, with its defaults."""
+
+  queue_size: int = 1024
+  bandwidth: float = 0.2
+  neighbours: float = 8.0
+  exponent: float = 1.0
+  loss_exponent: float = 0.0
+  max_weight: float = 50.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,23 +46,19 @@ class Arm:
   weights: str = "none"
   groups: Groups = Groups()
   examples: Examples = Examples()
-  second: Groups | None = None  # two levels: the weights of both are multiplied
-  teacher: bool = False  # groups by the features of a first training of half the epochs
   optimizer: str = "sgd"  # see `optimizers.RATES`
   weight_decay: Any = None  # see `optimizers.base`; a number, also a traced one
   queue: bool = False  # Delta_rho before the optimizer
   match: bool = True  # brought back to the norm of the mean gradient; the paper does not
   clusters: str = "none"  # or "features", "random": B / 64 groups, each weighted, as in the paper
-  orthogonal: bool = False  # each group's gradient made orthogonal, in place of its weights
-  shuffle: bool = False  # the weights dealt to other coordinates
-  rho_by_groups: bool = False  # rho from the shares of the groups, which weigh nothing themselves
+  shuffle: bool = False  # the weights of Delta_rho dealt to other coordinates
 
 
-FEATURES = Groups("features")
 OUTPUTS = Groups("output gradients")
-BOTH = Groups("both", num_groups=20, pooling=0.5)
 POOLED = Groups("features", num_groups=20, pooling=0.5)
 LAST_LAYER = Groups("last layer", num_groups=20, pooling=0.5)
+PAPER = Arm(queue=True, match=False)
+_paper = functools.partial(dataclasses.replace, PAPER)
 
 ARMS = {
   "SGDM": Arm(),
@@ -57,27 +74,13 @@ ARMS = {
   "group scarcity, features, pooled, Delta_rho": Arm(weights="groups", groups=POOLED, queue=True),
   "group scarcity, outputs": Arm(weights="groups", groups=OUTPUTS),
   "group scarcity, outputs, Delta_rho": Arm(weights="groups", groups=OUTPUTS, queue=True),
-  "group scarcity, both": Arm(weights="groups", groups=BOTH),
   "group scarcity, last layer, pooled": Arm(weights="groups", groups=LAST_LAYER),
-  "group scarcity, features and last layer, pooled": Arm(
-    weights="groups", groups=dataclasses.replace(LAST_LAYER, embedding="features and last layer")
-  ),
-  "group scarcity, features and label, pooled": Arm(
-    weights="groups", groups=dataclasses.replace(POOLED, embedding="features and label")
-  ),
-  "group scarcity, two levels": Arm(weights="groups", groups=POOLED, second=OUTPUTS),
-  "group scarcity, features, pooled, of a teacher": Arm(
-    weights="groups", groups=POOLED, teacher=True
-  ),
   # Where kinds are learnt already they should not count: that is what the losses are for.
   "example scarcity, features": Arm(
     weights="examples", examples=Examples(bandwidth=0.25, loss_exponent=0.5)
   ),
   "example scarcity, outputs": Arm(weights="examples", groups=OUTPUTS),
   "Delta_rho": Arm(queue=True),
-  "Delta_rho, rho by groups": Arm(
-    weights="shares of groups", groups=OUTPUTS, queue=True, rho_by_groups=True
-  ),
   "true kinds (oracle)": Arm(weights="kind"),
   "group DRO (oracle)": Arm(weights="worst kinds"),
   "Nesterov": Arm(optimizer="nesterov"),
@@ -85,18 +88,15 @@ ARMS = {
   "Muon": Arm(optimizer="muon"),
   "SGDM, one length": Arm(optimizer="scaled"),
   "SAM": Arm(optimizer="sam"),
-  "GQ, K=1": Arm(queue=True, match=False),
-  "GQ, K=B/64": Arm(queue=True, match=False, clusters="features"),
-  "orthogonal groups, K=B/64": Arm(clusters="features", orthogonal=True),
-  "GQ, K=B/64, random groups": Arm(queue=True, match=False, clusters="random"),
+  "GQ, K=1": PAPER,
+  "GQ, K=B/64": _paper(clusters="features"),
+  "GQ, K=B/64, random groups": _paper(clusters="random"),
   "GQ, K=B/64, norm-matched": Arm(queue=True, clusters="features"),
-  "GQ, K=B/64, shuffled weights": Arm(queue=True, match=False, clusters="features", shuffle=True),
-  "GQ-Adam, K=1": Arm(queue=True, match=False, optimizer="adam"),
-  "GQ-Adam, K=B/64": Arm(queue=True, match=False, clusters="features", optimizer="adam"),
+  "GQ, K=B/64, shuffled weights": _paper(clusters="features", shuffle=True),
+  "GQ-Adam, K=1": _paper(optimizer="adam"),
+  "GQ-Adam, K=B/64": _paper(clusters="features", optimizer="adam"),
 }
 
-
-# What a trial compares by default. The recommended weights stand here and nowhere else.
 RECOMMENDED = ("example scarcity, features", "example scarcity, outputs")
 AT_RANDOM = ", dealt at random"
 ORACLE = "true kinds (oracle)"
@@ -106,11 +106,7 @@ for _name, _weights in zip(COMBINED, RECOMMENDED, strict=True):
 for _name in (*RECOMMENDED, *COMBINED):  # the same weights, of other examples of the batch
   _arm = ARMS[_name]
   ARMS[_name + AT_RANDOM] = dataclasses.replace(_arm, weights=f"shuffled {_arm.weights}")
-PLAIN = ("SGDM", "AdamW", "Muon")
-TOLD = ("logit adjustment", "class weights")  # how frequent the classes are
-DEFAULT = (*PLAIN, *TOLD, *RECOMMENDED, *(name + AT_RANDOM for name in RECOMMENDED))
 
-DECAY = ", decay "  # what comes before the weight decay in a name
 PAPER_BATCH = 64  # examples of a cluster, as in the paper's figures
 
 
@@ -124,63 +120,50 @@ def is_plain(arm: Arm) -> bool:
   return arm == Arm(optimizer=arm.optimizer, weight_decay=arm.weight_decay)
 
 
+def on(name: str, optimizer: str) -> str:
+  """The name of an arm on an optimizer."""
+  return name if optimizer == "SGDM" else f"{name} on {optimizer}"
+
+
+def optimizer_of(name: str) -> str:
+  """The name of an arm's optimizer alone."""
+  optimizer = find(name).optimizer
+  return next(k for k, arm in ARMS.items() if is_plain(arm) and arm.optimizer == optimizer)
+
+
 def find(name: str) -> Arm:
   """An arm by its name.
 
   Options of its groups or its queue of examples may follow, as in "NAME; num_groups=40; pooling=0",
-  and another optimizer, that of a plain arm, as in "NAME on Muon"; last, its weight decay, as in
-  "Muon, decay 0.01" or "NAME on Muon, decay 0.01".
+  and another optimizer, that of a plain arm, as in "NAME on Muon".
   """
-  name, _, decay = name.partition(DECAY)
   name, _, optimizer = name.partition(" on ")
   base, *changes = (part.strip() for part in name.split(";"))
   if base not in ARMS:
-    lower = {name.lower(): name for name in ARMS}
-    near = difflib.get_close_matches(base.lower(), lower, n=1)
-    guess = f" Did you mean {lower[near[0]]!r}?" if near else ""
-    raise ValueError(f"the arm must be one of {'; '.join(ARMS)}; but {base!r} was found.{guess}")
+    raise ValueError(f"the arm must be one of {'; '.join(ARMS)}; but {base!r} was found.")
   arm = ARMS[base]
   if optimizer:
     plain = [known for known, other in ARMS.items() if is_plain(other)]
     if optimizer not in plain:
       raise ValueError(f"an arm must be on one of {', '.join(plain)}, but {optimizer!r} was found.")
     arm = dataclasses.replace(arm, optimizer=ARMS[optimizer].optimizer)
-  if decay:
-    arm = dataclasses.replace(arm, weight_decay=_decay(decay, arm.optimizer))
   where = "examples" if "examples" in arm.weights else "groups"
   known = {field.name: field.type for field in dataclasses.fields(getattr(arm, where))}
   for change in changes:
     option, _, value = change.partition("=")
     if option not in known:
       raise ValueError(f"an option must be one of {', '.join(known)}, but {option!r} was found.")
-    convert = {"int": int, "float": float, "str": str}[str(known[option])]
+    convert: Any = known[option]
     changed = dataclasses.replace(getattr(arm, where), **{option: convert(value)})
     arm = dataclasses.replace(arm, **{where: changed})
   return arm
 
 
-def _decay(text: str, optimizer: str) -> float:
-  """The weight decay that a name ends in."""
-  try:
-    value = float(text)
-  except ValueError:
-    value = math.nan
-  if not 0.0 <= value < math.inf:
-    raise ValueError(f"the decay of an arm must be a number from 0, but {text!r} was found.")
-  if optimizer not in optimizers.DECAYS:
-    takes = ", ".join(optimizers.DECAYS)
-    raise ValueError(f"an arm with a decay must be on one of {takes}, but {optimizer!r} was found.")
-  return value
-
-
 def make_optimizer(
-  arm: Arm, rate: jax.Array, steps: int, decay: bool = True, watch: Any = None
+  arm: Arm, rate: jax.Array, steps: int, decay: bool = True
 ) -> optax.GradientTransformationExtraArgs:
-  """The arm's optimizer, behind the queue if it has one; `watch` is of `weighing.init_watch`."""
+  """The arm's optimizer, behind the queue if it has one."""
   last = optimizers.base(arm.optimizer, rate, steps, decay, arm.weight_decay)
   if not arm.queue:
     return last
-  rho: Any = optimizers.RHO
-  if arm.rho_by_groups and watch is not None:
-    rho = tempering.rho_of_shares(tempering.frequencies(watch.first), optimizers.RHO)
-  return optax.chain(optimizers.queue(match=arm.match, rho=rho, shuffle=arm.shuffle), last)
+  return optax.chain(optimizers.queue(match=arm.match, shuffle=arm.shuffle), last)

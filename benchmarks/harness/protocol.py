@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""How arms are compared: learning rates tuned on validation, paired differences over seeds."""
+"""How arms are compared: rates tuned on validation, figures of a run, paired differences."""
 
 import math
 from collections.abc import Callable
@@ -39,3 +39,29 @@ def paired(values: npt.ArrayLike, baseline: npt.ArrayLike) -> dict[str, Any]:
   verdict = "better" if mean > half else "worse" if mean < -half else "not shown to differ"
   low, mean, high = float(mean - half), float(mean), float(mean + half)
   return {"mean": mean, "low": low, "high": high, "verdict": verdict}
+
+
+def figures(confusion: np.ndarray, classes_of: np.ndarray) -> dict[str, float]:
+  """Accuracy of the kinds, mean and lowest; accuracy, lowest and macro-F1 of the classes.
+
+  Args:
+    confusion: how often each class is predicted for each kind, `[kinds, classes]`.
+    classes_of: the class of each kind.
+  """
+  number = confusion.sum(axis=1)
+  present = number > 0
+  hits = confusion[np.arange(len(confusion)), classes_of]
+  by_kind = hits[present] / number[present]
+  classes = confusion.shape[1]
+  by_class = np.zeros((classes, classes))
+  np.add.at(by_class, classes_of, confusion)
+  true_positive, found = np.diag(by_class), by_class.sum(axis=0)
+  exists = by_class.sum(axis=1)
+  f1 = 2 * true_positive[exists > 0] / (found + exists)[exists > 0]
+  return {
+    "mean": float(by_kind.mean()),
+    "worst": float(by_kind.min()),
+    "accuracy": float(hits.sum() / number.sum()),
+    "worst_class": float((true_positive[exists > 0] / exists[exists > 0]).min()),
+    "macro_f1": float(f1.mean()),
+  }

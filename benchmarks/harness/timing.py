@@ -17,14 +17,12 @@ class Step(NamedTuple):
     run: does one step and waits for all of it.
     compile_seconds: what compiling took.
     temp_bytes: temporary memory beside arguments and results, as XLA plans it.
-    flops: floating point operations, as XLA counts them; -1 if it does not.
     launch: does one step and does not wait, without inputs for the same; None: no such way.
   """
 
   run: Callable[..., Any]
   compile_seconds: float
   temp_bytes: int
-  flops: float
   launch: Callable[..., Any] | None = None
 
 
@@ -64,7 +62,7 @@ def compile_step(function: Callable[..., Any], state: Any, *inputs: Any) -> Step
     return results
 
   run = lambda *others: jax.block_until_ready(launch(*others))
-  return Step(run, compile_seconds, *_plan(compiled), launch)
+  return Step(run, compile_seconds, _temp_bytes(compiled), launch)
 
 
 def back_to_back(step: Step, times: int) -> Step:
@@ -111,9 +109,9 @@ def interleaved(steps: dict[str, Step], reference: str, rounds: int) -> dict[str
   return result
 
 
-def _plan(compiled: Any) -> tuple[int, float]:
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-  return memory.temp_size_in_bytes if memory else -1, float(cost.get("flops", -1.0))
+def _temp_bytes(compiled: Any) -> int:
+  memory = compiled.memory_analysis()
+  return memory.temp_size_in_bytes if memory else -1
 
 
 def compile_call(function: Callable[..., Any], *inputs: Any) -> Step:
@@ -123,4 +121,4 @@ def compile_call(function: Callable[..., Any], *inputs: Any) -> Step:
   compile_seconds = time.perf_counter() - started
   run = lambda *args: jax.block_until_ready(compiled(*args))
   launch = lambda *others: compiled(*(others or inputs))
-  return Step(run, compile_seconds, *_plan(compiled), launch)
+  return Step(run, compile_seconds, _temp_bytes(compiled), launch)

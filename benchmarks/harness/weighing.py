@@ -5,18 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import gq_optax as gq
-from benchmarks.harness import dro, tempering
-from benchmarks.harness.arms import Arm
-from benchmarks.harness.embedding import (
-  cross_entropy,
-  embed,
-  embedding_dim,
-  examples,
-  queue_size,
-  scarcity,
-)
+from benchmarks.harness.arms import Arm, Examples, Groups
+
+cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
+DRO_RATE = 0.01  # of group DRO, as in its paper
 
 
 class Context(NamedTuple):
@@ -24,7 +19,7 @@ class Context(NamedTuple):
 
   Attributes:
     labels: int `[B]`.
-    kinds: int `[B]`, the true kind of each example, which only the oracle reads.
+    kinds: int `[B]`, the true kind of each example, which only the oracles read.
     importance: float `[B]`, weights from an earlier training (JTT), else 1.
     prior: float `[C]`, class frequencies of the training set.
     num_kinds: of the task.
@@ -58,60 +53,104 @@ def balanced(labels: jax.Array, number: int) -> jax.Array:
   return weights / jnp.mean(weights)
 
 
-class Watch(NamedTuple):
-  """What the groups, or the queue of examples, of a run carry from step to step.
+def worst_kinds(
+  losses: jax.Array, kinds: jax.Array, shares: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Weights `[B]` of mean 1 that lean to the kinds of high loss (group DRO, Sagawa et al. 2020).
 
-  Attributes:
-    first: of `Arm.groups`; of example scarcity; or the shares of the kinds `[kinds]` (group DRO).
-    second: of `Arm.second`, or None.
-    memory: of "recurrence", or None.
+  Args:
+    losses: `[B]`.
+    kinds: int `[B]`, the true ones.
+    shares: `[kinds]` of sum 1, what each kind counts.
+
+  Returns:
+    The weights, and the shares times `exp(DRO_RATE * mean loss)`, of sum 1.
   """
+  sums, counts = (jnp.zeros(len(shares)).at[kinds].add(x) for x in (losses, 1.0))
+  shares = jax.nn.softmax(jnp.log(shares) + DRO_RATE * sums / jnp.maximum(counts, 1.0))
+  weights = shares[kinds] / counts[kinds]
+  return weights / jnp.mean(weights), shares
 
-  first: Any
-  second: gq.GroupScarcityState | None
-  memory: tempering.Memory | None
+
+def embed(groups: Groups, logits: jax.Array, features: jax.Array, labels: jax.Array) -> jax.Array:
+  """What tells which examples resemble each other, `[B, d]`."""
+  if groups.embedding == "features":
+    return features
+  residual = gq.output_gradients(cross_entropy, logits, labels)
+  if groups.embedding == "output gradients":
+    return residual
+  # The last layer's gradient of each example is its output gradient times its features.
+  unit = residual / jnp.maximum(jnp.linalg.norm(residual, axis=1, keepdims=True), 1e-12)
+  return (unit[:, :, None] * features[:, None, :]).reshape(len(unit), -1)
 
 
-def init_watch(
+def group_scarcity(groups: Groups, key: jax.Array | int) -> gq.GroupScarcity:
+  """The `gq.group_scarcity` of these options, by direction."""
+  return gq.group_scarcity(
+    groups.num_groups,
+    groups.queue_length,
+    exponent=groups.exponent,
+    pooling=groups.pooling,
+    metric="cosine",
+    key=key,
+  )
+
+
+def queue_size(options: Examples, num_examples: int) -> int:
+  """Half an epoch at most: a copy of an example from the last epoch would be its neighbour."""
+  return max(1, min(options.queue_size, num_examples // 2))
+
+
+def example_scarcity(options: Examples, size: int) -> gq.ExampleScarcity:
+  """The `gq.example_scarcity` of these options, with a queue of this size."""
+  return gq.example_scarcity(
+    size,
+    bandwidth=options.bandwidth,
+    neighbours=options.neighbours,
+    exponent=options.exponent,
+    loss_exponent=options.loss_exponent,
+    max_weight=options.max_weight,
+  )
+
+
+def init_state(
   arm: Arm,
   num_features: int,
   num_classes: int,
   key: jax.Array,
   num_examples: int = 2048,
   num_kinds: int = 1,
-) -> Watch | None:
-  """Nothing seen; None for arms without a state. An epoch has `num_examples`."""
+) -> Any:
+  """What the weights carry from step to step, nothing seen; None if nothing.
+
+  That is the state of the groups or of the queue of examples, or what the kinds count (group DRO).
+  An epoch has `num_examples`.
+  """
   if arm.weights == "worst kinds":
-    return Watch(jnp.full(num_kinds, 1.0 / num_kinds), None, None)
-  dim = lambda g: embedding_dim(g, num_features, num_classes)
+    return jnp.full(num_kinds, 1.0 / num_kinds)
+  dim = {
+    "features": num_features,
+    "output gradients": num_classes,
+    "last layer": num_features * num_classes,
+  }[arm.groups.embedding]
   if "examples" in arm.weights:
-    size = queue_size(arm.examples, num_examples)
-    return Watch(examples(arm.examples, size).init(dim(arm.groups)), None, None)
-  if "groups" not in arm.weights:
-    return None
-  state = lambda g: scarcity(g, "cosine", key).init(dim(g))
-  memory = None
-  if arm.groups.temper == "recurrence":
-    memory = tempering.init_memory(arm.groups.num_groups, num_classes, num_features)
-  return Watch(state(arm.groups), None if arm.second is None else state(arm.second), memory)
+    return example_scarcity(arm.examples, queue_size(arm.examples, num_examples)).init(dim)
+  if "groups" in arm.weights:
+    return group_scarcity(arm.groups, key).init(dim)
+  return None
 
 
 def weigh(
-  arm: Arm,
-  logits: jax.Array,
-  features: jax.Array,
-  context: Context,
-  watch: Watch | None,
-  key: jax.Array,
-) -> tuple[jax.Array, Watch | None]:
-  """The weight of each example, `[B]` of mean 1, and the state of the groups (or None).
+  arm: Arm, logits: jax.Array, features: jax.Array, context: Context, state: Any, key: jax.Array
+) -> tuple[jax.Array, Any]:
+  """The weight of each example, `[B]` of mean 1, and the state after it.
 
   Args:
     arm: what weighs.
     logits: `[B, C]`.
-    features: `[B, d]`, to group by.
+    features: `[B, d]`.
     context: of the batch.
-    watch: of `init_watch`.
+    state: of `init_state`.
     key: of the run; that of the step is in `context`.
   """
   weights = jnp.ones(len(logits))
@@ -119,68 +158,22 @@ def weigh(
     weights = balanced(context.labels, len(context.prior))
   elif arm.weights == "kind":
     weights = balanced(context.kinds, context.num_kinds)
-  elif arm.weights == "worst kinds" and watch is not None:
-    each = jax.lax.stop_gradient(cross_entropy(logits, context.labels))
-    weights, shares = dro.worst_kinds(each, context.kinds, watch.first)
-    watch = watch._replace(first=shares)
   elif arm.weights == "errors":
     weights = context.importance / jnp.mean(context.importance)
-  elif watch is not None:
+  elif arm.weights == "worst kinds":
+    each = jax.lax.stop_gradient(cross_entropy(logits, context.labels))
+    weights, state = worst_kinds(each, context.kinds, state)
+  elif state is not None:
+    embeddings = embed(arm.groups, logits, features, context.labels)
     if "examples" in arm.weights:
-      rare, watch = weigh_examples(arm, logits, features, context, watch)
+      rare = example_scarcity(arm.examples, len(state.queue))
+      each = cross_entropy(logits, context.labels) if arm.examples.loss_exponent else None
+      weights, state = rare.update(embeddings, state, losses=each)
     else:
-      rare, watch = weigh_groups(arm, logits, features, context, watch, key)
+      weights, state = group_scarcity(arm.groups, key).update(embeddings, state)
     if "shuffled" in arm.weights:  # the same weights, of random members of the batch
-      weights = jax.random.permutation(context.key, rare)
-    elif arm.weights in ("groups", "examples"):  # those of "shares of groups" set rho alone
-      weights = rare
+      weights = jax.random.permutation(context.key, weights)
   if arm.groups.ramp > 0.0:  # as deferred re-weighting does (Cao et al. 2019), without the jump
-    weights = tempering.temper(weights, jnp.minimum(1.0, context.progress / arm.groups.ramp))
-  return weights, watch
-
-
-def weigh_examples(
-  arm: Arm,
-  logits: jax.Array,
-  features: jax.Array,
-  context: Context,
-  watch: Watch,
-) -> tuple[jax.Array, Watch]:
-  """Weights by the scarcity of examples."""
-  rare = examples(arm.examples, len(watch.first.queue))
-  losses = cross_entropy(logits, context.labels) if arm.examples.loss_exponent else None
-  embeddings, _ = embed(arm.groups, logits, features, context.labels)
-  weights, state = rare.update(embeddings, watch.first, losses=losses)
-  return weights, Watch(state, None, None)
-
-
-def weigh_groups(
-  arm: Arm,
-  logits: jax.Array,
-  features: jax.Array,
-  context: Context,
-  watch: Watch,
-  key: jax.Array,
-) -> tuple[jax.Array, Watch]:
-  """Weights by the scarcity of groups, tempered if the arm says so."""
-  groups = arm.groups
-  embeddings, metric = embed(groups, logits, features, context.labels)
-  weights, first = scarcity(groups, metric, key).update(embeddings, watch.first)
-  second, memory = watch.second, watch.memory
-  if arm.second is not None:
-    others, metric_of_second = embed(arm.second, logits, features, context.labels)
-    more, second = scarcity(arm.second, metric_of_second, key).update(others, watch.second)
-    weights = tempering.temper(weights * more, jnp.float32(1.0))
-  if groups.temper != "none":
-    member = tempering.membership(embeddings, first.centroids, metric)
-    residuals = gq.output_gradients(cross_entropy, logits, context.labels)
-    mean, square, size = tempering.mean_gradients(member, residuals, features)
-    if groups.temper == "coherence":
-      trust = tempering.coherence(mean, square, size)
-    elif memory is not None:
-      trust, memory = tempering.recurrence(mean, size, memory)
-    weights = tempering.temper(weights, tempering.confidence(trust, size) @ member)
-  if groups.entropy_factor > 0.0:
-    found = tempering.entropy_exponent(tempering.frequencies(first), groups.entropy_factor)
-    weights = tempering.temper(weights, found)
-  return weights, Watch(first, second, memory)
+    weights = weights ** jnp.minimum(1.0, context.progress / arm.groups.ramp)
+    weights = weights / jnp.mean(weights)
+  return weights, state
