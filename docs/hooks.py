@@ -45,9 +45,7 @@ def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
   del kwargs
   up = "../" * page.file.src_uri.count("/")
   outside = re.escape(f"{up}../")
-  markdown = re.sub(
-    rf"(!\[[^\]]*\]\(){outside}benchmarks/results/", rf"\1{up}figures/", markdown
-  )
+  markdown = re.sub(rf"(!\[[^\]]*\]\(){outside}benchmarks/results/", rf"\1{up}figures/", markdown)
   return re.sub(rf"\[([^\[\]]+)\]\({outside}[^)]*\)", r"\1", markdown)
 
 

@@ -203,12 +203,7 @@ def optimizer(arm: Arm, rate: jax.Array, steps: int, key) -> optax.GradientTrans
   sgd = optax.sgd(lambda step: rate * cosine(step), momentum=0.9)
   if not arm.num_clusters:
     return optax.with_extra_args_support(sgd)
-  queue = gq.grad_queue(
-    queue_length=3,
-    rho=3.0,
-    num_clusters=arm.num_clusters,
-    key=key,
-  )
+  queue = gq.grad_queue(queue_length=3, rho=3.0, num_clusters=arm.num_clusters, key=key)
   return optax.chain(queue, sgd)
 
 

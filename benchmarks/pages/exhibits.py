@@ -462,10 +462,7 @@ ALL: list[Exhibit] = [
     EX, "way", "part of the way",
     [Table("part of the way", SIZES, same("JTT", POOLED, FEATURES), part_of_way)], **BARS),
   Exhibit(
-    EX, "start", "batch size",
-    [
-      on_tasks("mean, worst", sizes("LT100", *SIZES.values()), same(SGDM, "class weights", OUTPUTS))
-    ], plots.lines, start, {"log_x": True}),
+    EX, "start", "batch size", [], plots.lines, start, {"log_x": True}),
   Exhibit(
     EX, "options", POINTS,
     [Table("changed option", {f"{t}, B=1024": (t, 1024) for t in OPTIONS}, CHANGES, option)]),
@@ -499,8 +496,10 @@ ALL: list[Exhibit] = [
       Table(
         f"part of the way: {', '.join(THREE)}", {o: (o, 1) for o in OPTIMIZERS},
         same(EQUAL, *ON_KINDS), functools.partial(way, STRONG, THREE))], **BARS),
-  *(Exhibit(OP, task, POINTS, [strong_table(task, ON_KINDS)]) for task in THREE),
-  *(Exhibit(OP, task, POINTS, [strong_table(task, ON_CLASSES)]) for task in ("LT100", "balanced")),
+  *(Exhibit(OP, task, POINTS, [strong_table(task, ON_KINDS)], **NO_PLOT) for task in THREE),
+  *(
+    Exhibit(OP, task, POINTS, [strong_table(task, ON_CLASSES)], **NO_PLOT)
+    for task in ("LT100", "balanced")),
   Exhibit(
     OP, "six tasks", "part of the way, six tasks",
     [
@@ -536,18 +535,16 @@ ALL: list[Exhibit] = [
   Exhibit(
     OP, "longer", POINTS,
     [strong_table("LT100", ON_CLASSES, 4), strong_table("hidden7", ON_KINDS, 4)], **NO_PLOT),
-  *(
-    Exhibit(
-      OP, f"why {task}", "",
-      [
-        Table(
-          f"{task}: first quarter / second half",
-          {
-            "length of the step": "step", "share of the rare": "share of rare",
-            "their training loss": "training loss, rare",
-            "their accuracy": "validation accuracy, rare"},
-          {arm: row for (t, arm), row in WHY.items() if t == task}, why)], **NO_PLOT)
-    for task in ("hidden7", "LT100")),
+  Exhibit(
+    OP, "why", "",
+    [
+      Table(
+        "first quarter / second half",
+        {
+          "length of the step": "step", "share of the rare": "share of rare",
+          "their training loss": "training loss, rare",
+          "their accuracy": "validation accuracy, rare"},
+        {f"{task}: {arm}": row for (task, arm), row in WHY.items()}, why)], **NO_PLOT),
   *(
     Exhibit(
       RG, f"{task}{' by class' * by_class}", POINTS, [group_table(PEOPLE, task, by_class)],
@@ -597,9 +594,10 @@ ALL: list[Exhibit] = [
     [
       Table("random labels", columns, {f"{100 * n:.0f} %": n for n in (0.0, 0.2, 0.4, 0.8)}, labels)
       for columns in (
-        {f"won by {way}": (way, "won") for way in ("queue", "matched queue", "groups")},
-        {f"queue: {f}": ("queue", f) for f in ("cosine", "norm_ratio", "mean_weight", "agreement")},
-        {f"groups: {f}": ("groups", f) for f in ("effective_examples", "rarest_tenth")})]),
+        {f"won by {way}": (way, "won") for way in ("queue", "matched queue", "groups")}
+        | {"queue: norm_ratio": ("queue", "norm_ratio")},
+        {f"queue: {f}": ("queue", f) for f in ("cosine", "mean_weight", "agreement")}
+        | {"groups: effective_examples": ("groups", "effective_examples")})]),
   Exhibit(
     SAFE, "dtype", "",
     [

@@ -116,10 +116,7 @@ def bars(
 
 
 def lines(
-  panels: Mapping[str, Mapping[str, Sequence[Point]]],
-  xlabel: str,
-  path: Path,
-  log_x: bool = False,
+  panels: Mapping[str, Mapping[str, Sequence[Point]]], xlabel: str, path: Path, log_x: bool = False
 ) -> None:
   """A line for each way. With `log_x` the axis doubles from mark to mark."""
   labels = _rows(panels.values())

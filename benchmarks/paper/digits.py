@@ -189,7 +189,7 @@ def mislabelled(what: tuple[float, str], seed: jax.Array, examples: Examples) ->
     gradient, groups = jax.grad(loss, has_aux=True)(params)
     weighted, queued = queue.update(gradient, state[0], params)
     updates, moving = sgd.update(weighted, state[1], params)
-    told = {} if way == "plain" else gq.diagnostics((queued, groups))
+    told = {} if way == "plain" else gq.diagnostics(queued) | gq.diagnostics(groups)
     told["agreement"] = cosine(weighted, before)
     told["agreement of the raw gradient"] = cosine(gradient, before)
     params = optax.apply_updates(params, updates)
