@@ -247,6 +247,7 @@ def test_weight_decay_takes_a_part_off_whatever_the_gradient(name):
       np.testing.assert_allclose(b[leaf] - a[leaf], -rate * 0.5 * parameter, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.standard_promotion  # the optimizers of optax
 @pytest.mark.parametrize("name", sorted(optimizers.RATES))
 def test_every_optimizer_learns(name):
   tx = optimizers.base(name, jnp.float32(0.1), 50)
