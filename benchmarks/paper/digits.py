@@ -123,7 +123,7 @@ def poisoned(what: tuple[str, str], seed: jax.Array, examples: Examples) -> dict
     found = jax.lax.cond(due, lambda p: accuracy(p, examples), lambda _: jnp.float32(0.0), params)
     is_queue = lambda node: isinstance(node, gq.GradQueueState)
     queues = [leaf for leaf in jax.tree.leaves(state, is_leaf=is_queue) if is_queue(leaf)]
-    floats = [s for s in jax.tree.leaves(queues) if jnp.issubdtype(s.dtype, jnp.floating)]
+    floats = [s for q in queues for s in jax.tree.leaves(q.queue.slots)]
     clean = jnp.all(jnp.array([jnp.all(jnp.isfinite(s)) for s in floats] or [True]))
     return (params, state), (found, clean)
 
