@@ -31,7 +31,7 @@ docs: $(VENV)/.docs
 	PYTHONPATH=. $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.cost.update_cost
+	$(BIN)/python -m benchmarks.cost.timed --parts queue
 
 # Tests of the library alone, which need neither benchmarks nor examples.
 CORE := acceptance bad_input chain checkpoints diagnostics embeddings errors flax frozen golden group_transformations groups \

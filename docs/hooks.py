@@ -10,7 +10,7 @@ import griffe
 import latex2mathml.converter
 from mkdocs.structure.files import File
 
-BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
+RESULTS = pathlib.Path(__file__).parent.parent / "benchmarks" / "results"
 
 
 def mathml(source: str, display: str) -> str:
@@ -35,10 +35,8 @@ def fence(source: str, language: str, css_class: str, options: Any, md: Any, **k
 def on_files(files: Any, config: Any, **kwargs: Any) -> Any:
   """The plots of the benchmarks are taken along."""
   del kwargs
-  for folder in sorted(BENCHMARKS.glob("*/results")):
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".svg")):
-      name = f"figures/{path.relative_to(folder).as_posix()}"
-      files.append(File.generated(config, name, abs_src_path=str(path)))
+  for path in sorted(RESULTS.glob("*.svg")):
+    files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
   return files
 
 
@@ -47,9 +45,7 @@ def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
   del kwargs
   up = "../" * page.file.src_uri.count("/")
   outside = re.escape(f"{up}../")
-  markdown = re.sub(
-    rf"(!\[[^\]]*\]\(){outside}benchmarks/\w+/results/", rf"\1{up}figures/", markdown
-  )
+  markdown = re.sub(rf"(!\[[^\]]*\]\(){outside}benchmarks/results/", rf"\1{up}figures/", markdown)
   return re.sub(rf"\[([^\[\]]+)\]\({outside}[^)]*\)", r"\1", markdown)
 
 

@@ -26,7 +26,6 @@ from examples import (
   rare_classes_nnx,
   rare_groups_linen,
   rare_groups_nnx,
-  sensor_series,
   text_transformer,
   two_processes,
 )
@@ -158,15 +157,6 @@ def test_batchnorm_and_dropout(tmp_path):
 def test_text(tmp_path):
   means = text_transformer.main(epochs=8, picture=tmp_path / "recalls.png")
   assert means["group scarcity"] > means["plain"] > 1 / 7  # guessing
-  assert matplotlib.image.imread(tmp_path / "recalls.png")[..., :3].std() > 0.05
-
-
-@pytest.mark.slow
-def test_sensor_series(tmp_path):
-  pytest.importorskip("aeon", reason="BasicMotions lies in a package that is no dependency")
-  means = sensor_series.main(picture=tmp_path / "recalls.png")
-  assert means["group scarcity"] > means["plain"] > 0.5
-  assert 0.5 < means["clusters"] <= 1.0
   assert matplotlib.image.imread(tmp_path / "recalls.png")[..., :3].std() > 0.05
 
 

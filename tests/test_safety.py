@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""What poison does to the queue and to the chain that is advised; figures of the page."""
+"""What poison does to the queue and to the chain that is advised."""
 
 import chex
 import jax
@@ -9,13 +9,6 @@ import optax
 import pytest
 
 import gq_optax as gq
-from benchmarks.paper import poison
-
-
-def test_recovery_by_hand():
-  marks = np.arange(poison.EVERY, poison.STEPS + 1, poison.EVERY)
-  back = np.where((marks > poison.FIRST) & (marks < poison.LAST + 30), 0.2, 0.9)
-  assert poison.recovery(np.stack([back, np.where(marks > poison.FIRST, 0.1, 0.9)])) == [30, None]
 
 
 def advised(**options):

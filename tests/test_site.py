@@ -55,7 +55,7 @@ def test_plots_are_on_the_site(site):
     for source in re.findall(r'<img alt="[^"]+" src="([^"]+)"', page.read_text()):
       assert (page.parent / source).is_file(), source
       shown.add(pathlib.Path(source).name)
-  assert {"poison.png", "sensitivity.svg", "toy_lines.png"} <= shown
+  assert {"safety_poison.svg", "cost_groups.svg", "example_scarcity_start.svg"} <= shown
 
 
 def test_links_out_of_the_site_go_and_other_brackets_stay():
@@ -63,7 +63,7 @@ def test_links_out_of_the_site_go_and_other_brackets_stay():
   page = "A label outside `[0, K)` is padding. See [the table](../x/y.json) and [costs](cost.md)."
   kept = "A label outside `[0, K)` is padding. See the table and [costs](cost.md)."
   assert hooks.on_page_markdown(page, page_of("a.md")) == kept
-  deep = "![plot](../../benchmarks/cost/results/x.svg), [costs](../cost.md), [raw](../../x)"
+  deep = "![plot](../../benchmarks/results/x.svg), [costs](../cost.md), [raw](../../x)"
   kept = "![plot](../figures/x.svg), [costs](../cost.md), raw"
   assert hooks.on_page_markdown(deep, page_of("evidence/a.md")) == kept
 

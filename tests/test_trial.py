@@ -19,7 +19,6 @@ from gq_optax.trial import (
   networks,
   page,
   rarity,
-  records,
   training,
 )
 
@@ -280,17 +279,6 @@ def test_ctrl_c_is_one_clear_line_and_help_names_the_arms(monkeypatch, capsys):
   assert stopped.value.code == 130
   assert capsys.readouterr().err == "stopped: the same command goes on from here.\n"
   assert all(name in told[0] for name in arms.ARMS)
-
-
-def test_runs_are_kept_line_by_line_and_a_torn_line_is_left_out(tmp_path):
-  path = tmp_path / "folder" / "runs.jsonl"
-  assert records.read(path) == []
-  records.append(path, {"seed": 0, "name": "a\nb"})
-  with path.open("a") as file:
-    file.write('{"seed": 1')
-  assert records.read(path) == [{"seed": 0, "name": "a\nb"}]
-  records.append(path, {"seed": 2})
-  assert [run["seed"] for run in records.read(path)] == [0, 2]
 
 
 def test_a_missing_extra_is_one_clear_line(monkeypatch, capsys):

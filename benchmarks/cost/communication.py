@@ -8,7 +8,6 @@ counted are the results of all collectives, per device; what stands inside a loo
 each of its iterations where XLA knows their number, and else once (`loops` says how often).
 """
 
-import json
 import math
 import re
 from collections import Counter
@@ -19,20 +18,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-import rich
-import rich.table
 import tyro
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gq_optax as gq
-from benchmarks.pages import markers
-from gq_optax.trial import models
+from benchmarks.harness import networks, records
 
 BATCH, GROUPS, DEVICES = 512, 8, (1, 2, 4, 8)
-MODEL, SHAPE = models.MLP((256, 256), 16), (BATCH, 784)
+MODEL, SHAPE = networks.MLP((256, 256), 16), (BATCH, 784)
 WAYS = ("SGDM", "GQ, K=1", "group scarcity", "GQ, K=8, one gradient a device", "GQ, K=8 clusters")
-RAW = markers.COST / "communication.json"
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8}
 _SENT = r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
 
@@ -142,16 +137,6 @@ def measure(way: str, devices: int, fsdp: bool) -> dict[str, Any]:
   return {"total": sum(kinds.values()), "kinds": dict(kinds), "loops": unknown}
 
 
-def table(results: dict[str, Any]) -> list[list[str]]:
-  """KiB a device gets in a step."""
-  rows = [["KiB a step", *(f"{d} devices" if d > 1 else "1 device" for d in DEVICES)]]
-  for placing, ways in results["ways"].items():
-    for way, by_devices in ways.items():
-      cells = [f"{by_devices[str(d)]['total'] / 1024:,.1f}" for d in DEVICES]
-      rows.append([f"{placing}, {way}", *cells])
-  return rows
-
-
 def transformer(width: int = 2048, layers: int = 18, vocabulary: int = 50_304) -> Any:
   """Shapes of the parameters of a decoder of about a billion."""
   shape = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.float32)
@@ -164,48 +149,37 @@ def transformer(width: int = 2048, layers: int = 18, vocabulary: int = 50_304) -
   return {"embedding": shape(vocabulary, width), "layers": layer, "norm": shape(width)}
 
 
-def plan() -> list[list[str]]:
-  """GiB on each device for optimizer states cut evenly over them, by `gq.state_bytes`."""
+def plan() -> list[dict[str, Any]]:
+  """Bytes on each device for optimizer states cut evenly over them, by `gq.state_bytes`."""
   params = transformer()
-  count = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
   states = {"SGD with momentum": optax.sgd(0.1, momentum=0.9), "Adam": optax.adam(0.1)}
   for length in (3, 5, 8):
     for dtype in (jnp.float32, jnp.bfloat16):
       name = f"the queue alone, L = {length}, {jnp.dtype(dtype).name}"
       states[name] = gq.grad_queue(length, queue_dtype=dtype)
-  devices = (8, 32, 128)
-  rows = [[f"{count / 1e9:.2f} billion parameters", *(f"{d} devices" for d in devices)]]
-  for name, tx in states.items():
-    size = gq.state_bytes(tx, params)
-    rows.append([name, *(f"{size / d / 2**30:.2f}" for d in devices)])
-  return rows
+  return [
+    {"part": "kept", "row": name, "devices": d, "total": gq.state_bytes(tx, params) / d}
+    for name, tx in states.items()
+    for d in (8, 32, 128)
+  ]
 
 
-def main(out: Path = RAW) -> None:
-  """Compiles all, and writes the JSON.
+def main(out: Path = Path("out/communication.jsonl")) -> None:
+  """Compiles all; writes bytes sent, and the plan of what is kept.
 
   Args:
-    out: the JSON.
+    out: one JSON a line and row.
   """
   jax.config.update("jax_num_cpu_devices", max(DEVICES))
-  ways: dict[str, Any] = {}
+  out.unlink(missing_ok=True)
   for placing, fsdp in (("data parallel", False), ("parameters sharded", True)):
     for way in WAYS:
       for devices in DEVICES:
-        found = measure(way, devices, fsdp)
-        ways.setdefault(placing, {}).setdefault(way, {})[str(devices)] = found
-  params = jax.eval_shape(MODEL.init, jax.random.key(0), jax.ShapeDtypeStruct(SHAPE, jnp.float32))
-  results = {
-    "jax": jax.__version__,
-    "parameter_bytes": 4 * sum(math.prod(p.shape) for p in jax.tree.leaves(params)),
-    "ways": ways,
-  }
-  out.write_text(json.dumps(results, indent=1))
-  rows = table(results)
-  shown = rich.table.Table(*rows[0])
-  for row in rows[1:]:
-    shown.add_row(*row)
-  rich.print(shown)
+        row = {"part": "sent", "row": f"{placing}, {way}", "devices": devices}
+        records.append(out, row | measure(way, devices, fsdp))
+        print(row, flush=True)
+  for row in plan():
+    records.append(out, row)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from gq_optax.trial import timing
+from benchmarks.harness import timing
 
 Row = dict[str, Any]
 Bars = dict[str, float | None]
@@ -54,6 +54,6 @@ def compare(
       "compile_seconds": step.compile_seconds, "temp_bytes": step.temp_bytes,
       "reference_compile_seconds": steps[reference].compile_seconds,
       "reference_temp_bytes": steps[reference].temp_bytes,
-      "gflop": step.flops / 1e9, "bar": bars.get(way), "bar_of": bar_of,
+      "bar": bars.get(way), "bar_of": bar_of,
     }  # fmt: skip
   return rows

@@ -1,42 +1,15 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The networks and batches that an accelerator is timed on, of real sizes and of tiny ones."""
+"""The networks and batches that are timed, of real sizes and of tiny ones."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gq_optax.trial import models
-
-
-class WideResNet(nn.Module):
-  """WRN-16-4 with GroupNorm on 32x32x3 images; two blocks in each of three stages."""
-
-  width: int = 4
-  blocks: int = 2
-  num_classes: int = 10
-  dtype: Any = jnp.bfloat16
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the logits `[B, classes]` and the pooled features, both float32."""
-    norm = lambda x: nn.relu(nn.GroupNorm(8, dtype=self.dtype)(x))
-    x = nn.Conv(16, (3, 3), dtype=self.dtype)(x.astype(self.dtype))
-    for stage in range(3):
-      for block in range(self.blocks):
-        strides = (2, 2) if stage and block == 0 else (1, 1)
-        channels = 16 * 2**stage * self.width
-        y = norm(x)
-        if strides != (1, 1) or x.shape[-1] != channels:
-          x = nn.Conv(channels, (1, 1), strides, dtype=self.dtype)(y)
-        y = norm(nn.Conv(channels, (3, 3), strides, dtype=self.dtype)(y))
-        x = x + nn.Conv(channels, (3, 3), dtype=self.dtype)(y)
-    features = jnp.mean(norm(x), axis=(1, 2)).astype(jnp.float32)
-    return nn.Dense(self.num_classes)(features), features
+from benchmarks.harness import networks
 
 
 class Workload(NamedTuple):
@@ -51,7 +24,6 @@ class Workload(NamedTuple):
     classes: C.
     tokens: size of the vocabulary; 0 if the example is an image or a vector.
     bars: ratios to the plain gradient: of the groups, of the whole step, of weights by rarity.
-    light: what makes the model quick to compile and float32, to see that its gradients are right.
   """
 
   title: str
@@ -62,42 +34,33 @@ class Workload(NamedTuple):
   classes: int
   tokens: int = 0
   bars: tuple[float | None, float | None, float | None] = (None, None, None)
-  light: dict[str, Any] | None = None
 
 
-_ENCODER = models.Encoder(6, 512, 8, 8000, 20, jnp.bfloat16)
-_FLOAT32 = {"dtype": jnp.float32}
+_ENCODER = networks.Encoder(6, 512, 8, 8000, 20, jnp.bfloat16)
 FULL = (
-  Workload("CNN 189 k", models.CNN(), 512, 8, (32, 32, 3), 10, 0, (3.0, 4.0, None)),
-  Workload("MLP 784-256-256-10", models.MLP(), 1024, 16, (784,), 10, 0, (3.0, None, None)),
+  Workload("CNN 189 k", networks.CNN(), 512, 8, (32, 32, 3), 10, 0, (3.0, 4.0, None)),
+  Workload("MLP 784-256-256-10", networks.MLP(), 1024, 16, (784,), 10, 0, (3.0, None, None)),
   Workload(
-    "MLP 10,000-512-46", models.MLP((512,), 46), 512, 8, (10_000,), 46, 0, (3.0, None, None)
+    "MLP 10,000-512-46", networks.MLP((512,), 46), 512, 8, (10_000,), 46, 0, (3.0, None, None)
   ),
-  Workload("encoder 2x128", models.Encoder(), 256, 4, (64,), 10, 1000, (2.0, None, None)),
+  Workload("encoder 2x128", networks.Encoder(), 256, 4, (64,), 10, 1000, (2.0, None, None)),
   Workload(
     "encoder 6x512 bf16", _ENCODER, 256, 4, (128,), 20, 8000, (1.35, 1.45, 1.04),
-    {"layers": 1, **_FLOAT32},
   ),
   Workload(
-    "WRN-16-4 bf16", WideResNet(), 1024, 16, (32, 32, 3), 10, 0, (2.2, 2.6, 1.02),
-    {"blocks": 1, **_FLOAT32},
+    "WRN-16-4 bf16", networks.WideResNet(), 1024, 16, (32, 32, 3), 10, 0, (2.2, 2.6, 1.02),
   ),
 )  # fmt: skip
+SMALL = Workload("MLP 8-128-2", networks.MLP((128,), 2), 1024, 8, (8,), 2)  # of a small table
 TINY = (
-  Workload("MLP 5-4-3", models.MLP((4,), 3), 16, 4, (5,), 3),
-  Workload(
-    "encoder 1x8 bf16", models.Encoder(1, 8, 2, 11, 3, jnp.bfloat16), 8, 4, (6,), 3, 11,
-    light=_FLOAT32,
-  ),
+  Workload("MLP 5-4-3", networks.MLP((4,), 3), 16, 4, (5,), 3),
+  Workload("encoder 1x8", networks.Encoder(1, 8, 2, 11, 3, jnp.bfloat16), 8, 4, (6,), 3, 11),
 )  # fmt: skip
 # Weights by rarity are timed on these.
-WEIGHED = ("CNN 189 k", "encoder 6x512 bf16", "WRN-16-4 bf16", "MLP 5-4-3")
-
-
-def light(workload: Workload) -> Workload:
-  """Of the same kinds of layers, in float32 and with a small batch."""
-  model = workload.model.clone(**(workload.light or {}))
-  return workload._replace(model=model, batch_size=4 * workload.num_groups)
+WEIGHED = (
+  "CNN 189 k", "MLP 784-256-256-10", "MLP 8-128-2", "encoder 6x512 bf16", "WRN-16-4 bf16",
+  "MLP 5-4-3",
+)  # fmt: skip
 
 
 def sizes(workload: Workload, kind: str) -> list[int]:

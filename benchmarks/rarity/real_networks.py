@@ -1,276 +1,254 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Weights by rarity on a convolutional network: WRN-16-4 on CIFAR-10 with a long tail, on a GPU.
 
-    python -m benchmarks.rarity.real_networks                        # what is missing, 3.5 minutes
-    python -m benchmarks.rarity.real_networks --tasks LT100 --optimizers SGDM
+    python -m benchmarks.rarity.real_networks
 
 Every way to weigh gets its own rate: the best of four on validation after 15 epochs. At that rate
-60 epochs are run with three seeds, and the test split is read. SGD with momentum alone, and with
-the weights that did best on validation, also runs 200 epochs. Every finished run is a row of
-`out/real_networks.jsonl` and is not run again. What is unfinished when the minutes are over lies
-in `out/real_networks.npz`, and goes on there with the next call.
+60 epochs are run with three seeds, and the test split is read. What is in the results is not run
+again. Images are bytes on the device, cropped and mirrored inside the program; the way to weigh,
+the rate, the seed and the number of steps are traced, so that every run of an optimizer is the same
+program.
 """
 
-import argparse  # an image for accelerators may hold nothing but JAX, Flax, Optax and Rich
-import json
-import os
+import functools
+import math
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import tyro
 
-import gq_optax as gq
-from benchmarks.rarity import images, network_runs
-from gq_optax.trial import records, tables
-from gq_optax.trial.own_data import Data
-from gq_optax.trial.recipes import figures
+from benchmarks.harness import arms, data, networks, optimizers, records, tasks, weighing
+from benchmarks.harness.protocol import figures
 
-Row = dict[str, Any]
-# The recommended weights of a task, and what else is done about rare examples. On LT100 the true
-# kinds are the classes, so that the oracle's weights are class weights.
-WAYS = {
-  "LT100": ("SGDM", "class weights", "logit adjustment", "example scarcity, outputs"),
-  "hidden": (
-    "SGDM", "class weights", "logit adjustment", "example scarcity, features",
-    "true kinds (oracle)",
-  ),
-}  # fmt: skip
-PLAIN, ORACLE = "SGDM", "true kinds (oracle)"
-LONG_TASK, LONG_OPTIMIZER = "LT100", "SGDM"
-STAGES = ("rate", "final", "long")
-OUT = Path("out/real_networks.jsonl")
-SAVE_EVERY = 20.0  # seconds
+WAYS = ("SGDM", "class weights", "logit adjustment", arms.RECOMMENDED[1])
+IMBALANCE, LARGEST, CLASSES, PADDING = 100.0, 5000, 10, 4
+WARMUP = 0.05  # part of the steps over which the rate rises
+# Weight decay shrinks kernels by about 5e-4 a step at a rate of .1 with momentum .9, as is usual
+# for SGD; by 2e-4 at Muon's .02.
+DECAY = {"SGDM": 5e-4, "Muon": 0.01}
+ADAM_RATE = 0.1  # of Muon's own: for scales and biases, which are no matrices
+RATES = {"Muon": (0.01, 0.02, 0.04, 0.08), "SGDM": (0.0125, 0.025, 0.05, 0.1)}
 
 
 class Scale(NamedTuple):
   """How large it all is."""
 
-  batch_size: int
-  chunk: int  # epochs of one call; those of every stage are a multiple of it
-  epochs: tuple[int, int, int]  # of `STAGES`
-  rates: int
-  seeds: int
-  width: int
-  blocks: int
+  batch_size: int = 1024
+  chunk: int = 5  # epochs of one call; those below are multiples of it
+  tuning_epochs: int = 15
+  epochs: int = 60
+  seeds: int = 3
+  width: int = 4
+  blocks: int = 2
 
 
-FULL = Scale(1024, 5, (15, 60, 200), 4, 3, 4, 2)
-TINY = Scale(10, 1, (1, 2, 3), 2, 2, 1, 1)
+FULL = Scale()
 
 
-class Job(NamedTuple):
-  """A run: its row's identity."""
+class Images(NamedTuple):
+  """The task on the device.
 
-  stage: str
-  task: str
-  optimizer: str
-  way: str
-  rate: float
-  seed: int
-  epochs: int
-  tiny: bool
+  Attributes:
+    padded: uint8 `[n, h + 8, w + 8, c]`, training, with a black edge.
+    labels: int32 `[n]`.
+    mean: float32 `[c]`, of the training pixels.
+    std: float32 `[c]`.
+    splits: validation, to choose rates on, and test: uint8 images and labels of each.
+  """
 
-
-def sizes_of(job: Job, scale: Scale) -> network_runs.Sizes:
-  """What is static of a run."""
-  num_classes = 10 if job.task == "LT100" else 2
-  return network_runs.Sizes(
-    job.optimizer, WAYS[job.task], num_classes, 10,
-    scale.batch_size, scale.chunk, scale.width, scale.blocks,
-  )  # fmt: skip
+  padded: jax.Array
+  labels: jax.Array
+  mean: jax.Array
+  std: jax.Array
+  splits: tuple[tuple[jax.Array, jax.Array], ...]
 
 
-def done(rows: Sequence[Row]) -> dict[Job, Row]:
-  """The finished runs."""
-  return {Job(**{key: row[key] for key in Job._fields}): row for row in rows}
-
-
-def missing(
-  rows: Sequence[Row], tasks: Sequence[str], optimizers: Sequence[str], tiny: bool
-) -> Job | None:
-  """The next run, or None if all are there."""
-  there = done(rows)
-  for task in tasks:
-    for optimizer in optimizers:
-      for job in wanted(list(there.items()), task, optimizer, tiny):
-        if job not in there:
-          return job
-  return None
-
-
-def wanted(there: list[tuple[Job, Row]], task: str, optimizer: str, tiny: bool) -> list[Job]:
-  """All runs of an optimizer on a task, as far as the finished ones let us know them."""
-  scale = TINY if tiny else FULL
-  rates, ways = network_runs.RATES[optimizer][: scale.rates], WAYS[task]
-  job = lambda stage, way, rate, seed: Job(
-    stage, task, optimizer, way, rate, seed, scale.epochs[STAGES.index(stage)], tiny
+def make(source: data.Data) -> Images:
+  """Class c keeps `5000 * 100 ** (-c / 9)` examples of training; the test set is halved."""
+  rows = tasks.long_tail(source.y_train, IMBALANCE, LARGEST, seed=0)
+  x = source.x_train[rows]
+  pixels, edge = x.astype(np.float64), ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0))
+  put = lambda y: jnp.asarray(y, jnp.int32)
+  halves = tasks.halves(source.y_test, seed=0)
+  return Images(
+    jnp.asarray(np.pad(x, edge)),
+    put(source.y_train[rows]),
+    jnp.asarray(pixels.mean((0, 1, 2)), jnp.float32),
+    jnp.asarray(pixels.std((0, 1, 2)), jnp.float32),
+    tuple((jnp.asarray(source.x_test[half]), put(source.y_test[half])) for half in halves),
   )
-  jobs = [job("rate", way, rate, 0) for way in ways for rate in rates]
-  score = {key: row["validation"]["mean"] for key, row in there}
-  if any(key not in score for key in jobs):
-    return jobs
-  best = {way: max(rates, key=lambda r: score[job("rate", way, r, 0)]) for way in ways}
-  seeds = range(scale.seeds)
-  final = [job("final", way, best[way], seed) for seed in seeds for way in ways]
-  jobs += final
-  if (task, optimizer) != (LONG_TASK, LONG_OPTIMIZER) or any(key not in score for key in final):
-    return jobs
-  mean = lambda way: np.mean([score[key] for key in final if key.way == way])
-  winner = max((way for way in ways if way not in (PLAIN, ORACLE)), key=mean)
-  return jobs + [job("long", w, best[w], seed) for seed in seeds for w in (PLAIN, winner)]
 
 
-# What is unfinished, on disk
+def normalise(images: Images, x: jax.Array) -> jax.Array:
+  """Bytes as float32 with mean 0 and deviation 1 over the training pixels."""
+  return (x.astype(jnp.float32) - images.mean) / images.std
 
 
-def save(path: Path, job: Job, epoch: int, carry: network_runs.Carry) -> None:
-  """Writes the state after `epoch` epochs, whole or not at all."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  written = path.with_suffix(".new")
-  arrays = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
-  with written.open("wb") as file:
-    arrays |= {"job": np.asarray(json.dumps(job)), "epoch": np.asarray(epoch)}
-    np.savez(file, allow_pickle=False, **arrays)
-  os.replace(written, path)
+def augmented(images: Images, rows: jax.Array, key: jax.Array) -> jax.Array:
+  """The examples `rows`, each cropped anywhere within its edge and mirrored or not; float32."""
+  _, height, width, _ = images.padded.shape
+  shift_key, flip_key = jax.random.split(key)
+  shifts = jax.random.randint(shift_key, (len(rows), 2), 0, 2 * PADDING + 1)
+  mirrored = jax.random.bernoulli(flip_key, shape=(len(rows), 1))
+  down = shifts[:, :1] + jnp.arange(height - 2 * PADDING)
+  forwards = jnp.arange(width - 2 * PADDING)
+  across = shifts[:, 1:] + jnp.where(mirrored, forwards[::-1], forwards)
+  return normalise(images, images.padded[rows[:, None, None], down[:, :, None], across[:, None, :]])
 
 
-def restore(path: Path, job: Job, new: network_runs.Carry) -> tuple[int, network_runs.Carry]:
-  """The epochs that are over and the state; `new` if what lies there is of another run."""
-  if not path.exists():
-    return 0, new
-  with np.load(path, allow_pickle=False) as file:
-    if str(file["job"]) != json.dumps(job):
-      return 0, new
-    leaves, structure = jax.tree.flatten(new)
-    stored = [jnp.asarray(file[f"leaf{i}"]) for i in range(len(leaves))]
-    return int(file["epoch"]), jax.tree.unflatten(structure, stored)
+def make_optimizer(
+  name: str, rate: jax.Array, steps: jax.Array
+) -> optax.GradientTransformationExtraArgs:
+  """SGD with momentum, or Muon on all kernels: a linear rise, then cosine decay to 0."""
 
+  def schedule(step):
+    step, total = step.astype(jnp.float32), steps.astype(jnp.float32)
+    rise = (step + 1.0) / jnp.maximum(1.0, WARMUP * total)
+    return rate * jnp.minimum(rise, 0.5 + 0.5 * jnp.cos(math.pi * step / total))
 
-def run(
-  job: Job, scale: Scale, task: images.Images, state: Path, over: Callable[[], bool]
-) -> Row | None:
-  """Goes on with a run to its end, or None if the time was over first."""
-  sizes = sizes_of(job, scale)
-  plan = network_runs.plan(WAYS[job.task].index(job.way), job.rate, job.seed, job.epochs)
-  began = saved = time.perf_counter()
-  epoch, carry = restore(state, job, network_runs.begin(sizes, task, plan))
-  first = epoch
-  while epoch < job.epochs:
-    carry = network_runs.train_chunk(sizes, task, plan, carry, jnp.asarray(epoch, jnp.int32))
-    jax.block_until_ready(carry)
-    epoch += scale.chunk
-    if epoch < job.epochs and over():
-      save(state, job, epoch, carry)
-      return None
-    if time.perf_counter() - saved > SAVE_EVERY:
-      save(state, job, epoch, carry)
-      saved = time.perf_counter()
-  classes_of = network_runs.classes_of_kinds(sizes, task)
-  look = lambda split: figures(
-    np.asarray(network_runs.judge(sizes, task, carry.params, split)), classes_of
+  kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+  if name == "SGDM":
+    decay = optax.add_decayed_weights(DECAY[name], kernels)
+    return optax.with_extra_args_support(optax.chain(decay, optax.sgd(schedule, momentum=0.9)))
+  return optax.with_extra_args_support(
+    optax.contrib.muon(
+      schedule,
+      weight_decay=DECAY[name],
+      adam_learning_rate=lambda step: ADAM_RATE * schedule(step),
+      muon_weight_dimension_numbers=lambda params: jax.tree.map(optimizers.as_matrix, params),
+    )
   )
-  row = {**job._asdict(), "validation": look(task.validation)}
-  if job.stage != "rate":
-    row["test"] = look(task.test)
-  device = jax.devices()[0].device_kind
-  versions = {"gq_optax": gq.__version__, "jax": jax.__version__, "device": device}
-  state.unlink(missing_ok=True)
-  seconds = time.perf_counter() - began
-  return {**row, "seconds": seconds, "resumed_after": first, "environment": versions}
 
 
-# The tables
+class Plan(NamedTuple):
+  """What is traced of a run: the way of `WAYS`, the highest rate, the seed, all its epochs."""
+
+  way: jax.Array
+  rate: jax.Array
+  seed: jax.Array
+  epochs: jax.Array
 
 
-def cell(rows: Sequence[Row], figure: str) -> str:
-  """Mean and spread over the seeds, in percent."""
-  values = [100.0 * row["test"][figure] for row in rows]
-  spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-  return f"{np.mean(values):.1f}{spread}"
+def network(scale: Scale) -> networks.WideResNet:
+  """WRN-16-4, or less of it."""
+  return networks.WideResNet(scale.width, scale.blocks, CLASSES)
 
 
-def report(rows: Sequence[Row]) -> str:
-  """The final runs and the long ones: mean and lowest accuracy of the kinds, on test."""
-  lines = []
-  for stage in STAGES[1:]:
-    found = [row for row in rows if row["stage"] == stage]
-    names = list(dict.fromkeys((r["task"], r["optimizer"], r["way"]) for r in found))
-    if not names:
-      continue
-    body = [["task", "optimizer", "way", "mean", "worst kind", "rate", "at the end", "seeds"]]
-    for name in names:
-      own = [r for r in found if (r["task"], r["optimizer"], r["way"]) == name]
-      grid = network_runs.RATES[name[1]][: (TINY if own[0]["tiny"] else FULL).rates]
-      edge = "yes" if own[0]["rate"] in (grid[0], grid[-1]) else "no"
-      way = "none" if name[2] == PLAIN else name[2]
-      columns = cell(own, "mean"), cell(own, "worst"), f"{own[0]['rate']:g}", edge, f"{len(own)}"
-      body.append([name[0], name[1], way, *columns])
-    lines += [f"## {found[0]['epochs']} epochs", tables.markdown(body)]
-  return "\n\n".join(lines) + "\n" if lines else "No final run has ended yet.\n"
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def start(name: str, scale: Scale, images: Images, plan: Plan) -> Any:
+  """Parameters, optimizer state and the queue of example scarcity, which every way fills."""
+  key = jax.random.key(plan.seed)
+  x = normalise(images, images.splits[0][0][:1])
+  params = network(scale).init(jax.random.fold_in(key, 0), x)
+  steps = plan.epochs * (len(images.labels) // scale.batch_size)
+  num_features = jax.eval_shape(network(scale).apply, params, x)[1].shape[1]
+  state = weighing.init_state(arms.find(WAYS[-1]), num_features, CLASSES, key, len(images.labels))
+  return params, make_optimizer(name, plan.rate, steps).init(params), state
+
+
+def mean_loss(scale, images, plan, state, params, rows, key) -> tuple[jax.Array, Any]:
+  """The loss of the run's own way, out of those of all ways; and the queue after the batch."""
+  outputs: Any = network(scale).apply(params, augmented(images, rows, key))
+  logits, features = outputs
+  prior = jnp.zeros(CLASSES).at[images.labels].add(1.0) / len(images.labels)
+  labels, ones = images.labels[rows], jnp.ones(len(rows))
+  context = weighing.Context(labels, labels, ones, prior, CLASSES, key, jnp.float32(0.0))
+  means, after = [], state
+  for arm in map(arms.find, WAYS):
+    seen = state if "examples" in arm.weights else None
+    weights, seen = weighing.weigh(arm, logits, features, context, seen, key)
+    after = after if seen is None else seen
+    losses = weighing.losses(arm, logits, context)
+    means.append(jnp.mean(jax.lax.stop_gradient(weights) * losses))
+  return jnp.stack(means)[plan.way], after
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
+def train_chunk(
+  name: str, scale: Scale, images: Images, plan: Plan, carry: Any, first: jax.Array
+) -> Any:
+  """`scale.chunk` epochs from epoch `first` on, in one scan."""
+  key, rows = jax.random.key(plan.seed), len(images.labels)
+  each = rows // scale.batch_size  # whole batches; what is left over is left out
+  optimizer = make_optimizer(name, plan.rate, plan.epochs * each)
+
+  def order(epoch):
+    shuffle = jax.random.fold_in(jax.random.fold_in(key, 1), epoch)
+    return jax.random.permutation(shuffle, rows)[: each * scale.batch_size]
+
+  batches = jax.vmap(order)(first + jnp.arange(scale.chunk)).reshape(-1, scale.batch_size)
+  numbers = first * each + jnp.arange(scale.chunk * each)
+
+  def step(carry, batch):
+    params, opt_state, state = carry
+    rows, number = batch
+    crop = jax.random.fold_in(jax.random.fold_in(key, 2), number)
+    loss = functools.partial(mean_loss, scale, images, plan, state)
+    gradient, state = jax.grad(loss, has_aux=True)(params, rows, crop)
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state, state), None
+
+  return jax.lax.scan(step, carry, (batches, numbers))[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def judge(scale: Scale, images: Images, params: Any, split: Any) -> jax.Array:
+  """How often each class is predicted for each class, `[classes, classes]`."""
+  x, labels = split
+  one = lambda x: network(scale).apply(params, normalise(images, x[None]))[0][0]
+  part = math.ceil(len(x) / math.ceil(len(x) / scale.batch_size))  # equal parts: one program
+  found = jnp.argmax(jax.lax.map(one, x, batch_size=part), axis=1)
+  return jnp.zeros((CLASSES, CLASSES)).at[labels, found].add(1.0)
+
+
+def run(name: str, scale: Scale, images: Images, way: str, rate: float, seed: int, epochs: int):
+  """Figures of a run on validation and on test."""
+  plan = Plan(jnp.int32(WAYS.index(way)), jnp.float32(rate), jnp.int32(seed), jnp.int32(epochs))
+  carry = start(name, scale, images, plan)
+  for epoch in range(0, epochs, scale.chunk):
+    carry = train_chunk(name, scale, images, plan, carry, jnp.int32(epoch))
+  look = lambda split: np.asarray(judge(scale, images, carry[0], split))
+  return [figures(look(split), np.arange(CLASSES)) for split in images.splits]
 
 
 def main(
-  tasks: Sequence[str] = images.TASKS,
-  optimizers: Sequence[str] = tuple(network_runs.RATES),
-  minutes: float = 3.5,
-  tiny: bool = False,
-  out: Path = OUT,
-  data: Path | None = None,
-) -> list[Row]:
-  """Runs what is missing, and reports all that is there.
+  optimizer_names: tuple[str, ...] = tuple(RATES),
+  scale: Scale = FULL,
+  out: Path = Path("out/real_networks.jsonl"),
+) -> None:
+  """Runs what is missing.
 
   Args:
-    tasks: some of `images.TASKS`.
-    optimizers: some of `network_runs.RATES`.
-    minutes: no further chunk of epochs is begun after that, except for a first one.
-    tiny: sizes that a CPU does in seconds, to see that the script runs.
-    out: one JSON a line and run.
-    data: what `images` has packed; by default CIFAR-10 as `gq_optax.trial.data` finds it.
-
-  Returns:
-    All finished runs of this scale.
+    optimizer_names: some of `RATES`.
+    scale: for a try on a CPU, smaller.
+    out: one JSON a line, for each optimizer and way.
   """
-  scale, started = TINY if tiny else FULL, time.perf_counter()
-  over = lambda: time.perf_counter() - started > 60.0 * minutes
-  here = lambda: [row for row in records.read(out) if row["tiny"] == tiny]
-  source: Data | None = None
-  made: dict[str, images.Images] = {}
-  while job := missing(here(), tasks, optimizers, tiny):
-    if source is None:
-      source = images.few(images.load(data)) if tiny else images.load(data)
-    made = {job.task: made.get(job.task) or images.make(source, job.task)}
-    row = run(job, scale, made[job.task], out.with_suffix(".npz"), over)
-    if row is not None:
+  images = make(data.load("cifar10"))
+  for name in optimizer_names:
+    for way in WAYS:
+      cell, rates = {"optimizer": name, "arm": way}, RATES[name]
+      if any(cell.items() <= row.items() for row in records.read(out)):
+        continue
+      began, one = time.perf_counter(), functools.partial(run, name, scale, images, way)
+      scores = {rate: one(rate, 0, scale.tuning_epochs)[0]["mean"] for rate in rates}
+      rate = max(rates, key=lambda r: scores[r])
+      tests = [one(rate, seed, scale.epochs)[1] for seed in range(scale.seeds)]
+      row = cell | {
+        "rate": rate,
+        "inside": min(rates) < rate < max(rates),
+        "validation_by_rate": {f"{r:g}": round(s, 6) for r, s in scores.items()},
+        **{key: [round(test[key], 8) for test in tests] for key in ("mean", "worst")},
+        "seconds": round(time.perf_counter() - began, 1),
+        "device": jax.devices()[0].device_kind,
+      }
       records.append(out, row)
-      name = f"{job.stage}: {job.task}, {job.optimizer}, {job.way}, {job.rate:g}, seed {job.seed}"
-      print(f"{row['seconds']:6.1f} s  {name}: {row['validation']['mean']:.4f}", flush=True)
-    if over():
-      print(f"{minutes:g} minutes are over: call again for the rest.")
-      break
-  rows = here()
-  text = report(rows)
-  print(text)
-  out.parent.mkdir(parents=True, exist_ok=True)
-  out.with_suffix(".md").write_text(text)
-  return rows
-
-
-def arguments() -> argparse.Namespace:
-  """From the command line."""
-  parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-  parser.add_argument("--tasks", nargs="+", choices=images.TASKS, default=images.TASKS)
-  optimizers = tuple(network_runs.RATES)
-  parser.add_argument("--optimizers", nargs="+", choices=optimizers, default=optimizers)
-  parser.add_argument("--minutes", type=float, default=3.5, help="then no further chunk begins")
-  parser.add_argument("--tiny", action="store_true", help="sizes that a CPU does in seconds")
-  parser.add_argument("--out", type=Path, default=OUT, help="one JSON a line and run")
-  parser.add_argument("--data", type=Path, help="what benchmarks.rarity.images has packed")
-  return parser.parse_args()
+      print(row, flush=True)
 
 
 if __name__ == "__main__":
-  main(**vars(arguments()))
+  tyro.cli(main)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import optax
 
-from gq_optax.trial import optimizers, tempering
+from gq_optax.trial import optimizers
 from gq_optax.trial.embedding import Examples, Groups
 
 
@@ -20,28 +20,21 @@ class Arm:
   """One way to train."""
 
   loss: str = "cross-entropy"  # or "focal", "logit adjustment"
-  # Or "class", "kind", "worst kinds", "errors", "groups", "examples"; "shuffled groups", "shuffled
-  # examples".
+  # Or "class", "kind", "errors", "groups", "examples"; "shuffled groups", "shuffled examples".
   weights: str = "none"
   groups: Groups = Groups()
   examples: Examples = Examples()
-  second: Groups | None = None  # two levels: the weights of both are multiplied
-  teacher: bool = False  # groups by the features of a first training of half the epochs
   optimizer: str = "sgd"  # see `optimizers.RATES`
   weight_decay: Any = None  # see `optimizers.base`; a number, also a traced one
   queue: bool = False  # Delta_rho before the optimizer
   match: bool = True  # brought back to the norm of the mean gradient; the paper does not
   clusters: str = "none"  # or "features", "random": B / 64 groups, each weighted, as in the paper
-  orthogonal: bool = False  # each group's gradient made orthogonal, in place of its weights
   shuffle: bool = False  # the weights dealt to other coordinates
-  rho_by_groups: bool = False  # rho from the shares of the groups, which weigh nothing themselves
 
 
 FEATURES = Groups("features")
 OUTPUTS = Groups("output gradients")
-BOTH = Groups("both", num_groups=20, pooling=0.5)
 POOLED = Groups("features", num_groups=20, pooling=0.5)
-LAST_LAYER = Groups("last layer", num_groups=20, pooling=0.5)
 
 ARMS = {
   "SGDM": Arm(),
@@ -57,29 +50,13 @@ ARMS = {
   "group scarcity, features, pooled, Delta_rho": Arm(weights="groups", groups=POOLED, queue=True),
   "group scarcity, outputs": Arm(weights="groups", groups=OUTPUTS),
   "group scarcity, outputs, Delta_rho": Arm(weights="groups", groups=OUTPUTS, queue=True),
-  "group scarcity, both": Arm(weights="groups", groups=BOTH),
-  "group scarcity, last layer, pooled": Arm(weights="groups", groups=LAST_LAYER),
-  "group scarcity, features and last layer, pooled": Arm(
-    weights="groups", groups=dataclasses.replace(LAST_LAYER, embedding="features and last layer")
-  ),
-  "group scarcity, features and label, pooled": Arm(
-    weights="groups", groups=dataclasses.replace(POOLED, embedding="features and label")
-  ),
-  "group scarcity, two levels": Arm(weights="groups", groups=POOLED, second=OUTPUTS),
-  "group scarcity, features, pooled, of a teacher": Arm(
-    weights="groups", groups=POOLED, teacher=True
-  ),
   # Where kinds are learnt already they should not count: that is what the losses are for.
   "example scarcity, features": Arm(
     weights="examples", examples=Examples(bandwidth=0.25, loss_exponent=0.5)
   ),
   "example scarcity, outputs": Arm(weights="examples", groups=OUTPUTS),
   "Delta_rho": Arm(queue=True),
-  "Delta_rho, rho by groups": Arm(
-    weights="shares of groups", groups=OUTPUTS, queue=True, rho_by_groups=True
-  ),
   "true kinds (oracle)": Arm(weights="kind"),
-  "group DRO (oracle)": Arm(weights="worst kinds"),
   "Nesterov": Arm(optimizer="nesterov"),
   "LAMB": Arm(optimizer="lamb"),
   "Muon": Arm(optimizer="muon"),
@@ -87,7 +64,6 @@ ARMS = {
   "SAM": Arm(optimizer="sam"),
   "GQ, K=1": Arm(queue=True, match=False),
   "GQ, K=B/64": Arm(queue=True, match=False, clusters="features"),
-  "orthogonal groups, K=B/64": Arm(clusters="features", orthogonal=True),
   "GQ, K=B/64, random groups": Arm(queue=True, match=False, clusters="random"),
   "GQ, K=B/64, norm-matched": Arm(queue=True, clusters="features"),
   "GQ, K=B/64, shuffled weights": Arm(queue=True, match=False, clusters="features", shuffle=True),
@@ -174,13 +150,10 @@ def _decay(text: str, optimizer: str) -> float:
 
 
 def make_optimizer(
-  arm: Arm, rate: jax.Array, steps: int, decay: bool = True, watch: Any = None
+  arm: Arm, rate: jax.Array, steps: int, decay: bool = True
 ) -> optax.GradientTransformationExtraArgs:
-  """The arm's optimizer, behind the queue if it has one; `watch` is of `weighing.init_watch`."""
+  """The arm's optimizer, behind the queue if it has one."""
   last = optimizers.base(arm.optimizer, rate, steps, decay, arm.weight_decay)
   if not arm.queue:
     return last
-  rho: Any = optimizers.RHO
-  if arm.rho_by_groups and watch is not None:
-    rho = tempering.rho_of_shares(tempering.frequencies(watch.first), optimizers.RHO)
-  return optax.chain(optimizers.queue(match=arm.match, rho=rho, shuffle=arm.shuffle), last)
+  return optax.chain(optimizers.queue(match=arm.match, shuffle=arm.shuffle), last)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import optax
 
 import gq_optax as gq
@@ -18,16 +17,11 @@ cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
 class Groups:
   """The options of `gq.group_scarcity`, and what is grouped."""
 
-  # Or "output gradients", "both", "last layer", "features and last layer", "features and label".
-  embedding: str = "features"
+  embedding: str = "features"  # or "output gradients"
   num_groups: int = 10
   queue_length: int = 5
   exponent: float = 1.0
   pooling: float = 0.0
-  temper: str = "none"  # or "coherence", "recurrence": an exponent for each group
-  entropy_factor: float = 0.0  # above 0: one exponent for all, from how unequal the groups are
-  # The part of the training over which the exponent rises from 0 to 1; of class weights too.
-  ramp: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,34 +42,12 @@ def embed(
   """What is grouped, and the metric."""
   if groups.embedding == "features":
     return features, "cosine"
-  residual = gq.output_gradients(cross_entropy, logits, labels)
-  if groups.embedding == "output gradients":
-    return residual, "cosine"
-  if groups.embedding in ("last layer", "features and last layer"):
-    # The last layer's gradient of each example is its output gradient times its features.
-    unit = residual / jnp.maximum(jnp.linalg.norm(residual, axis=1, keepdims=True), 1e-12)
-    outer = (unit[:, :, None] * features[:, None, :]).reshape(len(unit), -1)
-    if groups.embedding == "last layer":
-      return outer, "cosine"
-    return jnp.concatenate([features, 0.5 * outer], axis=1), "cosine"
-  length = jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-  if groups.embedding == "features and label":  # groups within the classes
-    label = jax.nn.one_hot(labels, logits.shape[1])
-    return jnp.concatenate([features / length, label], axis=1), "cosine"
-  return jnp.concatenate([features / length, residual], axis=1), "euclidean"
+  return gq.output_gradients(cross_entropy, logits, labels), "cosine"
 
 
 def embedding_dim(groups: Groups, num_features: int, num_classes: int) -> int:
   """The length of what `embed` returns."""
-  sizes = {
-    "features": num_features,
-    "output gradients": num_classes,
-    "both": num_features + num_classes,
-    "features and label": num_features + num_classes,
-    "last layer": num_features * num_classes,
-    "features and last layer": num_features * (num_classes + 1),
-  }
-  return sizes[groups.embedding]
+  return num_features if groups.embedding == "features" else num_classes
 
 
 def scarcity(groups: Groups, metric: str, key: jax.Array | int) -> gq.GroupScarcity:

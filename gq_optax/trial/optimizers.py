@@ -112,28 +112,6 @@ def one_length() -> optax.GradientTransformation:
   return optax.stateless(lambda updates, _: jax.tree.map(scaled, updates))
 
 
-def orthogonal(groups: gq.GroupGradients) -> optax.Updates:
-  r"""The paper's sum over groups, in which all directions of a group's gradient count the same.
-
-  .. math:: \sum_k \frac{n_k}{n} \operatorname{orth}(c_k)
-
-  with the nearest semi-orthogonal matrix, as in Muon. Arrays that are no matrices stay means.
-
-  Args:
-    groups: mean gradients `[K, *p]` of the groups.
-  """
-  shares = groups.counts / jnp.maximum(jnp.sum(groups.counts), 1)
-  # The part of Muon that makes one matrix orthogonal.
-  muon = optax.contrib.scale_by_muon(beta=0.0, nesterov=False)
-  one = lambda g: muon.update(g, muon.init(g))[0]
-
-  def added(c: jax.Array) -> jax.Array:
-    c = jax.vmap(one)(c) if c.ndim == 3 else c
-    return jnp.einsum("k,k...->...", shares.astype(c.dtype), c)
-
-  return jax.tree.map(added, groups.grads)
-
-
 def shuffled(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
   """The weights of Delta_rho, each given to another coordinate of its array: a control."""
   weights = gq.delta_rho(g, mean, std, RHO)
@@ -141,13 +119,11 @@ def shuffled(g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
   return weights.reshape(-1)[order].reshape(g.shape)
 
 
-def queue(
-  *, match: bool, rho: jax.typing.ArrayLike = RHO, shuffle: bool = False
-) -> optax.GradientTransformationExtraArgs:
+def queue(*, match: bool, shuffle: bool = False) -> optax.GradientTransformationExtraArgs:
   """Coordinate scarcity as in the paper; `match` keeps the norm of the raw mean gradient."""
   return gq.grad_queue(
     QUEUE_LENGTH,
-    rho,
+    RHO,
     scarcity=shuffled if shuffle else None,
     update_norm="match" if match else None,
   )

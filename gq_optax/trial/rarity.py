@@ -111,7 +111,7 @@ def trained_features(
   arm: arms.Arm, sizes: training.Sizes, task: training.Task, rate: float, x: np.ndarray
 ) -> np.ndarray:
   """The features `[n, d]` of examples, as the arm has them after a training with seed 0."""
-  earlier = training.Earlier(jnp.ones(len(task.x)), None)
+  earlier = training.Earlier(jnp.ones(len(task.x)))
   variables, _ = training.steps(arm, sizes, task, jnp.int32(0), jnp.float32(rate), earlier)
   apply = jax.jit(training.make_network(sizes, x.shape[1:]).apply)
   parts = np.array_split(x, range(_ROWS, len(x), _ROWS))

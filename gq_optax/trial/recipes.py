@@ -22,35 +22,6 @@ class Recipe:
   noise: str | None = None  # "symmetric" or "asymmetric"
   rate: float = 0.0
   epochs: int = 10
-  people: bool = False  # the set's labels are kinds, as `group_tables` numbers them
-  num_super: int = 2  # superclasses
-
-
-RECIPES = {
-  **{f"hidden{s}": Recipe("fashion_mnist", hidden=s) for s in (5, 6, 7)},
-  **{f"mnist hidden{s}": Recipe("mnist", hidden=s, largest=5400) for s in (5, 6, 7)},
-  # Five classes of two kinds each: labels name a part of what is rare, and hide the rest.
-  **{f"both{s}": Recipe("fashion_mnist", hidden=s, num_super=5) for s in (5, 6, 7)},
-  "LT100": Recipe("fashion_mnist"),
-  "LT100, 20 % noise": Recipe("fashion_mnist", noise="symmetric", rate=0.2),
-  "LT100, 40 % noise": Recipe("fashion_mnist", noise="symmetric", rate=0.4),
-  "LT100, 30 % asymmetric": Recipe("fashion_mnist", noise="asymmetric", rate=0.3),
-  "hidden5, 20 % noise": Recipe("fashion_mnist", hidden=5, noise="symmetric", rate=0.2),
-  "balanced": Recipe("fashion_mnist", imbalance=None, epochs=5),
-  "CIFAR-10 LT100": Recipe("cifar10", largest=5000, epochs=15),
-  "Reuters": Recipe("reuters", imbalance=None, epochs=12),
-  "page_blocks0": Recipe("page_blocks0", imbalance=None, epochs=40),
-  "japanese_vowels": Recipe("japanese_vowels", imbalance=10.0, largest=30, epochs=150),
-  "adult": Recipe("adult", imbalance=None, people=True),
-  # Their examples are features of a frozen network, `benchmarks.rarity.frozen_encoder`.
-  **{f"frozen hidden{s}": Recipe("frozen", largest=5000, hidden=s, epochs=20) for s in (5, 6, 7)},
-  "celeba": Recipe("celeba", imbalance=None, people=True, epochs=3),
-}
-
-
-def default_epochs(recipe: Recipe, batch_size: int) -> int:
-  """Twice as many in the largest batches, where an epoch has few updates."""
-  return recipe.epochs * (2 if batch_size >= 4096 else 1)
 
 
 def make_task(
@@ -80,10 +51,8 @@ def make_task(
   x, x_test = lay_out(recipe, source, source.x_train[rows], layout)
   name = lambda k: k
   if (hidden := recipe.hidden) is not None:
-    size = {"num_classes": int(kinds.max()) + 1, "num_super": recipe.num_super}
-    name = lambda k: tasks.superclasses(k, hidden, **size)
-  elif recipe.people:
-    name = lambda k: k % 2
+    number = int(kinds.max()) + 1
+    name = lambda k: tasks.superclasses(k, hidden, num_classes=number)
   num_classes = int(name(kinds).max()) + 1
   labels = name(kinds[rows])
   if recipe.noise == "symmetric":

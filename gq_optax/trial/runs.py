@@ -325,7 +325,7 @@ def step_costs(bench: Bench, names: list[str]) -> dict[str, Any]:
     for name in names:
       arm, rate = arms.find(name), jnp.float32(0.01)
       run = training.start(arm, sizes, task, jnp.int32(0), rate)
-      earlier = training.Earlier(jnp.ones(len(task.x)), run.carry[0] if arm.teacher else None)
+      earlier = training.Earlier(jnp.ones(len(task.x)))
 
       def one(carry, task, batch, arm=arm, rate=rate, key=run.key, earlier=earlier, sizes=sizes):
         return (training.step(arm, sizes, task, earlier, rate, key, carry, batch, jnp.int32(0)),)

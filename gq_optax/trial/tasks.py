@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""What a data set is made into: long tails, label noise, hidden subgroups, halves, windows.
+"""What a data set is made into: long tails, label noise, hidden subgroups, halves.
 
 Pure NumPy, and seeded by `np.random.RandomState`, whose streams NumPy keeps the same for good: a
 task is its arguments, on every machine and in every year. Labels are integers `[n]`, classes count
@@ -244,31 +244,6 @@ def asymmetric_noise(
 
 
 # Which features
-
-
-def windows(series: np.ndarray, length: int, stride: int) -> np.ndarray:
-  """Cuts one long series into windows; what is left over at its end is left out.
-
-  Args:
-    series: `[time, ...]`, such as `[time]` or `[time, channels]`.
-    length: of a window, 1 to the length of the series.
-    stride: steps from one window's start to the next one's, at least 1.
-
-  Returns:
-    `[windows, length, ...]`, a copy.
-
-  >>> windows(np.arange(6), length=3, stride=2).tolist()
-  [[0, 1, 2], [2, 3, 4]]
-  """
-  series = np.asarray(series)
-  if series.ndim < 1 or not 1 <= length <= len(series):
-    raise ValueError(
-      f"length must be 1 to the series' own, but {length} was found for shape {series.shape}."
-    )
-  if stride < 1:
-    raise ValueError(f"stride must be at least 1, but {stride} was found.")
-  starts = np.arange(0, len(series) - length + 1, stride)
-  return series[starts[:, None] + np.arange(length)]
 
 
 def standardise(

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 import gq_optax as gq
-from gq_optax.trial import arms, networks, optimizers, weighing
+from gq_optax.trial import arms, networks, weighing
 
 # JTT (Liu et al. 2021): a first training of half the epochs; its errors then count this much.
 UPWEIGHT = 3.0
@@ -65,11 +65,9 @@ class Earlier(NamedTuple):
 
   Attributes:
     importance: float `[n]`: what its errors count (JTT), else 1.
-    teacher: its variables, if their features are grouped; else None.
   """
 
   importance: jax.Array
-  teacher: Any
 
 
 class Run(NamedTuple):
@@ -99,9 +97,7 @@ def start(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Ar
   variables = network.init(first, task.x[:1])
   opt_state = arms.make_optimizer(arm, rate, len(batches), sizes.decay).init(variables.params)
   num_features = jax.eval_shape(network.apply, variables, task.x[:1])[1].shape[1]
-  watch = weighing.init_watch(
-    arm, num_features, sizes.num_classes, key, len(task.x), sizes.num_kinds
-  )
+  watch = weighing.init_watch(arm, num_features, sizes.num_classes, key, len(task.x))
   return Run((variables, opt_state, watch), batches, key)
 
 
@@ -127,15 +123,12 @@ def step(
     prior=counts / len(task.labels),
     num_kinds=sizes.num_kinds,
     key=jax.random.fold_in(key, number),
-    progress=number / num_steps(sizes, task),
   )
 
   def loss(params):
     variables = networks.Variables(params, state)
     drawn = jax.random.fold_in(context.key, 1)  # dropout's
     (logits, features), after = network.train(variables, task.x[batch], drawn)
-    if earlier.teacher is not None:
-      features = network.apply(earlier.teacher, task.x[batch])[1]
     weights, seen = weighing.weigh(arm, logits, features, context, watch, key)
     mean = jnp.mean(jax.lax.stop_gradient(weights) * weighing.losses(arm, logits, context))
     return mean, (seen, after)
@@ -144,9 +137,7 @@ def step(
     gradient, (watch, state) = jax.grad(loss, has_aux=True)(params)
   else:
     gradient = clustered(arm, sizes, network, params, task.x[batch], context)
-    if arm.orthogonal:
-      gradient = optimizers.orthogonal(gradient)
-  optimizer = arms.make_optimizer(arm, rate, num_steps(sizes, task), sizes.decay, watch)
+  optimizer = arms.make_optimizer(arm, rate, num_steps(sizes, task), sizes.decay)
   again = lambda params, _: jax.grad(lambda p: loss(p)[0])(params)  # SAM asks for it elsewhere
   updates, opt_state = optimizer.update(gradient, opt_state, params, grad_fn=again)
   return networks.Variables(optax.apply_updates(params, updates), state), opt_state, watch
@@ -177,7 +168,7 @@ def clustered(
 
 def trains_twice(arm: arms.Arm) -> bool:
   """Whether a first, plain training comes before that of the arm."""
-  return arm.weights == "errors" or arm.teacher
+  return arm.weights == "errors"
 
 
 def first_sizes(sizes: Sizes) -> Sizes:
@@ -190,10 +181,9 @@ def first_arm(arm: arms.Arm) -> arms.Arm:
   return arms.Arm(optimizer=arm.optimizer, weight_decay=arm.weight_decay)
 
 
-def look_back(arm: arms.Arm, variables: Any, predicted: jax.Array, task: Task) -> Earlier:
-  """What the arm takes from the first training's variables and predictions `[n]`."""
-  importance = jnp.where(predicted != task.labels, UPWEIGHT, 1.0)
-  return Earlier(importance, variables if arm.teacher else None)
+def look_back(predicted: jax.Array, task: Task) -> Earlier:
+  """What an arm takes from the first training's predictions `[n]`."""
+  return Earlier(jnp.where(predicted != task.labels, UPWEIGHT, 1.0))
 
 
 def train(
@@ -204,11 +194,11 @@ def train(
   Returns:
     The last variables, and the mean accuracy over kinds on validation at `evaluated` steps.
   """
-  earlier = Earlier(jnp.ones(len(task.x)), None)
+  earlier = Earlier(jnp.ones(len(task.x)))
   if trains_twice(arm):
     first, _ = train(first_arm(arm), first_sizes(sizes), task, seed, rate)
     predicted = jnp.argmax(logits_of(task.x, first, sizes), axis=1)
-    earlier = look_back(arm, first, predicted, task)
+    earlier = look_back(predicted, task)
   run = start(arm, sizes, task, seed, rate)
   marks = evaluated(sizes, len(run.batches))
   due = jnp.zeros(len(run.batches), bool).at[jnp.array(marks, int)].set(True)
@@ -299,11 +289,11 @@ def step_by_step(arm, sizes, task, seed, rate) -> Outcome:
   """The same, run by run and step by step: for convolutions, which are slow in loops on CPU."""
   results = []
   for s, r in zip(seed, rate, strict=True):
-    earlier = Earlier(jnp.ones(len(task.x)), None)
+    earlier = Earlier(jnp.ones(len(task.x)))
     if trains_twice(arm):
       first, _ = steps(first_arm(arm), first_sizes(sizes), task, s, r, earlier)
       predicted = jnp.argmax(in_parts(task.x, first, sizes), axis=1)
-      earlier = look_back(arm, first, predicted, task)
+      earlier = look_back(predicted, task)
     variables, curve = steps(arm, sizes, task, s, r, earlier)
     look = lambda split, variables=variables: np.asarray(_judge(variables, split, sizes))
     scores = in_parts(task.test[0], variables, sizes) if sizes.scores else look(task.test)

@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-import gq_optax as gq
-from gq_optax.trial import dro, tempering
 from gq_optax.trial.arms import Arm
 from gq_optax.trial.embedding import (
   cross_entropy,
@@ -29,7 +27,6 @@ class Context(NamedTuple):
     prior: float `[C]`, class frequencies of the training set.
     num_kinds: of the task.
     key: of this step.
-    progress: float32 `[]`, the part of the training that is over.
   """
 
   labels: jax.Array
@@ -38,7 +35,6 @@ class Context(NamedTuple):
   prior: jax.Array
   num_kinds: int
   key: jax.Array
-  progress: jax.Array
 
 
 def losses(arm: Arm, logits: jax.Array, context: Context) -> jax.Array:
@@ -58,42 +54,17 @@ def balanced(labels: jax.Array, number: int) -> jax.Array:
   return weights / jnp.mean(weights)
 
 
-class Watch(NamedTuple):
-  """What the groups, or the queue of examples, of a run carry from step to step.
-
-  Attributes:
-    first: of `Arm.groups`; of example scarcity; or the shares of the kinds `[kinds]` (group DRO).
-    second: of `Arm.second`, or None.
-    memory: of "recurrence", or None.
-  """
-
-  first: Any
-  second: gq.GroupScarcityState | None
-  memory: tempering.Memory | None
-
-
 def init_watch(
-  arm: Arm,
-  num_features: int,
-  num_classes: int,
-  key: jax.Array,
-  num_examples: int = 2048,
-  num_kinds: int = 1,
-) -> Watch | None:
-  """Nothing seen; None for arms without a state. An epoch has `num_examples`."""
-  if arm.weights == "worst kinds":
-    return Watch(jnp.full(num_kinds, 1.0 / num_kinds), None, None)
-  dim = lambda g: embedding_dim(g, num_features, num_classes)
+  arm: Arm, num_features: int, num_classes: int, key: jax.Array, num_examples: int = 2048
+) -> Any:
+  """The state of the groups or of the examples, nothing seen; None for arms without one."""
+  dim = embedding_dim(arm.groups, num_features, num_classes)
   if "examples" in arm.weights:
     size = queue_size(arm.examples, num_examples)
-    return Watch(examples(arm.examples, size).init(dim(arm.groups)), None, None)
-  if "groups" not in arm.weights:
-    return None
-  state = lambda g: scarcity(g, "cosine", key).init(dim(g))
-  memory = None
-  if arm.groups.temper == "recurrence":
-    memory = tempering.init_memory(arm.groups.num_groups, num_classes, num_features)
-  return Watch(state(arm.groups), None if arm.second is None else state(arm.second), memory)
+    return examples(arm.examples, size).init(dim)
+  if "groups" in arm.weights:
+    return scarcity(arm.groups, "cosine", key).init(dim)
+  return None
 
 
 def weigh(
@@ -101,9 +72,9 @@ def weigh(
   logits: jax.Array,
   features: jax.Array,
   context: Context,
-  watch: Watch | None,
+  watch: Any,
   key: jax.Array,
-) -> tuple[jax.Array, Watch | None]:
+) -> tuple[jax.Array, Any]:
   """The weight of each example, `[B]` of mean 1, and the state of the groups (or None).
 
   Args:
@@ -119,68 +90,25 @@ def weigh(
     weights = balanced(context.labels, len(context.prior))
   elif arm.weights == "kind":
     weights = balanced(context.kinds, context.num_kinds)
-  elif arm.weights == "worst kinds" and watch is not None:
-    each = jax.lax.stop_gradient(cross_entropy(logits, context.labels))
-    weights, shares = dro.worst_kinds(each, context.kinds, watch.first)
-    watch = watch._replace(first=shares)
   elif arm.weights == "errors":
     weights = context.importance / jnp.mean(context.importance)
   elif watch is not None:
     if "examples" in arm.weights:
       rare, watch = weigh_examples(arm, logits, features, context, watch)
     else:
-      rare, watch = weigh_groups(arm, logits, features, context, watch, key)
+      embeddings, metric = embed(arm.groups, logits, features, context.labels)
+      rare, watch = scarcity(arm.groups, metric, key).update(embeddings, watch)
     if "shuffled" in arm.weights:  # the same weights, of random members of the batch
-      weights = jax.random.permutation(context.key, rare)
-    elif arm.weights in ("groups", "examples"):  # those of "shares of groups" set rho alone
-      weights = rare
-  if arm.groups.ramp > 0.0:  # as deferred re-weighting does (Cao et al. 2019), without the jump
-    weights = tempering.temper(weights, jnp.minimum(1.0, context.progress / arm.groups.ramp))
+      rare = jax.random.permutation(context.key, rare)
+    weights = rare
   return weights, watch
 
 
 def weigh_examples(
-  arm: Arm,
-  logits: jax.Array,
-  features: jax.Array,
-  context: Context,
-  watch: Watch,
-) -> tuple[jax.Array, Watch]:
+  arm: Arm, logits: jax.Array, features: jax.Array, context: Context, watch: Any
+) -> tuple[jax.Array, Any]:
   """Weights by the scarcity of examples."""
-  rare = examples(arm.examples, len(watch.first.queue))
+  rare = examples(arm.examples, len(watch.queue))
   losses = cross_entropy(logits, context.labels) if arm.examples.loss_exponent else None
   embeddings, _ = embed(arm.groups, logits, features, context.labels)
-  weights, state = rare.update(embeddings, watch.first, losses=losses)
-  return weights, Watch(state, None, None)
-
-
-def weigh_groups(
-  arm: Arm,
-  logits: jax.Array,
-  features: jax.Array,
-  context: Context,
-  watch: Watch,
-  key: jax.Array,
-) -> tuple[jax.Array, Watch]:
-  """Weights by the scarcity of groups, tempered if the arm says so."""
-  groups = arm.groups
-  embeddings, metric = embed(groups, logits, features, context.labels)
-  weights, first = scarcity(groups, metric, key).update(embeddings, watch.first)
-  second, memory = watch.second, watch.memory
-  if arm.second is not None:
-    others, metric_of_second = embed(arm.second, logits, features, context.labels)
-    more, second = scarcity(arm.second, metric_of_second, key).update(others, watch.second)
-    weights = tempering.temper(weights * more, jnp.float32(1.0))
-  if groups.temper != "none":
-    member = tempering.membership(embeddings, first.centroids, metric)
-    residuals = gq.output_gradients(cross_entropy, logits, context.labels)
-    mean, square, size = tempering.mean_gradients(member, residuals, features)
-    if groups.temper == "coherence":
-      trust = tempering.coherence(mean, square, size)
-    elif memory is not None:
-      trust, memory = tempering.recurrence(mean, size, memory)
-    weights = tempering.temper(weights, tempering.confidence(trust, size) @ member)
-  if groups.entropy_factor > 0.0:
-    found = tempering.entropy_exponent(tempering.frequencies(first), groups.entropy_factor)
-    weights = tempering.temper(weights, found)
-  return weights, Watch(first, second, memory)
+  return rare.update(embeddings, watch, losses=losses)
