@@ -7,16 +7,16 @@ from gq_optax._grad_queue.scarcity import (
   delta_rho,
 )
 from gq_optax._grad_queue.transform import GradQueueState, grad_queue
-from gq_optax._gradients.clustered import clustered_value_and_grad
-from gq_optax._gradients.grouped import grouped_value_and_grad
-from gq_optax._gradients.noise import (
+from gq_optax._group_gradients.clustered import clustered_value_and_grad
+from gq_optax._group_gradients.group_gradients import GroupGradients
+from gq_optax._group_gradients.grouped import grouped_value_and_grad
+from gq_optax._group_gradients.noise import (
   NoiseScale,
   noise_scale,
   random_groups,
   suggest_num_clusters,
 )
-from gq_optax._gradients.per_example import per_example_value_and_grad
-from gq_optax._group_gradients import GroupGradients
+from gq_optax._group_gradients.per_example import per_example_value_and_grad
 from gq_optax._losses import mean_one, weighted_mean
 from gq_optax._margins import adjusted_logits, margin_loss
 from gq_optax._rarity.classes import class_rarity

@@ -4,7 +4,7 @@
 import jax
 import pytest
 
-from gq_optax._gradients import grouped
+from gq_optax._group_gradients import grouped
 
 # Meshes are tested on eight virtual devices; all else runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)

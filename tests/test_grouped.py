@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gq_optax as gq
-from gq_optax._gradients import blocks, grouped
+from gq_optax._group_gradients import blocks, grouped
 from gq_optax.trial import models
 
 

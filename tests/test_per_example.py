@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gq_optax as gq
-from gq_optax._gradients import grouped
+from gq_optax._group_gradients import grouped
 
 BATCH, GROUPS = 14, 3
 LABELS = jnp.array([0, 2, 2, 0, 7, 2, 0, -1, 0, 2, 2, 0, 2, 0])

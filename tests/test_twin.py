@@ -10,7 +10,7 @@ import pytest
 from reference import Reference
 
 import gq_optax as gq
-from gq_optax import _group_gradients
+from gq_optax._group_gradients import group_gradients
 
 SHAPES = {"w": (4, 3), "b": (3,), "scale": ()}
 STEPS, BATCH, GROUPS = 14, 24, 4
@@ -186,7 +186,7 @@ def test_more_groups_than_stand_in_a_line_go_round_a_loop(monkeypatch):
   """Eleven groups, one of them empty."""
 
   def last(straight):
-    monkeypatch.setattr(_group_gradients, "_STRAIGHT", straight)
+    monkeypatch.setattr(group_gradients, "_STRAIGHT", straight)
     tx = gq.grad_queue(queue_length=2, num_clusters=11, track=True)
     state, update = tx.init(jnp.zeros(3)), jax.jit(tx.update)
     counts = jnp.arange(11)

@@ -1,7 +1,6 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Group gradients: the mean gradient of each of K groups of a batch."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,19 +60,6 @@ def shares(counts: jax.Array) -> jax.Array:
   mass = sizes(counts)
   total = jnp.sum(mass)
   return mass / jnp.where(total > 0.0, total, 1.0)
-
-
-def combine(terms: list[jax.Array], weights: jax.Array) -> jax.Array:
-  """The weighted sum of K gradients `[*p]` with weights `[K]`, in float32 or wider."""
-  dtype = _dtypes.at_least_float32(terms[0].dtype)
-  # Unrolled over the groups: one pass over memory, where a contraction makes a copy first.
-  parts = [w * term.astype(dtype) for w, term in zip(weights.astype(dtype), terms, strict=True)]
-  return functools.reduce(jnp.add, parts)
-
-
-def terms(grads: jax.Array, counts: jax.Array) -> list[jax.Array]:
-  """The K gradients of one leaf `[K, *p]`; zeros where a group is empty, so that nothing leaks."""
-  return [jnp.where(n > 0.0, grads[k], 0.0) for k, n in enumerate(sizes(counts))]
 
 
 def over_groups(add: Callable[..., Any], totals: Any, number: int) -> Any:

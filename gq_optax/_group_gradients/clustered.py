@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from gq_optax import _axes, _inputs, _validate
-from gq_optax._gradients import checks, grouped
-from gq_optax._group_gradients import GroupGradients
+from gq_optax._group_gradients import checks, grouped
+from gq_optax._group_gradients.group_gradients import GroupGradients
 from gq_optax._rarity.kmeans import KMeansResult, kmeans_padded
 
 
@@ -58,9 +58,7 @@ def clustered_value_and_grad(
   num_iters = _validate.static_int("num_iters", num_iters, 0)
 
   def value_and_grad(params, batch, key=None, mask=None):
-    params, batch = checks.arrays(params, batch)
-    size = checks.batch_size(batch)
-    checks.check(loss_fn, params, batch, has_aux=True, second="embeddings")
+    params, batch, size = checks.inputs(loss_fn, params, batch, "embeddings")
     if mask is not None:
       mask = _inputs.mask("mask", mask, size)
     key = _validate.prng_key("key", 0 if key is None else key)
@@ -76,7 +74,9 @@ def clustered_value_and_grad(
       labels = clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)
       return labels, clusters
 
-    _, _, groups, clusters = grouped.by_group(loss_fn, params, batch, True, choose, num_groups)
-    return (grouped.mean_loss(groups.losses, groups.counts), clusters), groups
+    sums = grouped.group_sums(loss_fn, params, batch, True, choose, num_groups)
+    losses, _, labels, clusters, sums = sums
+    value, groups = grouped.group_means(params, sums, losses, labels, num_groups)
+    return (value, clusters), groups
 
   return value_and_grad

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gq_optax import _group_gradients, _validate
-from gq_optax._group_gradients import GroupGradients
+from gq_optax import _validate
+from gq_optax._group_gradients import checks
+from gq_optax._group_gradients.group_gradients import GroupGradients, arrays, shares, sizes
 
 
 class NoiseScale(NamedTuple):
@@ -92,31 +93,22 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
   Reference: McCandlish, Kaplan, Amodei, An empirical model of large-batch training (arXiv
   1812.06162), appendix A.1.
   """
-  if not isinstance(group_gradients, GroupGradients):
-    raise ValueError(
-      f"group_gradients must be GroupGradients, but {type(group_gradients).__name__} was found."
-    )
-  group_gradients = _group_gradients.arrays("group_gradients", group_gradients)
-  counts = _group_gradients.sizes(group_gradients.counts)
-  _validate.shape("counts of the GroupGradients", counts, "[K]", (None,))
-  groups = counts.shape[0]
-  if groups < 2:
-    raise ValueError(
-      f"group_gradients: noise_scale needs at least 2 groups, but {groups} was found."
-    )
-  population = _group_gradients.shares(counts)
+  found = type(group_gradients).__name__
+  is_ours = isinstance(group_gradients, GroupGradients)
+  checks.require(is_ours, "group_gradients must be GroupGradients", found)
+  grads, counts, _ = arrays("group_gradients", group_gradients)
+  _validate.shape("group_gradients: counts", counts, "[K]", (None,))
+  groups, counts, share = len(counts), sizes(counts), shares(counts)
+  checks.require(groups >= 2, "group_gradients: noise_scale needs at least 2 groups", groups)
   squared_norm, between = jnp.zeros([], jnp.float32), jnp.zeros([], jnp.float32)
-  for leaf in jax.tree.leaves(group_gradients.grads):
-    if leaf.shape[:1] != (groups,):
-      raise ValueError(
-        f"group_gradients must have grads [K, *p] with K = {groups}, but shape {leaf.shape} was"
-        " found."
-      )
-    terms = [term.astype(jnp.float32) for term in _group_gradients.terms(leaf, counts)]
-    mean = _group_gradients.combine(terms, population)
+  for leaf in jax.tree.leaves(grads):
+    rule = f"[K, *p] with K = {groups}"
+    _validate.shape("group_gradients: grads", leaf, rule, (groups, *leaf.shape[1:]))
+    each = lambda x, ndim=leaf.ndim: x.reshape(-1, *(1,) * (ndim - 1))
+    filled = jnp.where(each(counts) > 0.0, leaf.astype(jnp.float32), 0.0)
+    mean = jnp.sum(each(share) * filled, axis=0, keepdims=True)
     squared_norm += jnp.sum(jnp.square(mean))
-    for share, term in zip(population, terms, strict=True):
-      between += share * jnp.sum(jnp.square(term - mean))
+    between += jnp.sum(each(share) * jnp.square(filled - mean))
   batch = jnp.sum(counts)
   trace = between * batch / (groups - 1)
   unbiased = squared_norm - trace / batch

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _axes, _dtypes, _validate
-from gq_optax._gradients import blocks, checks, linear
-from gq_optax._group_gradients import GroupGradients
+from gq_optax._group_gradients import blocks, checks, jaxprs, linear
+from gq_optax._group_gradients.group_gradients import GroupGradients
 
 
 def grouped_value_and_grad(
@@ -83,72 +83,68 @@ def grouped_value_and_grad(
   num_groups = _validate.static_int("num_groups", num_groups, 1)
 
   def value_and_grad(params, batch, labels):
-    params, batch = checks.arrays(params, batch)
-    checks.check(loss_fn, params, batch, has_aux)
-    labels = checks.labels(labels, checks.batch_size(batch), num_groups)
+    params, batch, size = checks.inputs(loss_fn, params, batch, "aux" if has_aux else None)
+    labels = checks.labels(labels, size, num_groups)
     params, batch = _axes.alike((params, batch), labels)
     known = lambda _: (labels, ())
-    _, aux, groups, _ = by_group(loss_fn, params, batch, has_aux, known, num_groups)
-    spread = lambda a: (labels < num_groups).reshape(-1, *(1,) * (a.ndim - 1))
-    aux = jax.tree.map(lambda a: jnp.where(spread(a), a, jnp.zeros_like(a)), aux)
-    value = mean_loss(groups.losses, groups.counts)
+    losses, aux, *_, sums = group_sums(loss_fn, params, batch, has_aux, known, num_groups)
+    aux = jax.tree.map(lambda a: blocks.masked(a, labels < num_groups), aux)
+    value, groups = group_means(params, sums, losses, labels, num_groups)
     return ((value, aux) if has_aux else value), groups
 
   return value_and_grad
 
 
-def mean_loss(losses: Any, counts: jax.Array) -> jax.Array:
-  """The mean loss over the examples of all groups, 0 if there are none."""
-  counts = counts.astype(losses.dtype)
-  return jnp.sum(losses * counts) / jnp.maximum(jnp.sum(counts), 1.0)
+def group_sums(
+  loss_fn: Callable[..., Any], params: Any, batch: Any, has_aux: bool, choose: Any, num_groups: int
+) -> tuple[jax.Array, Any, jax.Array, Any, optax.Updates]:
+  """The sums of the gradients of each group, `[K, *p]` in float32 or wider, and what led to them.
 
+  Args:
+    loss_fn: `(params, batch) -> losses [B]`, or `(losses, aux)`.
+    params: pytree of arrays.
+    batch: pytree of `[B, ...]` arrays.
+    has_aux: whether there is aux.
+    choose: gets a function that returns aux, and returns the labels `[B]`, K for an example of no
+      group, and anything else.
+    num_groups: K.
 
-def by_group(
-  loss_fn: Callable[..., Any],
-  params: optax.Params,
-  batch: Any,
-  has_aux: bool,
-  choose: Callable[[Callable[[], Any]], tuple[jax.Array, Any]],
-  num_groups: int,
-  mean: bool = True,
-) -> tuple[jax.Array, Any, GroupGradients, Any]:
-  """Losses `[B]`, aux, the gradients of groups, and what else `choose` found.
-
-  `choose` gets a function that returns aux, and returns the labels `[B]`, K for no group, and more.
-  Without `mean` the gradients and losses are sums over examples, in float32 or wider.
+  Returns:
+    Losses `[B]`, aux, labels, what else `choose` returned, and the sums.
   """
   program = linear.trace(loss_fn, params, batch, has_aux)
-  block_size = max(1, -(-checks.batch_size(batch) // (4 * num_groups)))
+  block_size = -(-len(jax.tree.leaves(batch)[0]) // (4 * num_groups))
 
-  def run(way):
-    def found(params, batch):
-      parts = way(program, params, batch, choose, num_groups, block_size)
-      return _axes.alike(parts, params, batch)
+  def way(go):
+    results = lambda: go(program, params, batch, choose, num_groups, block_size)
+    return lambda: _axes.alike(results(), params, batch)
 
-    return found
+  ways = {"cpu": way(_in_turn)} if _keep_much(program, params, block_size) else {}
+  *results, sums = jax.lax.platform_dependent(**ways, default=way(_at_once))
+  return *results, jax.tree.unflatten(jax.tree.structure(params), sums)
 
-  if _keep_much(program, params, block_size):
-    ways = {"cpu": run(_in_turn), "default": run(_at_once)}
-    found = jax.lax.platform_dependent(params, batch, **ways)
-  else:
-    found = run(_at_once)(params, batch)
-  losses, aux, labels, more, sums = found
+
+def group_means(
+  params: optax.Params, sums: optax.Updates, losses: jax.Array, labels: jax.Array, num_groups: int
+) -> tuple[jax.Array, GroupGradients]:
+  """The mean loss over the examples of all groups, 0 if there are none, and the means of each."""
   member = blocks.members(labels, num_groups)
   counts = jnp.sum(member, axis=1, dtype=jnp.int32)
   # Only here, in float32: a scale in front of the way back would change what a backward rule that
   # is not linear does, such as one that clips, and would be lost in float16.
-  share = 1.0 / jnp.maximum(counts if mean else jnp.ones_like(counts), 1).astype(losses.dtype)
-  sum_losses = jnp.sum(jnp.where(member, losses[None] * share[:, None], 0.0), axis=1)
-  if mean:
-    sums = [mean_of(s, share, p) for s, p in zip(sums, jax.tree.leaves(params), strict=True)]
-  grads = jax.tree.unflatten(jax.tree.structure(params), sums)
-  return losses, aux, GroupGradients(grads, counts, sum_losses), more
+  share = 1.0 / jnp.maximum(counts, 1).astype(losses.dtype)
+  by_group = lambda s: share.astype(s.dtype).reshape(-1, *(1,) * (s.ndim - 1))
+  grads = jax.tree.map(lambda s, p: (s * by_group(s)).astype(p.dtype), sums, params)
+  means = jnp.sum(jnp.where(member, losses[None] * share[:, None], 0.0), axis=1)
+  numbers = counts.astype(losses.dtype)
+  value = jnp.sum(means * numbers) / jnp.maximum(jnp.sum(numbers), 1.0)
+  return value, GroupGradients(grads, counts, means)
 
 
-def mean_of(sums: jax.Array, share: jax.Array, parameter: jax.Array) -> jax.Array:
-  """Sums `[K, *p]` by the shares `[K]` of one example in its group, in the parameter's dtype."""
-  share = share.astype(sums.dtype).reshape(-1, *(1,) * parameter.ndim)
-  return (sums * share).astype(parameter.dtype)
+def zeros(params: optax.Params, num_groups: int) -> optax.Updates:
+  """What the gradients of K groups are added to, cut over devices as the parameters are."""
+  zero = lambda p: jnp.zeros_like(p, _dtypes.at_least_float32(p.dtype))
+  return jax.vmap(lambda _: jax.tree.map(zero, params))(jnp.arange(num_groups))
 
 
 def _keep_much(program, params, block_size):
@@ -158,68 +154,55 @@ def _keep_much(program, params, block_size):
   each block. Otherwise that would cost more than to gather what all examples keep. Devices that
   exchange statistics run together as well: one with more blocks would wait for the others for ever.
   """
-  gradient = sum(
-    p.size * _dtypes.at_least_float32(p.dtype).itemsize for p in jax.tree.leaves(params)
-  )
-  return block_size * program.kept_bytes > gradient and not program.collectives
+  kept = zip(program.linear.constvars, program.kept_axes, strict=True)
+  kept = sum(v.aval.size * v.aval.dtype.itemsize for v, axis in kept if axis == 0)
+  wide = [(p.size, _dtypes.at_least_float32(p.dtype)) for p in jax.tree.leaves(params)]
+  gradient = sum(size * dtype.itemsize for size, dtype in wide)
+  return block_size * kept > gradient and not jaxprs.collectives(program.jaxpr.jaxpr)
 
 
 def _at_once(program, params, batch, choose, num_groups, block_size):
   """All examples run together, and what they kept is gathered by groups."""
-  losses, aux, backward = linear.forward(program, params, batch)
+  losses, aux, parts = linear.run(program, params, batch)
   labels, more = choose(lambda: aux)
-  found: dict[int, Any] = {}
-  for part in backward():
+  sums = jax.tree.leaves(zeros(params, num_groups))
+  for part in parts:
     of_part = blocks.sums(part, labels, num_groups, block_size)
     for n, s in zip(part.leaves, of_part, strict=True):
-      found[n] = found[n] + s if n in found else s
-  zeros = _zeros(params, num_groups)
-  return losses, aux, labels, more, [found.get(n, zero) for n, zero in enumerate(zeros)]
+      sums[n] = sums[n] + s
+  return losses, aux, labels, more, sums
 
 
 def _in_turn(program, params, batch, choose, num_groups, block_size):
   """One block of examples of a group after another, forward and back."""
-  labels, more = choose(lambda: linear.aux(program, params, batch, block_size))
+  aux_of = lambda example: program.forward(params, example)[0][1]
+  labels, more = choose(lambda: jax.lax.map(aux_of, batch, batch_size=block_size))
   # Examples of no group are the group K here, run for their losses and aux; K + 1 is empty.
   parts = blocks.cut(labels, num_groups + 1, block_size)
   every = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-  shared = lambda tree: _axes.alike(tree, params, batch, labels)
+  alike = lambda tree: _axes.alike(tree, params, batch, labels)
+  shapes = program.jaxpr.out_avals[: program.results.num_leaves]
+  results = [jnp.zeros((block_size, *x.shape), x.dtype) for x in shapes]
   nothing = [jnp.zeros_like(p, _dtypes.at_least_float32(p.dtype)) for p in jax.tree.leaves(params)]
 
   def one(block):
-    rows = jax.tree.map(blocks.take(block.rows), batch)
-    losses, aux, backward = linear.forward(program, params, rows)
-    grads = list(nothing)
-    counted = block.owner < num_groups
-    for part in backward():
+    examples = jax.tree.map(blocks.take(block.examples), batch)
+    losses, aux, parts = linear.run(program, params, examples)
+    gradient = list(nothing)
+    for part in parts:
       cotangents = [blocks.masked(x, block.valid) for x in part.cotangents]
-      for n, s in zip(part.leaves, part.contract(part.kept, cotangents), strict=True):
-        grads[n] = grads[n] + s.astype(grads[n].dtype)
-    grads = [jnp.where(counted, g, zero) for g, zero in zip(grads, nothing, strict=True)]
-    return shared((grads, (losses, aux)))
+      for n, g in zip(part.leaves, part.contract(part.kept, cotangents), strict=True):
+        gradient[n] = gradient[n] + g.astype(gradient[n].dtype)
+    return alike((gradient, jax.tree.leaves((losses, aux))))
 
-  def add(carry, block):
-    sums, results = carry
-    skip = lambda block: shared((nothing, jax.tree.map(blocks.take(block.rows), results)))
-    grads, found = jax.lax.cond(block.owner <= num_groups, one, skip, block)
-    to = jnp.minimum(block.owner, num_groups - 1)
-    sums = [s.at[to].add(g) for s, g in zip(sums, grads, strict=True)]
-    results = jax.tree.map(lambda old, new: old.at[block.rows].set(new), results, found)
-    return (sums, results), None
+  def add(sums, block):
+    skip = lambda _: alike((nothing, results))
+    gradient, found = jax.lax.cond(block.group <= num_groups, one, skip, block)
+    return [s.at[block.group].add(g) for s, g in zip(sums, gradient, strict=True)], found
 
-  shapes = program.first.out_avals[: program.results.num_leaves]
-  empty = [jnp.zeros((len(labels), *x.shape), x.dtype) for x in shapes]
-  start = _zeros(params, num_groups), jax.tree.unflatten(program.results, empty)
   # A scan, not a loop that ends with the last block that is filled: it can be differentiated.
-  (sums, (losses, aux)), _ = jax.lax.scan(add, shared(start), every)
+  sums, found = jax.lax.scan(add, alike(jax.tree.leaves(zeros(params, num_groups))), every)
+  place = jnp.where(every.valid, every.examples, len(labels))
+  in_order = lambda x: jnp.zeros((len(labels), *x.shape[2:]), x.dtype).at[place].set(x)
+  losses, aux = jax.tree.unflatten(program.results, map(in_order, found))
   return losses, aux, labels, more, sums
-
-
-def _zeros(params, num_groups):
-  """`[K, *p]` for each leaf, cut over devices as the leaf is."""
-
-  def zeros(p):
-    one = lambda _: jnp.zeros_like(p, _dtypes.at_least_float32(p.dtype))
-    return jax.vmap(one, None, axis_size=num_groups)(0)
-
-  return list(map(zeros, jax.tree.leaves(params)))

@@ -1,16 +1,14 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Per-example gradients a few examples at a time, kept, or reduced to group means on the way."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _axes, _dtypes, _inputs, _validate
-from gq_optax._gradients import checks, grouped
-from gq_optax._group_gradients import GroupGradients
+from gq_optax import _axes, _inputs, _validate
+from gq_optax._group_gradients import blocks, checks, grouped
 
 
 def per_example_value_and_grad(
@@ -64,76 +62,41 @@ def per_example_value_and_grad(
     microbatch_size = _validate.static_int("microbatch_size", microbatch_size, 1)
   if num_groups is not None:
     num_groups = _validate.static_int("num_groups", num_groups, 1)
-  number = num_groups or 1
-
-  one = functools.partial(_one, loss_fn)
+  one = jax.value_and_grad(checks.of_one(loss_fn), has_aux=True)
 
   def gradients(params, batch, mask=None):
-    params, batch = checks.arrays(params, batch)
-    checks.check(loss_fn, params, batch, has_aux=False)
-    size = checks.batch_size(batch)
-    masked = None if mask is None else _inputs.mask("mask", mask, size)
-    if microbatch_size is not None:
-      _inputs.static("batch", (size,))
+    params, batch, size = checks.inputs(loss_fn, params, batch)
+    mask = None if mask is None else _inputs.mask("mask", mask, size)
     with checks.batched():
-      if microbatch_size is None or microbatch_size >= size:
-        losses, result = jax.vmap(one, (None, 0))(params, batch)
+      if microbatch_size is None:
+        (losses, _), result = jax.vmap(one, (None, 0))(params, batch)
       else:
-        losses, result = jax.lax.map(lambda x: one(params, x), batch, batch_size=microbatch_size)
-    return _masked(masked, (losses, result))
+        _inputs.static("batch", (size,))
+        each = lambda example: one(params, example)
+        (losses, _), result = jax.lax.map(each, batch, batch_size=microbatch_size)
+    if mask is None:
+      return losses, result
+    return jax.tree.map(lambda x: blocks.masked(x, mask), (losses, result))
 
   def groups(params, batch, labels, mask=None):
-    params, batch = checks.arrays(params, batch)
-    size = checks.batch_size(batch)
-    dtype, _ = checks.check(loss_fn, params, batch, has_aux=False)
-    labels = checks.labels(labels, size, number)
-    if mask is not None:
-      mask = _inputs.mask("mask", mask, size)
-      labels = jnp.where(mask, labels, number)
+    params, batch, size = checks.inputs(loss_fn, params, batch)
+    mask = _inputs.mask("mask", mask, size)
+    labels = jnp.where(mask, checks.labels(labels, size, num_groups), num_groups)
     params, batch, labels = _axes.alike((params, batch, labels))
-    step = min(microbatch_size or size, size)
+    number = -(-size // (microbatch_size or size))
+    places = jnp.arange(number * -(-size // number), dtype=jnp.int32).reshape(number, -1)
 
-    def add(sums, part):
-      rows, label = part
-      known = lambda _: (label, ())
-      losses, _, part, _ = grouped.by_group(loss_fn, params, rows, False, known, number, False)
-      return jax.tree.map(jnp.add, sums, part), losses
+    def add(sums, places):
+      # The last microbatch may repeat the last example, as one of no group.
+      rows, label = jax.tree.map(blocks.take(jnp.minimum(places, size - 1)), (batch, labels))
+      known = lambda _: (jnp.where(places < size, label, num_groups), ())
+      losses, *_, more = grouped.group_sums(loss_fn, params, rows, False, known, num_groups)
+      return jax.tree.map(jnp.add, sums, more), losses
 
-    zeros = lambda p: jnp.zeros((number, *p.shape), _dtypes.at_least_float32(p.dtype))
-    sums = GroupGradients(
-      jax.tree.map(zeros, params), jnp.zeros(number, jnp.int32), jnp.zeros(number, dtype)
-    )
-    whole = size - size % step
-    head, tail = (
-      jax.tree.map(lambda x, s=s: x[s], (batch, labels)) for s in (slice(whole), slice(whole, None))
-    )
-    parts = jax.tree.map(lambda x: x.reshape(-1, step, *x.shape[1:]), head)
-    sums, losses = jax.lax.scan(add, _axes.alike(sums, params, batch, labels), parts)
-    losses = losses.reshape(-1)
-    if whole < size:
-      sums, last = add(sums, tail)
-      losses = jnp.concatenate([losses, last])
-    losses = _masked(mask, losses)
-    share = 1.0 / jnp.maximum(sums.counts, 1).astype(dtype)
-    means = jax.tree.map(lambda s, p: grouped.mean_of(s, share, p), sums.grads, params)
-    return losses, GroupGradients(means, sums.counts, jnp.asarray(sums.losses) * share)
+    zeros = _axes.alike(grouped.zeros(params, num_groups), params, batch, labels)
+    sums, losses = jax.lax.scan(add, zeros, places)
+    losses = losses.reshape(-1)[:size]
+    _, means = grouped.group_means(params, sums, losses, labels, num_groups)
+    return blocks.masked(losses, mask), means
 
   return gradients if num_groups is None else groups
-
-
-def _masked(mask, tree):
-  """Zeros in the rows that are masked, whatever stands there."""
-  if mask is None:
-    return tree
-  rows = lambda x: mask.reshape(-1, *(1,) * (x.ndim - 1))
-  return jax.tree.map(lambda x: jnp.where(rows(x), x, jnp.zeros_like(x)), tree)
-
-
-def _one(loss_fn, params, example):
-  """Loss and gradient of one example."""
-
-  def loss(params):
-    losses = loss_fn(params, jax.tree.map(lambda x: x[None], example))
-    return checks.of_one(losses)
-
-  return jax.value_and_grad(loss)(params)

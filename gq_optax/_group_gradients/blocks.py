@@ -1,0 +1,106 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Blocks of examples of one group, and the sums of what is left open over each group."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gq_optax import _dtypes
+from gq_optax._group_gradients import linear
+
+
+class Blocks(NamedTuple):
+  """Examples by blocks; those of a block are of one group.
+
+  Attributes:
+    examples: int32 `[blocks, size]`. A block that is not full repeats one of its own.
+    valid: bool `[blocks, size]`, which of them count.
+    group: int32 `[blocks]`; K if the block is empty.
+  """
+
+  examples: jax.Array
+  valid: jax.Array
+  group: jax.Array
+
+
+def members(labels: jax.Array, num_groups: int) -> jax.Array:
+  """Who belongs to which group, bool `[K, B]`."""
+  return labels[None] == jnp.arange(num_groups, dtype=jnp.int32)[:, None]
+
+
+def take(examples: jax.Array) -> Callable[[jax.Array], jax.Array]:
+  """Picks examples that are known to be there."""
+  return lambda x: x.at[examples].get(mode="promise_in_bounds")
+
+
+def masked(x: jax.Array, valid: jax.Array) -> jax.Array:
+  """Zeros in the place of examples that do not count, whatever stands there."""
+  return jnp.where(valid.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
+
+
+def sums(part: linear.Part, labels: jax.Array, num_groups: int, size: int) -> list[jax.Array]:
+  """The sums of a part over the examples of each group, `[K, *p]` in float32 or wider."""
+  # Small blocks waste little on groups that do not fill them. But each makes a whole gradient, and
+  # where an example uses a weight only once, writing that is what costs.
+  size = size if part.often else -(-len(labels) // num_groups)
+  first, others = cut(labels, num_groups, size)
+
+  def block(examples, valid):
+    # As flat rows: a GPU would otherwise transpose what it gathers, by strided reads.
+    rows = lambda x: take(examples)(x.reshape(len(x), -1))
+    kept = [rows(x).reshape(size, *x.shape[1:]) for x in part.kept]
+    cotangents = [masked(rows(x), valid).reshape(size, *x.shape[1:]) for x in part.cotangents]
+    sums = part.contract(kept, cotangents)
+    return [s.astype(_dtypes.at_least_float32(s.dtype)) for s in sums]
+
+  def together(sums):
+    more = jax.vmap(block)(others.examples, others.valid)
+    return [s.at[others.group].add(m, mode="drop") for s, m in zip(sums, more, strict=True)]
+
+  def one_by_one(sums):
+    def add(j, sums):
+      more = block(others.examples[j], others.valid[j])
+      return [s.at[others.group[j]].add(m) for s, m in zip(sums, more, strict=True)]
+
+    return jax.lax.fori_loop(0, jnp.sum(others.group < num_groups), add, sums)
+
+  begun = jax.vmap(block)(first.examples, first.valid)
+  # On CPU memory is slow: only the blocks that are there, in place. Accelerators are slow to loop.
+  found = jax.lax.platform_dependent(begun, cpu=one_by_one, default=together)
+  return [masked(s, first.group < num_groups) for s in found]  # of no example: made up
+
+
+def by_label(labels: jax.Array, num_groups: int) -> jax.Array:
+  """The examples of labels up to K, int32 `[B]`: by their labels, then as they come."""
+  examples = jnp.arange(len(labels), dtype=jnp.int32)
+  if (num_groups + 1) * len(labels) > jnp.iinfo(jnp.int32).max:
+    return jnp.argsort(labels, stable=True).astype(jnp.int32)
+  # Label and example as one number: a CPU sorts one array much faster than two.
+  return jnp.sort(labels * len(labels) + examples) % len(labels)
+
+
+def cut(labels: jax.Array, num_groups: int, size: int) -> tuple[Blocks, Blocks]:
+  """The first block of each group, and blocks enough for what is left of groups of any sizes."""
+  batch_size = len(labels)
+  counts = jnp.sum(members(labels, num_groups), axis=1, dtype=jnp.int32)
+  order = by_label(labels, num_groups)
+  group = labels[order]
+  before = lambda n: jnp.pad(jnp.cumsum(n, dtype=jnp.int32), (1, 0))[group]
+  rank = jnp.arange(batch_size, dtype=jnp.int32) - before(counts)
+  behind = num_groups + before(jnp.maximum(counts - 1, 0) // size) - 1
+  place = jnp.where(rank < size, group, behind) * size + rank
+  # One group of all examples leaves the most.
+  ends = num_groups * size, (num_groups + max(1, (batch_size - 1) // size)) * size
+  place = jnp.where(group < num_groups, place, ends[1])
+  slots = jnp.full(ends[1], batch_size, jnp.int32).at[place].set(order, mode="drop")
+
+  def filled(slots):
+    slots = slots.reshape(-1, size)
+    valid = slots < batch_size
+    # An example of the same group, where there is none: no other's NaN gets in.
+    examples = jnp.minimum(jnp.where(valid, slots, slots[:, :1]), batch_size - 1)
+    return Blocks(examples, valid, jnp.where(valid[:, 0], labels[examples[:, 0]], num_groups))
+
+  return filled(slots[: ends[0]]), filled(slots[ends[0] :])

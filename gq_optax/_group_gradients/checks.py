@@ -1,0 +1,136 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""What a loss function of single examples must take and return, checked when it is traced."""
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.extend import core
+
+from gq_optax import _axes, _dtypes, _inputs, _validate
+from gq_optax._group_gradients import jaxprs
+
+
+def require(holds: bool, rule: str, found: Any, hint: str = "") -> None:
+  """Refuses what breaks a rule."""
+  if not holds:
+    raise ValueError(f"{rule}, but {found} was found.{hint}")
+
+
+def inputs(
+  loss_fn: Callable[..., Any], params: optax.Params, batch: Any, second: str | None = None
+) -> tuple[optax.Params, Any, int]:
+  """Parameters and batch as JAX arrays, and the batch size B; or refused, as the loss may be.
+
+  Under `shard_map` the parameters are made this device's own: of parameters that all devices share,
+  JAX would add up the gradients of all devices.
+
+  Args:
+    loss_fn: `(params, batch) -> losses [B]`, or `(losses, second)`.
+    params: pytree of floating arrays.
+    batch: pytree of `[B, ...]` arrays.
+    second: what `loss_fn` returns beside the losses, if it does.
+  """
+  batch = _inputs.batch("batch", batch)
+  structure = jax.tree.structure(params)
+  require(structure.num_leaves > 0, "params must hold at least one array", structure)
+  params = _axes.alike(_inputs.parameters("params", params), batch)
+  shapes = [jnp.shape(x) for x in jax.tree.leaves(batch)]
+  if len({s[:1] for s in shapes}) != 1 or shapes[0][:1] in ((), (0,)):
+    raise ValueError(
+      f"every leaf of batch must have the same leading axis B > 0, but shapes {shapes} were found."
+    )
+  size = shapes[0][0]
+  losses = jax.eval_shape(loss_fn, params, batch)
+  is_pair = isinstance(losses, tuple) and len(losses) == 2
+  hint = " For (losses, aux) there is has_aux=True of gq.grouped_value_and_grad." if is_pair else ""
+  if second:
+    require(is_pair, f"loss_fn must return a pair (losses, {second})", losses)
+    losses, more = losses
+    rule = f"{second} of loss_fn must have one entry per example, leading axis {size}"
+    for path, x in jax.tree_util.tree_leaves_with_path(more):
+      where = jax.tree_util.keystr(path) or "the root"
+      require(x.shape[:1] == (size,), rule, f"at {where} shape {x.shape}")
+  rule = f"loss_fn must return one floating loss per example, shape ({size},)"
+  require(isinstance(losses, jax.ShapeDtypeStruct), rule, losses, hint)
+  fits = losses.shape == (size,) and jnp.issubdtype(losses.dtype, jnp.floating)
+  require(fits, rule, f"{losses.dtype} of shape {losses.shape}")
+  _warn_of_pairs(loss_fn, params, batch)
+  return params, batch, size
+
+
+def _warn_of_pairs(loss_fn, params, batch):
+  """Warns where the loss compares the examples of a batch with each other, as contrastive ones do.
+
+  Such a loss has an array with two axes of the size of the batch.
+  """
+  leaves = jax.tree.leaves((params, batch))
+  if any(_axes.varies_over(x) or _inputs.explicit_axes(x) for x in leaves):
+    return  # of no use where arrays have no plain type that another size could have
+  sizes = [n for x in leaves for n in x.shape if isinstance(n, int)]
+  size = 97 + 2 * max(sizes, default=0)  # that of no other axis
+  like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), batch)
+  eqns = jaxprs.all_equations(jax.make_jaxpr(loss_fn)(params, like).eqns)
+  made = (getattr(v.aval, "shape", ()) for e in eqns for v in e.outvars)
+  if any(shape.count(size) > 1 for shape in made):
+    warnings.warn(
+      "loss_fn seems to compare the examples of a batch with each other. Every example is run as a"
+      " batch of one here: a contrastive loss is then constant, and its gradient 0. Use weights of"
+      " examples instead: gq.example_scarcity.",
+      stacklevel=4,
+    )
+
+
+def no_collectives(program: core.Jaxpr) -> None:
+  """Refuses a linearized loss that exchanges tangents between devices."""
+  rule = (
+    "loss_fn must not exchange between devices what hangs on the parameters, because each device"
+    " has groups of its own"
+  )
+  hint = (
+    " Gather parameters before, and leave statistics across devices out of the gradient by"
+    " jax.lax.stop_gradient."
+  )
+  names = jaxprs.collectives(program)
+  require(not names, rule, ", ".join(sorted(names)), hint)
+
+
+def of_one(loss_fn: Callable[..., Any], has_aux: bool = False) -> Callable[..., tuple[Any, Any]]:
+  """`(params, example) -> (loss, aux)` of a batch of one."""
+
+  def loss(params, example):
+    result = loss_fn(params, jax.tree.map(lambda x: x[None], example))
+    losses, aux = result if has_aux else (result, None)
+    rule = "loss_fn must return one loss per example of any batch, shape (1,) of a batch of one"
+    hint = " jnp.squeeze without axis= is a frequent cause."
+    require(losses.shape == (1,), rule, f"shape {losses.shape}", hint)
+    return losses[0].astype(_dtypes.at_least_float32(losses.dtype)), jax.tree.map(
+      lambda x: x[0], aux
+    )
+
+  return loss
+
+
+@contextlib.contextmanager
+def batched():
+  """Around what runs the loss under `jax.vmap`."""
+  try:
+    yield
+  except NotImplementedError as error:
+    raise ValueError(
+      "loss_fn must be one that jax.vmap can batch, since every example is run as a batch of one,"
+      f" but JAX has no rule: {error}. Weights for examples do without: gq.example_scarcity."
+    ) from error
+
+
+def labels(labels: Any, size: int, num_groups: int) -> jax.Array:
+  """Labels `[B]` as int32 in `[0, K]`, K for an example of no group."""
+  _validate.shape("labels", labels, f"[B] with B = {size}", (size,))
+  labels = _inputs.integer("labels", labels)
+  narrow = labels.astype(jnp.int32)  # of wider ones that may wrap
+  inside = (narrow >= 0) & (narrow < num_groups) & (narrow.astype(labels.dtype) == labels)
+  return jnp.where(inside, narrow, num_groups)

@@ -1,0 +1,189 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""Examples run forward and back, all of them once, with the sums over examples left open.
+
+`jax.linearize` splits the loss of one example into a forward pass and a linear function of the
+parameters, whose constants are what the forward pass keeps. That function is cut in two where
+parameters, the same for all examples, meet what differs between them:
+
+    parameters -- meet --> taps -- follow --> loss
+
+The transpose of `follow` is run for all examples at once. The transpose of `meet`, products of what
+was kept and of the taps' cotangents, is what sums over examples: it waits for the groups.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.extend import core
+
+from gq_optax import _inputs
+from gq_optax._group_gradients import checks, jaxprs, products
+
+
+class Part(NamedTuple):
+  """A share of the gradient, as a sum over examples that is still to be taken.
+
+  Attributes:
+    leaves: the numbers of the leaves of the parameters that it belongs to.
+    often: whether an example multiplies these weights many times over.
+    kept: list of `[B, ...]`, what the forward pass keeps.
+    cotangents: list of `[B, ...]`, those of the taps.
+    contract: `(kept, cotangents) -> gradients` of the leaves, summed over any examples of these.
+  """
+
+  leaves: list[int]
+  often: bool
+  kept: list[jax.Array]
+  cotangents: list[jax.Array]
+  contract: Callable[..., list[jax.Array]]
+
+
+class Program(NamedTuple):
+  """The loss of one example, linearized.
+
+  Attributes:
+    jaxpr: the forward pass `(*parameters, *example) -> (*results, *kept)`.
+    linear: the linear function of the parameters, whose constants are what is kept.
+    results: structure of `(loss, aux)`.
+    kept_axes: for each thing kept, 0 if it differs between examples, else None.
+  """
+
+  jaxpr: core.ClosedJaxpr
+  linear: core.Jaxpr
+  results: jax.tree_util.PyTreeDef
+  kept_axes: list[int | None]
+
+  def forward(self, params: optax.Params, example: Any) -> tuple[tuple[Any, Any], list[Any]]:
+    """`(loss, aux)` of one example, and what is kept."""
+    outputs = core.jaxpr_as_fun(self.jaxpr)(*jax.tree.leaves((params, example)))
+    number = self.results.num_leaves
+    return jax.tree.unflatten(self.results, outputs[:number]), outputs[number:]
+
+
+def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool) -> Program:
+  """Traces the loss of one example of the batch."""
+  _inputs.on_auto_axes("batch", batch)
+  _inputs.static("batch", jax.tree.leaves(batch)[0].shape[:1])
+  loss, traced = checks.of_one(loss_fn, has_aux), []
+
+  def forward(params, example):
+    value, linear, aux = jax.linearize(lambda p: loss(p, example), params, has_aux=True)
+    flat = lambda p: jaxprs.inlined(jax.make_jaxpr(linear)(p), jax.tree.leaves(p))
+    program = jax.make_jaxpr(flat)(params)
+    traced.append(program.jaxpr)
+    return (value, aux), program.consts
+
+  example = jax.eval_shape(lambda batch: jax.tree.map(lambda x: x[0], batch), batch)
+  program, shapes = jax.make_jaxpr(forward, return_shape=True)(params, example)
+  checks.no_collectives(traced[-1])
+  results = jax.tree.structure(shapes[0])
+  # What does not depend on the example, as the weights themselves, is kept once.
+  inputs = program.jaxpr.invars[len(jax.tree.leaves(params)) :]
+  own = jaxprs.downstream(program.jaxpr.eqns, inputs)
+  axes = [
+    None if own.isdisjoint(jaxprs.variables([v])) else 0
+    for v in program.jaxpr.outvars[results.num_leaves :]
+  ]
+  return Program(program, traced[-1], results, axes)
+
+
+def run(program: Program, params: optax.Params, batch: Any) -> tuple[jax.Array, Any, list[Part]]:
+  """Losses `[B]`, aux, and the gradients of all examples, not summed yet."""
+  with checks.batched():
+    forward = jax.vmap(program.forward, (None, 0), (0, program.kept_axes))
+    (losses, aux), kept = forward(params, batch)
+  linear, leaves = program.linear, jax.tree.leaves(params)
+  known = dict(zip(linear.constvars, kept, strict=True))
+  own = [v for v, axis in zip(known, program.kept_axes, strict=True) if axis == 0]
+  meet, follow, taps = _cut(linear, own)
+
+  def back(of_one, one):
+    values = lambda tangents: [*of_one, *tangents]
+    loss = lambda *t: jaxprs.run(follow, known, [*own, *taps], values(t), linear.outvars)
+    return jax.linear_transpose(loss, *(v.aval for v in taps))([one])
+
+  cotangents = jax.vmap(back)([known[v] for v in own], jnp.ones_like(losses)) if taps else ()
+  of_tap = dict(zip(taps, cotangents, strict=True))
+
+  def part(often):
+    chosen = [v for v in taps if taps[v] == often]
+    eqns, needed = jaxprs.upstream(meet, chosen)
+    numbers = [n for n, v in enumerate(linear.invars) if v in needed]
+    kept = [v for v in own if v in needed]
+    names = [*kept, *(linear.invars[n] for n in numbers)]
+
+    def contract(kept, cotangents):
+      def products_of(*weights):
+        results = jaxprs.run(eqns, known, names, [*kept, *weights], chosen, _by_examples)
+        like = lambda x, c: jnp.broadcast_to(x, c.shape).astype(c.dtype)
+        return list(map(like, results, cotangents))
+
+      wide = [leaves[n].astype(_wide(leaves[n].dtype)) for n in numbers]
+      return jax.linear_transpose(products_of, *wide)(cotangents)
+
+    return Part(numbers, often, [known[v] for v in kept], [of_tap[v] for v in chosen], contract)
+
+  return losses, aux, [p for p in map(part, (True, False)) if p.leaves]
+
+
+def _cut(linear, own):
+  """Equations before and behind the cut; the taps, and whether examples use their weights often."""
+  eqns, size = linear.eqns, lambda v: math.prod(v.aval.shape)
+  tangents, differ = jaxprs.downstream(eqns, linear.invars), jaxprs.downstream(eqns, own)
+  read = lambda e: [v for v in jaxprs.variables(e.invars) if v in tangents]
+  weights = lambda e: [v for v in read(e) if v not in differ]
+  mixed = lambda e: not differ.isdisjoint(read(e))
+  # Scales and biases: the gradient of one example is smaller than what it is made of.
+  meets = [e for e in eqns if weights(e) and not differ.isdisjoint(e.outvars)]
+  slow = lambda e: jaxprs.bodies(e) or e.primitive.name == "conv_general_dilated"
+  small = []
+  for leaf in linear.invars:
+    of_leaf = jaxprs.downstream(eqns, [leaf])
+    met = [e for e in meets if not of_leaf.isdisjoint(weights(e))]
+    if all(size(leaf) <= size(e.outvars[0]) and not slow(e) for e in met):
+      small.append(leaf)
+  differ = jaxprs.downstream(eqns, [*own, *small])
+  # A derivative rule of the user's, which JAX can't batch before it is transposed.
+  is_rule = lambda e: e.primitive.name == "custom_lin"
+  ruled = lambda e: (
+    any(map(is_rule, jaxprs.all_equations([e]))) and not differ.isdisjoint(e.outvars)
+  )
+  # A loop that weights and tangents of examples both enter stays whole, with what leads to it.
+  loops = [v for e in eqns if weights(e) and mixed(e) and jaxprs.bodies(e) for v in e.outvars]
+  whole, _ = jaxprs.upstream(eqns, loops)
+  whole = set() if any(map(ruled, whole)) else set(whole)
+  behind = {e: None for e in eqns if (mixed(e) or ruled(e)) and e not in whole}
+  made = {v for e in behind for v in e.outvars}
+  taps = [v for e in behind for v in read(e)] + jaxprs.variables(linear.outvars)
+  taps = {v: False for v in taps if v in tangents and v not in made}
+  for e in eqns:
+    other = max((size(v) for v in jaxprs.variables(e.invars) if v in differ), default=1)
+    often = size(e.outvars[0]) * other >= 64 * sum(map(size, weights(e))) > 0
+    taps |= {v: often for v in e.outvars if v in taps}
+  constant = [e for e in eqns if tangents.isdisjoint(e.outvars)]
+  return [e for e in eqns if e not in behind], [*constant, *behind], taps
+
+
+def _by_examples(eqn, inputs):
+  """An equation of `meet` for many examples: axis 0 of what has one more than in the equation."""
+  avals = [v.aval for v in eqn.invars]
+  if any(jnp.result_type(x) != a.dtype for x, a in zip(inputs, avals, strict=True)):
+    # What is float16 for one example is float32 in sums over them; the bodies of loops stay.
+    to = (lambda dtype: dtype) if jaxprs.bodies(eqn) else _wide
+    kinds = {"new_dtype", "preferred_element_type"} & eqn.params.keys()
+    eqn = eqn.replace(params=eqn.params | {name: to(eqn.params[name]) for name in kinds})
+    inputs = [x.astype(to(a.dtype)) for x, a in zip(inputs, avals, strict=True)]
+  axes = [0 if jnp.ndim(x) > a.ndim else None for x, a in zip(inputs, avals, strict=True)]
+  if 0 not in axes:
+    return jaxprs.bind(eqn, inputs)
+  result = products.rule(eqn, inputs, axes)
+  return result or jax.vmap(lambda *inputs: jaxprs.bind(eqn, inputs), axes)(*inputs)
+
+
+def _wide(dtype):
+  """In sums over examples float16 would overflow, or vanish."""
+  return jnp.float32 if dtype == jnp.float16 else dtype
