@@ -8,22 +8,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.extend import core
 
 from gq_optax import _axes, _dtypes, _inputs, _validate
 from gq_optax._group_gradients import jaxprs
 
 
-def require(holds: bool, rule: str, found: Any, hint: str = "") -> None:
+def require(holds: bool, rule: str, found: Any, hint: str = "", verb: str = "was") -> None:
   """Refuses what breaks a rule."""
   if not holds:
-    raise ValueError(f"{rule}, but {found} was found.{hint}")
+    raise ValueError(f"{rule}, but {found} {verb} found.{hint}")
 
 
-def inputs(
-  loss_fn: Callable[..., Any], params: optax.Params, batch: Any, second: str | None = None
-) -> tuple[optax.Params, Any, int]:
+def inputs(loss_fn: Any, params: Any, batch: Any, second: str = "") -> tuple[Any, Any, int]:
   """Parameters and batch as JAX arrays, and the batch size B; or refused, as the loss may be.
 
   Under `shard_map` the parameters are made this device's own: of parameters that all devices share,
@@ -36,16 +33,14 @@ def inputs(
     second: what `loss_fn` returns beside the losses, if it does.
   """
   batch = _inputs.batch("batch", batch)
-  structure = jax.tree.structure(params)
-  require(structure.num_leaves > 0, "params must hold at least one array", structure)
+  leaves, structure = jax.tree.flatten(params)
+  require(bool(leaves), "params must hold at least one array", structure)
   params = _axes.alike(_inputs.parameters("params", params), batch)
   shapes = [jnp.shape(x) for x in jax.tree.leaves(batch)]
-  if len({s[:1] for s in shapes}) != 1 or shapes[0][:1] in ((), (0,)):
-    raise ValueError(
-      f"every leaf of batch must have the same leading axis B > 0, but shapes {shapes} were found."
-    )
-  size = shapes[0][0]
-  losses = jax.eval_shape(loss_fn, params, batch)
+  fits = len({s[:1] for s in shapes}) == 1 and shapes[0][:1] not in ((), (0,))
+  rule = "every leaf of batch must have the same leading axis B > 0"
+  require(fits, rule, f"shapes {shapes}", verb="were")
+  size, losses = shapes[0][0], jax.eval_shape(loss_fn, params, batch)
   is_pair = isinstance(losses, tuple) and len(losses) == 2
   hint = " For (losses, aux) there is has_aux=True of gq.grouped_value_and_grad." if is_pair else ""
   if second:
@@ -71,12 +66,10 @@ def _warn_of_pairs(loss_fn, params, batch):
   leaves = jax.tree.leaves((params, batch))
   if any(_axes.varies_over(x) or _inputs.explicit_axes(x) for x in leaves):
     return  # of no use where arrays have no plain type that another size could have
-  sizes = [n for x in leaves for n in x.shape if isinstance(n, int)]
-  size = 97 + 2 * max(sizes, default=0)  # that of no other axis
+  size = 97 + 2 * max(n for x in leaves for n in (0, *x.shape) if isinstance(n, int))  # of no axis
   like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), batch)
   eqns = jaxprs.all_equations(jax.make_jaxpr(loss_fn)(params, like).eqns)
-  made = (getattr(v.aval, "shape", ()) for e in eqns for v in e.outvars)
-  if any(shape.count(size) > 1 for shape in made):
+  if any(getattr(v.aval, "shape", ()).count(size) > 1 for e in eqns for v in e.outvars):
     warnings.warn(
       "loss_fn seems to compare the examples of a batch with each other. Every example is run as a"
       " batch of one here: a contrastive loss is then constant, and its gradient 0. Use weights of"
@@ -86,17 +79,11 @@ def _warn_of_pairs(loss_fn, params, batch):
 
 
 def no_collectives(program: core.Jaxpr) -> None:
-  """Refuses a linearized loss that exchanges tangents between devices."""
-  rule = (
-    "loss_fn must not exchange between devices what hangs on the parameters, because each device"
-    " has groups of its own"
-  )
-  hint = (
-    " Gather parameters before, and leave statistics across devices out of the gradient by"
-    " jax.lax.stop_gradient."
-  )
-  names = jaxprs.collectives(program)
-  require(not names, rule, ", ".join(sorted(names)), hint)
+  """Refuses a linearized loss that exchanges tangents: each device has groups of its own."""
+  found = ", ".join(jaxprs.collectives(program))
+  rule = "loss_fn must not exchange between devices what hangs on the parameters"
+  hint = " Gather parameters before, and put statistics of the batch in jax.lax.stop_gradient."
+  require(not found, rule, found, hint)
 
 
 def of_one(loss_fn: Callable[..., Any], has_aux: bool = False) -> Callable[..., tuple[Any, Any]]:
@@ -108,23 +95,20 @@ def of_one(loss_fn: Callable[..., Any], has_aux: bool = False) -> Callable[..., 
     rule = "loss_fn must return one loss per example of any batch, shape (1,) of a batch of one"
     hint = " jnp.squeeze without axis= is a frequent cause."
     require(losses.shape == (1,), rule, f"shape {losses.shape}", hint)
-    return losses[0].astype(_dtypes.at_least_float32(losses.dtype)), jax.tree.map(
-      lambda x: x[0], aux
-    )
+    dtype = _dtypes.at_least_float32(losses.dtype)
+    return losses[0].astype(dtype), jax.tree.map(lambda x: x[0], aux)
 
   return loss
 
 
 @contextlib.contextmanager
 def batched():
-  """Around what runs the loss under `jax.vmap`."""
+  """Around what runs the loss under `jax.vmap`, since every example is run as a batch of one."""
   try:
     yield
   except NotImplementedError as error:
-    raise ValueError(
-      "loss_fn must be one that jax.vmap can batch, since every example is run as a batch of one,"
-      f" but JAX has no rule: {error}. Weights for examples do without: gq.example_scarcity."
-    ) from error
+    rule, hint = "loss_fn must be one that jax.vmap can batch", "gq.example_scarcity does without."
+    raise ValueError(f"{rule}, but JAX has no rule: {error}. {hint}") from error
 
 
 def labels(labels: Any, size: int, num_groups: int) -> jax.Array:

@@ -165,11 +165,8 @@ def _at_once(program, params, batch, choose, num_groups, block_size):
   """All examples run together, and what they kept is gathered by groups."""
   losses, aux, parts = linear.run(program, params, batch)
   labels, more = choose(lambda: aux)
-  sums = jax.tree.leaves(zeros(params, num_groups))
-  for part in parts:
-    of_part = blocks.sums(part, labels, num_groups, block_size)
-    for n, s in zip(part.leaves, of_part, strict=True):
-      sums[n] = sums[n] + s
+  by_group = lambda part: blocks.sums(part, labels, num_groups, block_size)
+  sums = linear.added(jax.tree.leaves(zeros(params, num_groups)), parts, by_group)
   return losses, aux, labels, more, sums
 
 
@@ -183,16 +180,13 @@ def _in_turn(program, params, batch, choose, num_groups, block_size):
   alike = lambda tree: _axes.alike(tree, params, batch, labels)
   shapes = program.jaxpr.out_avals[: program.results.num_leaves]
   results = [jnp.zeros((block_size, *x.shape), x.dtype) for x in shapes]
-  nothing = [jnp.zeros_like(p, _dtypes.at_least_float32(p.dtype)) for p in jax.tree.leaves(params)]
+  nothing = [s[0] for s in jax.tree.leaves(zeros(params, 1))]
 
   def one(block):
     examples = jax.tree.map(blocks.take(block.examples), batch)
     losses, aux, parts = linear.run(program, params, examples)
-    gradient = list(nothing)
-    for part in parts:
-      cotangents = [blocks.masked(x, block.valid) for x in part.cotangents]
-      for n, g in zip(part.leaves, part.contract(part.kept, cotangents), strict=True):
-        gradient[n] = gradient[n] + g.astype(gradient[n].dtype)
+    only = lambda part: [blocks.masked(x, block.valid) for x in part.cotangents]
+    gradient = linear.added(nothing, parts, lambda part: part.contract(part.kept, only(part)))
     return alike((gradient, jax.tree.leaves((losses, aux))))
 
   def add(sums, block):

@@ -24,15 +24,18 @@ def all_equations(eqns: Iterable[Any]) -> Iterator[Any]:
   """The equations, and all those in their bodies."""
   for eqn in eqns:
     yield eqn
-    for body in bodies(eqn):
-      yield from all_equations(body.eqns)
+    yield from all_equations(e for body in bodies(eqn) for e in body.eqns)
 
 
-def collectives(program: core.Jaxpr) -> set[str]:
-  """Names of the operations over named axes in a program."""
+def operations(eqns: Iterable[Any]) -> set[str]:
+  """The names of all operations in equations and their bodies."""
+  return {eqn.primitive.name for eqn in all_equations(eqns)}
+
+
+def collectives(program: core.Jaxpr) -> list[str]:
+  """Those over named axes, which exchange something between devices."""
   names = ("psum", "pmax", "pmin", "ppermute", "all_gather", "all_to_all", "reduce_scatter")
-  used = {eqn.primitive.name for eqn in all_equations(program.eqns)}
-  return {name for name in used if name.startswith(names)}
+  return sorted(name for name in operations(program.eqns) if name.startswith(names))
 
 
 def downstream(eqns: Iterable[Any], sources: Iterable[Any]) -> set[Any]:

@@ -84,10 +84,8 @@ def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
   # What does not depend on the example, as the weights themselves, is kept once.
   inputs = program.jaxpr.invars[len(jax.tree.leaves(params)) :]
   own = jaxprs.downstream(program.jaxpr.eqns, inputs)
-  axes = [
-    None if own.isdisjoint(jaxprs.variables([v])) else 0
-    for v in program.jaxpr.outvars[results.num_leaves :]
-  ]
+  kept = program.jaxpr.outvars[results.num_leaves :]
+  axes = [None if own.isdisjoint(jaxprs.variables([v])) else 0 for v in kept]
   return Program(program, traced[-1], results, axes)
 
 
@@ -102,8 +100,7 @@ def run(program: Program, params: optax.Params, batch: Any) -> tuple[jax.Array, 
   meet, follow, taps = _cut(linear, own)
 
   def back(of_one, one):
-    values = lambda tangents: [*of_one, *tangents]
-    loss = lambda *t: jaxprs.run(follow, known, [*own, *taps], values(t), linear.outvars)
+    loss = lambda *t: jaxprs.run(follow, known, [*own, *taps], [*of_one, *t], linear.outvars)
     return jax.linear_transpose(loss, *(v.aval for v in taps))([one])
 
   cotangents = jax.vmap(back)([known[v] for v in own], jnp.ones_like(losses)) if taps else ()
@@ -130,6 +127,15 @@ def run(program: Program, params: optax.Params, batch: Any) -> tuple[jax.Array, 
   return losses, aux, [p for p in map(part, (True, False)) if p.leaves]
 
 
+def added(sums: list[jax.Array], parts: list[Part], of: Callable[..., Any]) -> list[jax.Array]:
+  """The sums, one for each leaf of the parameters, and with them those of each part."""
+  sums = list(sums)
+  for part in parts:
+    for n, s in zip(part.leaves, of(part), strict=True):
+      sums[n] = sums[n] + s.astype(sums[n].dtype)
+  return sums
+
+
 def _cut(linear, own):
   """Equations before and behind the cut; the taps, and whether examples use their weights often."""
   eqns, size = linear.eqns, lambda v: math.prod(v.aval.shape)
@@ -140,18 +146,13 @@ def _cut(linear, own):
   # Scales and biases: the gradient of one example is smaller than what it is made of.
   meets = [e for e in eqns if weights(e) and not differ.isdisjoint(e.outvars)]
   slow = lambda e: jaxprs.bodies(e) or e.primitive.name == "conv_general_dilated"
-  small = []
-  for leaf in linear.invars:
-    of_leaf = jaxprs.downstream(eqns, [leaf])
-    met = [e for e in meets if not of_leaf.isdisjoint(weights(e))]
-    if all(size(leaf) <= size(e.outvars[0]) and not slow(e) for e in met):
-      small.append(leaf)
+  costs = lambda e: 0 if slow(e) else size(e.outvars[0])
+  of = {leaf: jaxprs.downstream(eqns, [leaf]) for leaf in linear.invars}
+  met = lambda leaf: [costs(e) for e in meets if not of[leaf].isdisjoint(weights(e))]
+  small = [leaf for leaf in of if size(leaf) <= min(met(leaf), default=size(leaf))]
   differ = jaxprs.downstream(eqns, [*own, *small])
   # A derivative rule of the user's, which JAX can't batch before it is transposed.
-  is_rule = lambda e: e.primitive.name == "custom_lin"
-  ruled = lambda e: (
-    any(map(is_rule, jaxprs.all_equations([e]))) and not differ.isdisjoint(e.outvars)
-  )
+  ruled = lambda e: "custom_lin" in jaxprs.operations([e]) and not differ.isdisjoint(e.outvars)
   # A loop that weights and tangents of examples both enter stays whole, with what leads to it.
   loops = [v for e in eqns if weights(e) and mixed(e) and jaxprs.bodies(e) for v in e.outvars]
   whole, _ = jaxprs.upstream(eqns, loops)

@@ -50,10 +50,8 @@ def random_groups(key: jax.Array | int, batch_size: int, num_groups: int) -> jax
   """
   batch_size = _validate.static_int("batch_size", batch_size, 1)
   num_groups = _validate.static_int("num_groups", num_groups, 1)
-  if num_groups > batch_size:
-    raise ValueError(
-      f"num_groups must be at most the batch size ({batch_size}), but {num_groups} was found."
-    )
+  rule = f"num_groups must be at most the batch size ({batch_size})"
+  checks.require(num_groups <= batch_size, rule, num_groups)
   labels = jnp.arange(batch_size, dtype=jnp.int32) % num_groups
   return jax.random.permutation(_validate.prng_key("key", key), labels)
 
@@ -93,8 +91,7 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
   Reference: McCandlish, Kaplan, Amodei, An empirical model of large-batch training (arXiv
   1812.06162), appendix A.1.
   """
-  found = type(group_gradients).__name__
-  is_ours = isinstance(group_gradients, GroupGradients)
+  is_ours, found = isinstance(group_gradients, GroupGradients), type(group_gradients).__name__
   checks.require(is_ours, "group_gradients must be GroupGradients", found)
   grads, counts, _ = arrays("group_gradients", group_gradients)
   _validate.shape("group_gradients: counts", counts, "[K]", (None,))
@@ -144,15 +141,11 @@ def suggest_num_clusters(batch_size: int, noise_scale: float | jax.Array) -> int
   (arXiv 1812.06162).
   """
   batch_size = _validate.static_int("batch_size", batch_size, 1)
-  if isinstance(noise_scale, jax.core.Tracer):
-    raise ValueError(
-      "suggest_num_clusters fixes an array shape and needs a concrete noise_scale, but a traced one"
-      " was found. Call it outside jit."
-    )
   try:
     scale = float(np.asarray(noise_scale).astype(np.float64, casting="same_kind"))
   except (TypeError, ValueError):
-    raise ValueError(f"noise_scale must be a number, but {noise_scale!r} was found.") from None
+    rule = f"noise_scale must be a concrete number, but {noise_scale!r} was found"
+    raise ValueError(f"{rule}: it fixes the shape of arrays. Call it outside jit.") from None
   if math.isnan(scale):
     return 1
   # Without noise (0) every example is a group of its own.

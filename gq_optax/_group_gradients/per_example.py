@@ -58,10 +58,9 @@ def per_example_value_and_grad(
     [[1.0, 0.0], [0.0, 1.0], [0.0, 9.0]]
   """
   _validate.function("loss_fn", loss_fn)
-  if microbatch_size is not None:
-    microbatch_size = _validate.static_int("microbatch_size", microbatch_size, 1)
-  if num_groups is not None:
-    num_groups = _validate.static_int("num_groups", num_groups, 1)
+  count = lambda name, value: None if value is None else _validate.static_int(name, value, 1)
+  microbatch_size = count("microbatch_size", microbatch_size)
+  num_groups = count("num_groups", num_groups)
   one = jax.value_and_grad(checks.of_one(loss_fn), has_aux=True)
 
   def gradients(params, batch, mask=None):
