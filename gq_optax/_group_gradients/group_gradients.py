@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _inputs, _validate
+from gq_optax import _inputs, _validate
 
 # So many groups go in a straight line. More go round a loop, and a program does not grow with K.
 # Several a turn compile for longer and run no faster.
@@ -76,18 +76,6 @@ def one_of(leaf: jax.Array, k: int | jax.Array) -> jax.Array:
   if isinstance(k, int):
     return leaf[k]
   return jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False, allow_negative_indices=False)
-
-
-def zeros(leaves: list[jax.Array]) -> list[jax.Array]:
-  """What gradients `[*p]` of leaves `[K, *p]` are added to."""
-  return [jnp.zeros_like(g[0], _dtypes.at_least_float32(g.dtype)) for g in leaves]
-
-
-@jax.jit  # leaves of one shape are traced once
-def add(total: jax.Array, gradient: jax.Array, share: jax.Array) -> jax.Array:
-  """A gradient `[*p]` added to a total by its share; one of share 0 is not read."""
-  filled = jnp.where(share > 0.0, gradient, jnp.zeros_like(gradient))  # an empty group may be NaN
-  return total + share.astype(total.dtype) * filled.astype(total.dtype)
 
 
 def batch_loss(groups: GroupGradients) -> jax.Array:
