@@ -83,7 +83,7 @@ def grouped_value_and_grad(
   num_groups = _validate.static_int("num_groups", num_groups, 1)
 
   def value_and_grad(params, batch, labels):
-    params, batch, size = checks.inputs(loss_fn, params, batch, "aux" if has_aux else None)
+    params, batch, size = checks.inputs(loss_fn, params, batch, "aux" if has_aux else "")
     labels = checks.labels(labels, size, num_groups)
     params, batch = _axes.alike((params, batch), labels)
     known = lambda _: (labels, ())

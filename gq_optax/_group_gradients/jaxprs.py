@@ -57,7 +57,7 @@ def upstream(eqns: list[Any], outputs: Iterable[Any]) -> tuple[list[Any], set[An
   return kept[::-1], needed
 
 
-def bind(eqn: Any, inputs: list[Any]) -> list[Any]:
+def bind(eqn: Any, inputs: Any) -> list[Any]:
   """Runs one equation."""
   options = eqn.primitive.get_bind_params(eqn.params)
   # Before JAX 0.10 functions stand apart from the other options.

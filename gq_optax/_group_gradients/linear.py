@@ -159,14 +159,15 @@ def _cut(linear, own):
   whole = set() if any(map(ruled, whole)) else set(whole)
   behind = {e: None for e in eqns if (mixed(e) or ruled(e)) and e not in whole}
   made = {v for e in behind for v in e.outvars}
-  taps = [v for e in behind for v in read(e)] + jaxprs.variables(linear.outvars)
-  taps = {v: False for v in taps if v in tangents and v not in made}
+  ends = [v for e in behind for v in read(e)] + jaxprs.variables(linear.outvars)
+  taps = {v: False for v in ends if v in tangents and v not in made}
   for e in eqns:
     other = max((size(v) for v in jaxprs.variables(e.invars) if v in differ), default=1)
     often = size(e.outvars[0]) * other >= 64 * sum(map(size, weights(e))) > 0
     taps |= {v: often for v in e.outvars if v in taps}
   constant = [e for e in eqns if tangents.isdisjoint(e.outvars)]
-  return [e for e in eqns if e not in behind], [*constant, *behind], taps
+  follow, _ = jaxprs.upstream([*constant, *behind], linear.outvars)
+  return [e for e in eqns if e not in behind], follow, taps
 
 
 def _by_examples(eqn, inputs):

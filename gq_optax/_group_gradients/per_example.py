@@ -60,7 +60,7 @@ def per_example_value_and_grad(
   _validate.function("loss_fn", loss_fn)
   count = lambda name, value: None if value is None else _validate.static_int(name, value, 1)
   microbatch_size = count("microbatch_size", microbatch_size)
-  num_groups = count("num_groups", num_groups)
+  number: Any = count("num_groups", num_groups)
   one = jax.value_and_grad(checks.of_one(loss_fn), has_aux=True)
 
   def gradients(params, batch, mask=None):
@@ -80,22 +80,22 @@ def per_example_value_and_grad(
   def groups(params, batch, labels, mask=None):
     params, batch, size = checks.inputs(loss_fn, params, batch)
     mask = _inputs.mask("mask", mask, size)
-    labels = jnp.where(mask, checks.labels(labels, size, num_groups), num_groups)
+    labels = jnp.where(mask, checks.labels(labels, size, number), number)
     params, batch, labels = _axes.alike((params, batch, labels))
-    number = -(-size // (microbatch_size or size))
-    places = jnp.arange(number * -(-size // number), dtype=jnp.int32).reshape(number, -1)
+    parts = -(-size // (microbatch_size or size))
+    places = jnp.arange(parts * -(-size // parts), dtype=jnp.int32).reshape(parts, -1)
 
     def add(sums, places):
       # The last microbatch may repeat the last example, as one of no group.
       rows, label = jax.tree.map(blocks.take(jnp.minimum(places, size - 1)), (batch, labels))
-      known = lambda _: (jnp.where(places < size, label, num_groups), ())
-      losses, *_, more = grouped.group_sums(loss_fn, params, rows, False, known, num_groups)
+      known = lambda _: (jnp.where(places < size, label, number), ())
+      losses, *_, more = grouped.group_sums(loss_fn, params, rows, False, known, number)
       return jax.tree.map(jnp.add, sums, more), losses
 
-    zeros = _axes.alike(grouped.zeros(params, num_groups), params, batch, labels)
+    zeros = _axes.alike(grouped.zeros(params, number), params, batch, labels)
     sums, losses = jax.lax.scan(add, zeros, places)
     losses = losses.reshape(-1)[:size]
-    _, means = grouped.group_means(params, sums, losses, labels, num_groups)
+    _, means = grouped.group_means(params, sums, losses, labels, number)
     return blocks.masked(losses, mask), means
 
   return gradients if num_groups is None else groups
