@@ -13,7 +13,7 @@ def variables(atoms: Iterable[Any]) -> list[core.Var]:
   return [v for v in atoms if isinstance(v, core.Var)]
 
 
-def bodies(eqn: Any) -> list[core.Jaxpr]:
+def bodies(eqn: Any) -> list[Any]:
   """The programs in an equation: bodies of loops, branches, what is computed again."""
   is_program = lambda x: isinstance(x, core.Jaxpr | core.ClosedJaxpr)
   parameters = jax.tree.leaves(list(eqn.params.values()), is_leaf=is_program)

@@ -54,7 +54,7 @@ class Program(NamedTuple):
 
   jaxpr: core.ClosedJaxpr
   linear: core.Jaxpr
-  results: jax.tree_util.PyTreeDef
+  results: Any
   kept_axes: list[int | None]
 
   def forward(self, params: optax.Params, example: Any) -> tuple[tuple[Any, Any], list[Any]]:
@@ -155,8 +155,8 @@ def _cut(linear, own):
   ruled = lambda e: "custom_lin" in jaxprs.operations([e]) and not differ.isdisjoint(e.outvars)
   # A loop that weights and tangents of examples both enter stays whole, with what leads to it.
   loops = [v for e in eqns if weights(e) and mixed(e) and jaxprs.bodies(e) for v in e.outvars]
-  whole, _ = jaxprs.upstream(eqns, loops)
-  whole = set() if any(map(ruled, whole)) else set(whole)
+  before, _ = jaxprs.upstream(eqns, loops)
+  whole = set() if any(map(ruled, before)) else set(before)
   behind = {e: None for e in eqns if (mixed(e) or ruled(e)) and e not in whole}
   made = {v for e in behind for v in e.outvars}
   ends = [v for e in behind for v in read(e)] + jaxprs.variables(linear.outvars)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 
-def rule(eqn: Any, inputs: list[Any], axes: list[int | None]) -> list[jax.Array] | None:
+def rule(eqn: Any, inputs: Any, axes: list[int | None]) -> list[jax.Array] | None:
   """The result of an equation for many examples, axis 0 of some inputs; None if it has no rule.
 
   A product with a weight, and a convolution as a sum of products of shifted slices.
@@ -23,14 +23,14 @@ def rule(eqn: Any, inputs: list[Any], axes: list[int | None]) -> list[jax.Array]
   if name == "dot_general" and options["dimension_numbers"][1] == ((), ()) and None in axes:
     (of_x, of_y), _ = options["dimension_numbers"]
     if axes[0] == 0:
-      return [_product(*inputs, of_x, of_y, options)]
-    result = _product(*inputs[::-1], of_y, of_x, options)
+      return [_product(inputs[0], inputs[1], of_x, of_y, options)]
+    result = _product(inputs[1], inputs[0], of_y, of_x, options)
     number = inputs[1].ndim - 1 - len(of_y)  # its axes stand behind those of a weight on the left
     return [jnp.moveaxis(result, range(1, 1 + number), range(result.ndim - number, result.ndim))]
   if name == "conv_general_dilated" and axes == [0, None]:
     groups = options["feature_group_count"], options["batch_group_count"]
     if groups == (1, 1) and set(options["lhs_dilation"]) <= {1}:
-      return [_convolution(*inputs, options, eqn.outvars[0].aval.shape)]
+      return [_convolution(inputs[0], inputs[1], options, eqn.outvars[0].aval.shape)]
   return None
 
 
