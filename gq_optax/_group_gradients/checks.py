@@ -2,6 +2,7 @@
 """What a loss function of single examples must take and return, checked when it is traced."""
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -66,7 +67,8 @@ def _warn_of_pairs(loss_fn, params, batch):
   leaves = jax.tree.leaves((params, batch))
   if any(_axes.varies_over(x) or _inputs.explicit_axes(x) for x in leaves):
     return  # of no use where arrays have no plain type that another size could have
-  size = 97 + 2 * max(n for x in leaves for n in (0, *x.shape) if isinstance(n, int))  # of no axis
+  sizes = {n for x in leaves for n in x.shape}
+  size = next(n for n in itertools.count(97, 2) if n not in sizes)  # that of no other axis
   like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), batch)
   eqns = jaxprs.all_equations(jax.make_jaxpr(loss_fn)(params, like).eqns)
   if any(getattr(v.aval, "shape", ()).count(size) > 1 for e in eqns for v in e.outvars):
