@@ -34,8 +34,8 @@ def per_example_value_and_grad(
 
   Args:
     loss_fn: `(params, batch) -> losses [b]`, one for each example, for any b.
-    microbatch_size: examples at a time. None: all. What is left over of a batch is a last, smaller
-      microbatch.
+    microbatch_size: at most so many examples at a time. None: all. With `num_groups` microbatches
+      are of one size; the last may run its last example again, which then counts for nothing.
     num_groups: K; None returns the gradients themselves.
 
   Returns:
