@@ -80,7 +80,7 @@ def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
   example = jax.eval_shape(lambda batch: jax.tree.map(lambda x: x[0], batch), batch)
   program, shapes = jax.make_jaxpr(forward, return_shape=True)(params, example)
   checks.no_collectives(traced[-1])
-  results = jax.tree.structure(shapes[0])
+  results: Any = jax.tree.structure(shapes[0])
   # What does not depend on the example, as the weights themselves, is kept once.
   inputs = program.jaxpr.invars[len(jax.tree.leaves(params)) :]
   own = jaxprs.downstream(program.jaxpr.eqns, inputs)
