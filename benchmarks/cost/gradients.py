@@ -11,9 +11,8 @@ import optax
 
 import gq_optax as gq
 from benchmarks.cost import workloads
-from benchmarks.cost.jobs import Bars, Job, Maker, Row, compare
+from benchmarks.cost.steps import Bars, Job, Maker, Row, Step, compare, compile_call, compile_step
 from benchmarks.cost.workloads import Workload
-from benchmarks.harness import timing
 
 WEIGHTS: dict[str, tuple[str, Any]] = {  # the embedding, and what weighs
   "groups of features, K=10": ("features", gq.group_scarcity(10)),
@@ -90,23 +89,21 @@ def _groups(workload: Workload, wanted: list[str]) -> dict[str, Row]:
       for kind, of in labels.items()
     }
     # Compiled once, for groups of any sizes.
-    once = functools.cache(
-      functools.partial(timing.compile_call, function, params, *inputs["equal"])
-    )
+    once = functools.cache(functools.partial(compile_call, function, params, *inputs["equal"]))
     twice = functools.cache(functools.partial(_donated, function, params, *inputs["equal"]))
     for kind, given in inputs.items():
       makers[f"{name}, {kind}"] = functools.partial(_bound, once, params, *given)
       makers[f"{name}, donated, {kind}"] = functools.partial(_bound, twice, params, *given)
-  alone = functools.cache(lambda: timing.compile_call(plain, params, batch))
+  alone = functools.cache(lambda: compile_call(plain, params, batch))
   makers |= dict.fromkeys(("plain", "plain again"), alone)
   makers |= {
     QUEUED: lambda: _queued(plain, params, batch),
-    KMEANS: lambda: timing.compile_call(
+    KMEANS: lambda: compile_call(
       lambda x: gq.kmeans(x, number, num_iters=5).labels, problem.loss_fn(params, batch)[1]
     ),
-    MASKED: lambda: timing.compile_call(masked(losses, number), params, batch, labels["equal"]),
-    MICRO: lambda: timing.compile_call(_microbatched(losses, workload), params, *batch),
-    EACH: lambda: timing.compile_call(_each(losses, number), params, batch, labels["equal"]),
+    MASKED: lambda: compile_call(masked(losses, number), params, batch, labels["equal"]),
+    MICRO: lambda: compile_call(_microbatched(losses, workload), params, *batch),
+    EACH: lambda: compile_call(_each(losses, number), params, batch, labels["equal"]),
   }
   if sum(p.size for p in jax.tree.leaves(params)) * workload.batch_size * 4 >= ROOM:
     wanted = [way for way in wanted if way != EACH]
@@ -118,14 +115,13 @@ def _groups(workload: Workload, wanted: list[str]) -> dict[str, Row]:
   return compare(makers, "plain", wanted, bars)
 
 
-def _bound(make: Maker, *inputs: Any) -> timing.Step:
+def _bound(make: Maker, *inputs: Any) -> Step:
   """A step that was compiled before, with these inputs."""
   step = make()
-  launch: Any = step.launch
-  return step._replace(launch=lambda: launch(*inputs))
+  return step._replace(launch=lambda: step.launch(*inputs))
 
 
-def _donated(function: Callable[..., Any], params: Any, *inputs: Any) -> timing.Step:
+def _donated(function: Callable[..., Any], params: Any, *inputs: Any) -> Step:
   """Into the memory of the group gradients of the step before, which are given away."""
 
   def donated(groups, params, *inputs):
@@ -135,10 +131,10 @@ def _donated(function: Callable[..., Any], params: Any, *inputs: Any) -> timing.
 
   shapes = jax.eval_shape(function, params, *inputs)[1]
   groups = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  return timing.compile_step(donated, groups, params, *inputs)
+  return compile_step(donated, groups, params, *inputs)
 
 
-def _queued(plain: Callable[..., Any], params: Any, batch: Any) -> timing.Step:
+def _queued(plain: Callable[..., Any], params: Any, batch: Any) -> Step:
   """The plain gradient through a queue of 3 that it carries along, donated from step to step."""
   tx = gq.grad_queue(queue_length=3)
 
@@ -147,7 +143,7 @@ def _queued(plain: Callable[..., Any], params: Any, batch: Any) -> timing.Step:
     updates, state = tx.update(gradient, state)
     return state, value, updates
 
-  return timing.compile_step(queued, tx.init(params), params, batch)
+  return compile_step(queued, tx.init(params), params, batch)
 
 
 def _microbatched(losses: Callable[..., Any], workload: Workload) -> Callable[..., Any]:
@@ -204,7 +200,7 @@ def _weights(workload: Workload, wanted: list[str]) -> dict[str, Row]:
       return new_state, value, gradient
 
     state = () if rarity is None else rarity.init(features if embedding == "features" else logits)
-    return lambda: timing.compile_step(step, state, problem.params, x, y)
+    return lambda: compile_step(step, state, problem.params, x, y)
 
   makers = {way: weighted(*of) for way, of in WEIGHTS.items()}
   makers |= dict.fromkeys(("plain", "plain again"), functools.cache(weighted("", None)))
@@ -229,11 +225,11 @@ def _kmeans(n: int, d: int, num_groups: int, wanted: list[str]) -> dict[str, Row
 
   def updating(rarity: Any) -> Maker:
     step = lambda state, x: rarity.update(x, state)[::-1]
-    return lambda: timing.compile_step(step, rarity.init(d), x)
+    return lambda: compile_step(step, rarity.init(d), x)
 
   makers: dict[str, Maker] = {
-    "one product": lambda: timing.compile_call(product, x),
-    "kmeans": lambda: timing.compile_call(found, x),
+    "one product": lambda: compile_call(product, x),
+    "kmeans": lambda: compile_call(found, x),
     "group_scarcity.update": updating(gq.group_scarcity(num_groups, pooling=0.5)),
     "example_scarcity.update": updating(gq.example_scarcity()),
   }

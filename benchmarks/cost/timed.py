@@ -21,7 +21,7 @@ import jax
 import optax
 
 from benchmarks.cost import gradients, updates
-from benchmarks.cost.jobs import Job, Row
+from benchmarks.cost.steps import Job, Row
 from benchmarks.harness import records
 
 PARTS: dict[str, Callable[[bool], Iterable[Job]]] = {

@@ -12,8 +12,7 @@ import optax
 
 import gq_optax as gq
 from benchmarks.cost import workloads
-from benchmarks.cost.jobs import Job, Maker, Row, compare
-from benchmarks.harness import timing
+from benchmarks.cost.steps import Job, Maker, Row, compare, compile_step
 
 SGD = functools.partial(optax.sgd, 0.1, momentum=0.9)
 QUEUES: dict[str, Callable[[], Any]] = {
@@ -59,7 +58,7 @@ def _update(make: Callable[[], Any], bar: float | None, wanted: Sequence[str]) -
   grads = jax.jit(lambda p: jax.tree.map(draw, p))(params)
 
   def updating(tx: Any) -> Maker:
-    return lambda: timing.compile_step(apply(tx), (params, tx.init(params)), grads)
+    return lambda: compile_step(apply(tx), (params, tx.init(params)), grads)
 
   makers = {"sgd": updating(SGD()), **{way: updating(QUEUES[way]()) for way in wanted}}
   return compare(makers, "sgd", wanted, {"queue": bar})

@@ -159,11 +159,9 @@ def find(name: str) -> Arm:
   return arm
 
 
-def make_optimizer(
-  arm: Arm, rate: jax.Array, steps: int, decay: bool = True
-) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(arm: Arm, rate: jax.Array, steps: int) -> optax.GradientTransformationExtraArgs:
   """The arm's optimizer, behind the queue if it has one."""
-  last = optimizers.base(arm.optimizer, rate, steps, decay, arm.weight_decay)
+  last = optimizers.base(arm.optimizer, rate, steps, arm.weight_decay)
   if not arm.queue:
     return last
   return optax.chain(optimizers.queue(match=arm.match, shuffle=arm.shuffle), last)

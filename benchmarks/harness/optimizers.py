@@ -36,11 +36,7 @@ DECAYS = {
 
 
 def base(
-  name: str,
-  rate: jax.Array,
-  steps: int,
-  decay: bool = True,
-  weight_decay: jax.typing.ArrayLike | None = None,
+  name: str, rate: jax.Array, steps: int, weight_decay: jax.typing.ArrayLike | None = None
 ) -> optax.GradientTransformationExtraArgs:
   """An optimizer of `RATES` by its name.
 
@@ -50,7 +46,6 @@ def base(
       or "scaled" ("sgd" with the step of each array scaled to a root mean square of 1).
     rate: float32 `[]`, the first learning rate.
     steps: after which the rate has come down to 0.
-    decay: False keeps the rate.
     weight_decay: each step takes the rate times this part off all parameters, whatever the
       gradient; may be traced. None: .01 for "adamw", else 0. For the names in `DECAYS`.
 
@@ -63,7 +58,7 @@ def base(
       f" one: {', '.join(DECAYS)}."
     )
   cosine = lambda step: 0.5 + 0.5 * jnp.cos(step.astype(jnp.float32) * (math.pi / steps))
-  schedule = lambda step: rate * (cosine(step) if decay else 1.0)
+  schedule = lambda step: rate * cosine(step)
   if name == "scaled" or (name == "sgd" and weight_decay is not None):
     length = one_length() if name == "scaled" else optax.identity()
     fade = optax.add_decayed_weights(0.0 if weight_decay is None else weight_decay)

@@ -38,14 +38,11 @@ RECIPES = {
   "LT100, 30 % asymmetric": Recipe("fashion_mnist", noise="asymmetric", noise_rate=0.3),
   "hidden5, 20 % noise": Recipe("fashion_mnist", hidden=5, noise="symmetric", noise_rate=0.2),
   "balanced": Recipe("fashion_mnist", imbalance=None, epochs=5),
-  "balanced, cut": Recipe("fashion_mnist", imbalance=1.0, largest=1488),
   "CIFAR-10 LT100": Recipe("cifar10", largest=5000, epochs=15),
   "Reuters": Recipe("reuters", imbalance=None, epochs=12),
   "page_blocks0": Recipe("page_blocks0", imbalance=None, epochs=40),
   "adult": Recipe("adult", imbalance=None, people=True),
   "celeba": Recipe("celeba", imbalance=None, people=True, epochs=3),
-  # Their examples are features of a frozen network, `benchmarks.rarity.frozen_encoder`.
-  **{f"frozen hidden{s}": Recipe("frozen", largest=5000, hidden=s, epochs=20) for s in (5, 6)},
   # Those of the paper's Figure 6.
   "MNIST": _cut("mnist", largest=600),
   "CIFAR-10": _cut("cifar10", largest=500),

@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from benchmarks.harness import arms, networks, weighing
 
 # JTT (Liu et al. 2021): a first training of half the epochs; its errors then count this much.
 UPWEIGHT = 3.0
+PART = 8192  # examples of which the logits are taken at once
 HIDDEN = 128
 
 
@@ -44,8 +46,6 @@ class Sizes(NamedTuple):
   epochs: int
   num_classes: int
   num_kinds: int
-  decay: bool = True
-  evaluations: int = 0  # of the validation split, evenly over the steps
 
 
 def make_network(sizes: Sizes, example: tuple[int, ...]) -> nn.Module:
@@ -66,22 +66,15 @@ def num_steps(sizes: Sizes, task: Task) -> int:
   return sizes.epochs * (len(task.x) // sizes.batch_size)
 
 
-class Run(NamedTuple):
-  """The parts of a run: what changes from step to step, and the order of the batches.
+def start(
+  arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array
+) -> tuple[Any, jax.Array, jax.Array]:
+  """What a run starts with; all but the states hangs on the seed alone, for all arms and rates.
 
-  Attributes:
-    carry: parameters, optimizer state, state of the weights.
-    batches: int32 `[steps, B]`.
-    key: of the run.
+  Returns:
+    What changes from step to step (parameters, optimizer state, state of the weights), the rows of
+    each batch, int32 `[steps, B]`, and the key of the run.
   """
-
-  carry: Any
-  batches: jax.Array
-  key: jax.Array
-
-
-def start(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array) -> Run:
-  """Parameters and batches hang on the seed alone: they are the same for all arms and rates."""
   first, shuffle, key = jax.random.split(jax.random.key(seed), 3)
   rows = len(task.x)
   used = rows - rows % sizes.batch_size  # what is left over of an epoch is left out
@@ -91,28 +84,12 @@ def start(arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Ar
   batches = order.reshape(-1, sizes.batch_size)
   network = make_network(sizes, task.x.shape[1:])
   params = network.init(first, task.x[:1])
-  opt_state = arms.make_optimizer(arm, rate, len(batches), sizes.decay).init(params)
+  opt_state = arms.make_optimizer(arm, rate, len(batches)).init(params)
   num_features = jax.eval_shape(network.apply, params, task.x[:1])[1].shape[1]
   weights_state = weighing.init_state(
     arm, num_features, sizes.num_classes, key, len(task.x), sizes.num_kinds
   )
-  return Run((params, opt_state, weights_state), batches, key)
-
-
-def context_of(
-  sizes: Sizes, task: Task, importance: jax.Array, key: jax.Array, batch: jax.Array, number: Any
-) -> weighing.Context:
-  """What a loss may know of the rows `batch`, in step `number`."""
-  counts = jnp.zeros(sizes.num_classes).at[task.labels].add(1.0)
-  return weighing.Context(
-    labels=task.labels[batch],
-    kinds=task.kinds[batch],
-    importance=importance[batch],
-    prior=counts / len(task.labels),
-    num_kinds=sizes.num_kinds,
-    key=jax.random.fold_in(key, number),
-    progress=number / num_steps(sizes, task),
-  )
+  return (params, opt_state, weights_state), batches, key
 
 
 def step(
@@ -129,7 +106,16 @@ def step(
   """One step on the rows `batch`; `importance` `[n]` is what a first training says (JTT)."""
   params, opt_state, state = carry
   x = task.x[batch]
-  context = context_of(sizes, task, importance, key, batch, number)
+  counts = jnp.zeros(sizes.num_classes).at[task.labels].add(1.0)
+  context = weighing.Context(
+    labels=task.labels[batch],
+    kinds=task.kinds[batch],
+    importance=importance[batch],
+    prior=counts / len(task.labels),
+    num_kinds=sizes.num_kinds,
+    key=jax.random.fold_in(key, number),
+    progress=number / num_steps(sizes, task),
+  )
 
   def loss(params):
     logits, features = apply(params, x, sizes)
@@ -141,7 +127,7 @@ def step(
     gradient, state = jax.grad(loss, has_aux=True)(params)
   else:
     gradient = clustered(arm, sizes, params, x, context)
-  optimizer = arms.make_optimizer(arm, rate, num_steps(sizes, task), sizes.decay)
+  optimizer = arms.make_optimizer(arm, rate, num_steps(sizes, task))
   again = lambda params, _: jax.grad(lambda p: loss(p)[0])(params)  # SAM asks for it elsewhere
   updates, opt_state = optimizer.update(gradient, opt_state, params, grad_fn=again)
   return optax.apply_updates(params, updates), opt_state, state
@@ -165,51 +151,39 @@ def clustered(
   return gq.grouped_value_and_grad(alone, number)(params, batch, labels)[1]
 
 
-def first_of(arm: arms.Arm, sizes: Sizes) -> tuple[arms.Arm, Sizes] | None:
-  """What is trained before an arm, if anything: its optimizer alone, half the epochs (JTT)."""
-  if arm.weights != "errors":
-    return None
-  plain = arms.Arm(optimizer=arm.optimizer, weight_decay=arm.weight_decay)
-  return plain, sizes._replace(epochs=max(1, sizes.epochs // 2), evaluations=0)
+Loop = Callable[..., Any]  # all steps of an arm from its start: `(arm, sizes, task, ...)` of `step`
 
 
-def importance_of(logits: jax.Array, task: Task) -> jax.Array:
-  """What each example counts after a first training with these logits, `[n]`."""
-  return jnp.where(jnp.argmax(logits, axis=1) != task.labels, UPWEIGHT, 1.0)
+def scanned(arm, sizes, task, importance, rate, key, carry, batches) -> Any:
+  """All steps as one scan."""
+  body = lambda carry, xs: (step(arm, sizes, task, importance, rate, key, carry, *xs), None)
+  return jax.lax.scan(body, carry, (batches, jnp.arange(len(batches))))[0]
+
+
+def one_by_one(arm, sizes, task, importance, rate, key, carry, batches) -> Any:
+  """All steps as a loop of Python: for convolutions, which are slow in loops on CPU."""
+  for number, batch in enumerate(batches):
+    carry = _step(arm, sizes, task, importance, rate, key, carry, batch, jnp.int32(number))
+  return carry
 
 
 def train(
-  arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array
-) -> tuple[Any, jax.Array]:
-  """A whole run as one scan (two if there is a first training).
+  arm: arms.Arm, sizes: Sizes, task: Task, seed: jax.Array, rate: jax.Array, loop: Loop = scanned
+) -> Any:
+  """The last parameters of a whole run.
 
-  Returns:
-    The last parameters, and the mean accuracy over kinds on validation at `evaluated` steps.
+  JTT trains its optimizer alone for half the epochs before; what is then wrong counts more.
   """
   importance = jnp.ones(len(task.x))
-  if first := first_of(arm, sizes):
-    params, _ = train(*first, task, seed, rate)
-    importance = importance_of(apply(params, task.x, sizes)[0], task)
-  run = start(arm, sizes, task, seed, rate)
-  marks = evaluated(sizes, len(run.batches))
-  due = jnp.zeros(len(run.batches), bool).at[jnp.array(marks, int)].set(True)
-
-  def body(carry, xs):
-    batch, number, now = xs
-    carry = step(arm, sizes, task, importance, rate, run.key, carry, batch, number)
-    if not marks:
-      return carry, None
-    look = lambda params: mean_over_kinds(judge(params, task.validation, sizes), task)
-    return carry, jax.lax.cond(now, look, lambda _: jnp.float32(0.0), carry[0])
-
-  carry, scores = jax.lax.scan(body, run.carry, (run.batches, jnp.arange(len(due)), due))
-  return carry[0], jnp.zeros(0) if scores is None else scores[jnp.array(marks, int)]
-
-
-def evaluated(sizes: Sizes, steps: int) -> list[int]:
-  """The steps, counted from 0, after which validation is looked at; the last is one of them."""
-  number = min(sizes.evaluations, steps)
-  return [(i + 1) * steps // number - 1 for i in range(number)]
+  if arm.weights == "errors":
+    plain = arms.Arm(optimizer=arm.optimizer, weight_decay=arm.weight_decay)
+    short = sizes._replace(epochs=max(1, sizes.epochs // 2))
+    params = train(plain, short, task, seed, rate, loop)
+    parts = jnp.split(task.x, [*range(PART, len(task.x), PART)])
+    logits = jnp.concatenate([_logits(params, part, sizes) for part in parts])
+    importance = jnp.where(jnp.argmax(logits, axis=1) != task.labels, UPWEIGHT, 1.0)
+  carry, batches, key = start(arm, sizes, task, seed, rate)
+  return loop(arm, sizes, task, importance, rate, key, carry, batches)[0]
 
 
 def judge(params: Any, split: Any, sizes: Sizes) -> jax.Array:
@@ -225,72 +199,36 @@ def judge(params: Any, split: Any, sizes: Sizes) -> jax.Array:
   return confusion.at[kinds, predicted].add(1.0)
 
 
-def mean_over_kinds(confusion: jax.Array, task: Task) -> jax.Array:
-  """Accuracy, every kind that is there counting the same."""
-  _, labels, kinds = task.validation
-  own = jnp.zeros(len(confusion), jnp.int32).at[kinds].set(labels)
-  number = jnp.sum(confusion, axis=1)
-  hits = confusion[jnp.arange(len(confusion)), own]
-  return jnp.sum(hits / jnp.maximum(number, 1.0)) / jnp.sum(number > 0.0)
-
-
-class Outcome(NamedTuple):
-  """What runs give, one row each.
-
-  Attributes:
-    validation: confusions `[n, kinds, classes]`.
-    test: the same on the test split.
-    curve: mean accuracy over kinds on validation in the course of training, `[n, evaluations]`.
-  """
-
-  validation: Any
-  test: Any
-  curve: Any
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def side_by_side(arm, sizes, task, seeds, rates, weight_decay=None) -> Outcome:
+def side_by_side(arm, sizes, task, seeds, rates, weight_decay=None) -> tuple[Any, Any]:
   """Trains for all pairs of seeds `[n]` and rates `[n]` at once.
 
   A weight decay is a number of the program like the rates.
+
+  Returns:
+    The confusions `[n, kinds, classes]` of validation, and of test.
   """
   decayed = dataclasses.replace(arm, weight_decay=weight_decay)
 
   def one(seed, rate):
-    params, curve = train(decayed, sizes, task, seed, rate)
-    return Outcome(judge(params, task.validation, sizes), judge(params, task.test, sizes), curve)
+    params = train(decayed, sizes, task, seed, rate)
+    return judge(params, task.validation, sizes), judge(params, task.test, sizes)
 
   return jax.vmap(one)(seeds, rates)
 
 
-def step_by_step(arm, sizes, task, seeds, rates, weight_decay=None) -> Outcome:
-  """The same, run by run and step by step: for convolutions, which are slow in loops on CPU."""
+def step_by_step(arm, sizes, task, seeds, rates, weight_decay=None) -> tuple[Any, Any]:
+  """The same, run by run and step by step."""
   if weight_decay is not None:
     raise ValueError(f"weight_decay must be None for images, but {weight_decay} was found.")
   results = []
   for seed, rate in zip(seeds, rates, strict=True):
-    importance = jnp.ones(len(task.x))
-    if first := first_of(arm, sizes):
-      params = steps(*first, task, seed, rate, importance)
-      parts = jnp.split(task.x, [*range(sizes.batch_size, len(task.x), sizes.batch_size)])
-      logits = jnp.concatenate([_logits(params, part, sizes) for part in parts])
-      importance = importance_of(logits, task)
-    params = steps(arm, sizes, task, seed, rate, importance)
-    look = lambda split, params=params: np.asarray(_judge(params, split, sizes))
-    results.append(Outcome(look(task.validation), look(task.test), np.zeros(0)))
-  return Outcome(*(np.stack(part) for part in zip(*results, strict=True)))
+    params = train(arm, sizes, task, seed, rate, one_by_one)
+    results.append([np.asarray(_judge(params, s, sizes)) for s in (task.validation, task.test)])
+  validation, test = zip(*results, strict=True)
+  return np.stack(validation), np.stack(test)
 
 
-def steps(arm, sizes, task, seed, rate, importance) -> Any:
-  """One training as a Python loop: the last parameters."""
-  run = _start(arm, sizes, task, seed, rate)
-  carry = run.carry
-  for number, batch in enumerate(run.batches):
-    carry = _step(arm, sizes, task, importance, rate, run.key, carry, batch, jnp.int32(number))
-  return carry[0]
-
-
-_start = jax.jit(start, static_argnums=(0, 1))
 _step = jax.jit(step, static_argnums=(0, 1), donate_argnums=6)
 _judge = jax.jit(judge, static_argnums=2)
 _logits = jax.jit(lambda params, x, sizes: apply(params, x, sizes)[0], static_argnums=2)

@@ -167,7 +167,7 @@ TRIED: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 STRONG = read("optimizers", "task", "longer", "on", "weights")
 TEN, PARTS = (
   read(name, "task", "batch_size", "on", "weights") for name in ("ten_seeds", "in_part"))
-PEOPLE, FROZEN = (read(name, "task", "on", "weights") for name in ("people", "frozen"))
+PEOPLE = read("people", "task", "on", "weights")
 ON_KINDS, ON_CLASSES = (
   ("class weights", POOLED, FEATURES, ORACLE), ("class weights", GROUPS, OUTPUTS))
 THREE, LONG = ("hidden5", "hidden7", "mnist hidden6"), ("Muon", "SGDM, one length")
@@ -223,19 +223,10 @@ IN_PART = {
 ON_BOTH = (
   "logit adjustment", "class weights", *RECOMMENDED, *COMBINED,
   *(name + AT_RANDOM for name in COMBINED), ORACLE)
+IDEAS = {
+  FEATURES: FEATURES, "Delta_rho": "Delta_rho",
+  "orthogonal groups, K=B/64 †": "orthogonal groups, K=B/64"}
 short = lambda arm: arm.replace("logit adjustment and example scarcity", "both")
-WHY = read("why", "task", "arm")
-
-
-def why(row: Row, key: str) -> Cell:
-  """Means over the first quarter and over the second half; or what is there at the end."""
-  steps, values = np.array(row["steps"]), np.array(row["curves"][key])
-  if key not in ("step", "share of rare"):
-    return Cell(f"{values[-1]:.2g}")
-  first, second = steps < row["updates"] / 4, steps >= row["updates"] / 2
-  return Cell(f"{values[first].mean():.2g} / {values[second].mean():.2g}")
-
-
 def group_table(rows: Any, task: str, by_class: bool = False) -> Table:
   """Every way held against the same optimizer alone."""
   look = {k: row["by_worst_class"] for k, row in rows.items() if by_class and k[0] == task} or rows
@@ -246,7 +237,7 @@ def group_table(rows: Any, task: str, by_class: bool = False) -> Table:
 
 
 DEEP = read("real_networks", "on", "weights")
-DEEP_ROWS = {w: w for w in dict.fromkeys(w for _, w in DEEP)}
+DEEP_ROWS, ON_DEEP = same(*(w for _, w in DEEP)), {o: (o,) for o in ("Muon", "SGDM")}
 
 
 def deep_rate(weights: str, column: tuple[str]) -> Cell:
@@ -290,32 +281,6 @@ def figure6(key: tuple[str, str, tuple[str, ...]], place: int) -> Cell:
   return Cell(
     f"{first.mean():.1f} ± {first.std(ddof=1):.1f}, {', '.join(gaps)}",
     interval(others[1] - first) if size > 128 else None)
-
-
-TARGETS = read("steps_to_target", "task", "arm", "batch_size")
-
-
-def target(key: tuple[str, str], size: int) -> Cell:
-  """Median steps, and in brackets the rate."""
-  row = TARGETS[(*key, size)]
-  steps = float(np.median([np.inf if s is None else s for s in row["steps"]]))
-  return Cell(f"{steps:.0f} ({row['rate']:g}{'' if row['inside'] else ' *'})", steps)
-
-
-TOY = read("toy_lines", "rate", "arm")
-
-
-def toy(key: tuple[float, str], column: str) -> Cell:
-  """The paper's toy at one rate."""
-  row, saved = TOY[key], TOY[key]["steps_saved"]
-  if column == "since":
-    middle = float(np.median(row["recognised_from_step"]))
-    return Cell("never" if middle >= row["steps"] else f"{middle:.0f}")
-  if column == "saved":
-    told = (
-      "" if key[1] == SGDM else f"{saved['mean']:.0f} [{saved['low']:.0f}, {saved['high']:.0f}]")
-    return Cell(told)
-  return Cell(f"{row[column]:.2f}", row[column] if column == "loss_of_rare" else None)
 
 
 TAIL = read("long_tail", "task", "arm")
@@ -436,217 +401,164 @@ def start() -> Lines:
       for label, arm in names.items()} for title, figure in titles.items()}
 
 
-EX, GR, OP, RG, PAGE, SAFE, GG, COST = (
+EX, GR, OP, RG, PAGE, SAFE, GG, COST, SCALE = (
   f"evidence/{page}.md"
   for page in (
     "example-scarcity", "group-scarcity", "optimizers", "real-groups", "paper", "safety",
-    "group-gradients", "cost"))
-POINTS = "points, 95 % interval"
-BARS: dict[str, Any] = {"plot": plots.bars}
-NO_PLOT: dict[str, Any] = {"plot": None}
-ONE: dict[str, Any] = {"options": {"reference": 1.0}}
-show_tasks = lambda name, columns: Exhibit(
-  "evidence/all-tasks.md", name, POINTS, [on_tasks(f"{name}: mean, worst", columns, ARMS)],
-  plots.dots if name in ("hidden, B=1024", "mnist hidden, B=1024", "rare classes") else None)
+    "group-gradients", "cost", "scale"))
+POINTS, PART, PLAIN_STEP = "points, 95 % interval", "part of the way", "ratio to the plain step"
+DRAWN = ("hidden, B=1024", "mnist hidden, B=1024", "rare classes")
+ONE = {"reference": 1.0}
+
+
+def exhibit(page: str, name: str, *tables: Table, tells: str = "", **plot: Any) -> Exhibit:
+  """What a page shows under a name; drawn if the plot tells something."""
+  return Exhibit(page, name, tables, tells, **plot)
+
+
+show_tasks = lambda name, columns: exhibit(
+  "evidence/all-tasks.md", name, on_tasks(f"{name}: mean, worst", columns, ARMS),
+  tells=POINTS if name in DRAWN else "")
+weighed = {k: v for k, v in ARMS.items() if "rho" not in k and k != SGDM and "dealt" not in k}
+on_machine = lambda part, rows: Table(
+  "ratio (quartiles)", {j: (p, j) for p, j, _ in CPU if p == part}, rows,
+  functools.partial(timed, CPU, True))
 ALL: list[Exhibit] = [
   *(show_tasks(name, columns) for name, columns in EVERY_TASK.items()),
-  Exhibit(
-    "alternatives.md", "alternatives", POINTS,
-    [
-      on_tasks(
-        "B=1024", at(1024, "LT100", "hidden5", "hidden6"),
-        {
-          k: v for k, v in ARMS.items()
-          if "rho" not in k and "last" not in k and k != SGDM and "dealt" not in k}, gap_cell)]),
-  Exhibit(
-    EX, "way", "part of the way",
-    [Table("part of the way", SIZES, same("JTT", POOLED, FEATURES), part_of_way)], **BARS),
-  Exhibit(
-    EX, "start", "batch size", [], plots.lines, start, {"log_x": True}),
-  Exhibit(
-    EX, "options", POINTS,
-    [Table("changed option", {f"{t}, B=1024": (t, 1024) for t in OPTIONS}, CHANGES, option)]),
-  Exhibit(
-    EX, "queue", POINTS,
-    [
+  exhibit(
+    "alternatives.md", "alternatives",
+    on_tasks("B=1024", at(1024, "LT100", "hidden5", "hidden6"), weighed, gap_cell), tells=POINTS),
+  exhibit(
+    EX, "way", Table(PART, SIZES, same("JTT", POOLED, FEATURES), part_of_way), tells=PART,
+    plot=plots.bars),
+  exhibit(
+    EX, "start", tells="batch size", plot=plots.lines, panels=start, options={"log_x": True}),
+  exhibit(
+    EX, "options",
+    Table("changed option", {f"{t}, B=1024": (t, 1024) for t in OPTIONS}, CHANGES, option),
+    tells=POINTS),
+  exhibit(
+    EX, "queue",
+    *(
       Table("changed option", {f"{t}, B={b}": (t, b) for t in OPTIONS}, QUEUES, option)
-      for b in (256, 1024)]),
-  Exhibit(
-    EX, "price", POINTS,
-    [
-      Table(
-        "changed option",
-        {"balanced, B=256": ("balanced", 256), "hidden tasks, B=1024: part of the way": None},
-        PRICES, price)], **NO_PLOT),
-  Exhibit(
-    GR, "way", "part of the way", [Table("part of the way", SIZES, WAYS, part_of_way)], **BARS),
-  Exhibit(
-    GR, "sensitivity", "",
-    [
-      Table(
-        "B=1024",
-        {"LT100, outputs": ("LT100", GROUPS), "hidden5, features, pooled": ("hidden5", POOLED)},
-        same(*VARIED), varied)], **NO_PLOT),
+      for b in (256, 1024)), tells=POINTS),
+  exhibit(
+    EX, "price",
+    Table(
+      "changed option",
+      {"balanced, B=256": ("balanced", 256), "hidden tasks, B=1024: part of the way": None},
+      PRICES, price)),
+  exhibit(GR, "way", Table(PART, SIZES, WAYS, part_of_way), tells=PART, plot=plots.bars),
+  exhibit(
+    GR, "sensitivity",
+    Table(
+      "B=1024",
+      {"LT100, outputs": ("LT100", GROUPS), "hidden5, features, pooled": ("hidden5", POOLED)},
+      same(*VARIED), varied)),
   *(
-    Exhibit(GR, name, POINTS, [on_tasks("B=1024", at(1024, *tasks), rows, worst="")], **NO_PLOT)
+    exhibit(GR, name, on_tasks("B=1024", at(1024, *tasks), rows, worst=""))
     for name, (tasks, rows) in TRIED.items()),
-  Exhibit(
-    OP, "way", "part of the way",
-    [
-      Table(
-        f"part of the way: {', '.join(THREE)}", {o: (o, 1) for o in OPTIMIZERS},
-        same(EQUAL, *ON_KINDS), functools.partial(way, STRONG, THREE))], **BARS),
-  *(Exhibit(OP, task, POINTS, [strong_table(task, ON_KINDS)], **NO_PLOT) for task in THREE),
+  exhibit(
+    OP, "way",
+    Table(
+      f"{PART}: {', '.join(THREE)}", {o: (o, 1) for o in OPTIMIZERS}, same(EQUAL, *ON_KINDS),
+      functools.partial(way, STRONG, THREE)), tells=PART, plot=plots.bars),
+  *(exhibit(OP, task, strong_table(task, ON_KINDS)) for task in THREE),
+  *(exhibit(OP, task, strong_table(task, ON_CLASSES)) for task in ("LT100", "balanced")),
+  exhibit(
+    OP, "six tasks",
+    Table(
+      f"{PART}, six tasks", {f"{o}, B={b}": (o, b) for b in (1024, 4096) for o in LONG},
+      same(EQUAL, FEATURES, ORACLE), functools.partial(way, TEN, KINDS))),
+  exhibit(
+    OP, "LT100, ten seeds",
+    against(
+      TEN, lambda column: TEN[(*column[:2], "Muon", EQUAL)], "LT100",
+      {f"{o}, B={b}": ("LT100", b, o) for o in ("SGDM", "Muon") for b in (1024, 4096)},
+      same(EQUAL, "class weights", "logit adjustment", OUTPUTS, GROUPS), spread=False),
+    tells=POINTS),
+  exhibit(
+    OP, "named in part",
+    Table(
+      "labels name", IN_PART,
+      {
+        SGDM: (SGDM, EQUAL), "Muon": ("Muon", EQUAL),
+        **{short(arm): ("Muon", arm) for arm in ON_BOTH}}, in_part), tells=POINTS),
   *(
-    Exhibit(OP, task, POINTS, [strong_table(task, ON_CLASSES)], **NO_PLOT)
-    for task in ("LT100", "balanced")),
-  Exhibit(
-    OP, "six tasks", "part of the way, six tasks",
-    [
+    exhibit(
+      OP, f"ideas {b}",
       Table(
-        "part of the way, six tasks", {f"{o}, B={b}": (o, b) for b in (1024, 4096) for o in LONG},
-        same(EQUAL, FEATURES, ORACLE), functools.partial(way, TEN, KINDS))], **NO_PLOT),
-  Exhibit(
-    OP, "LT100, ten seeds", POINTS,
-    [
-      against(
-        TEN, lambda column: TEN[(*column[:2], "Muon", EQUAL)], "LT100",
-        {f"{o}, B={b}": ("LT100", b, o) for o in ("SGDM", "Muon") for b in (1024, 4096)},
-        same(EQUAL, "class weights", "logit adjustment", OUTPUTS, GROUPS), spread=False)]),
-  Exhibit(
-    OP, "named in part", POINTS,
-    [
-      Table(
-        "labels name", IN_PART,
-        {
-          SGDM: (SGDM, EQUAL), "Muon": ("Muon", EQUAL),
-          **{short(arm): ("Muon", arm) for arm in ON_BOTH}}, in_part)]),
+        f"difference to Muon, B={b}", IDEAS, same(*KINDS, "mean over tasks"),
+        functools.partial(on_muon, size=b)), tells=POINTS if b == 4096 else "")
+    for b in (1024, 4096)),
+  exhibit(
+    OP, "longer", strong_table("LT100", ON_CLASSES, 4), strong_table("hidden7", ON_KINDS, 4)),
   *(
-    Exhibit(
-      OP, f"ideas {b}", POINTS,
-      [
-        Table(
-          f"difference to Muon, B={b}",
-          {
-            FEATURES: FEATURES, "Delta_rho": "Delta_rho",
-            "orthogonal groups, K=B/64 †": "orthogonal groups, K=B/64"},
-          same(*KINDS, "mean over tasks"), functools.partial(on_muon, size=b))],
-      **(NO_PLOT if b == 1024 else {})) for b in (1024, 4096)),
-  Exhibit(
-    OP, "longer", POINTS,
-    [strong_table("LT100", ON_CLASSES, 4), strong_table("hidden7", ON_KINDS, 4)], **NO_PLOT),
-  Exhibit(
-    OP, "why", "",
-    [
-      Table(
-        "first quarter / second half",
-        {
-          "length of the step": "step", "share of the rare": "share of rare",
-          "their training loss": "training loss, rare",
-          "their accuracy": "validation accuracy, rare"},
-        {f"{task}: {arm}": row for (task, arm), row in WHY.items()}, why)], **NO_PLOT),
-  *(
-    Exhibit(
-      RG, f"{task}{' by class' * by_class}", POINTS, [group_table(PEOPLE, task, by_class)],
-      **(NO_PLOT if by_class else {}))
+    exhibit(
+      RG, f"{task}{' by class' * by_class}", group_table(PEOPLE, task, by_class),
+      tells="" if by_class else POINTS)
     for task, by_class in (("adult", False), ("adult", True), ("celeba", False))),
-  Exhibit(
-    RG, "frozen", POINTS, [group_table(FROZEN, f"frozen hidden{s}") for s in (5, 6)], **NO_PLOT),
-  Exhibit(
-    "evidence/real-networks.md", "runs", POINTS,
-    [
-      against(
-        DEEP, lambda column: DEEP[(*column, EQUAL)], "60 epochs: mean, worst class",
-        {o: (o,) for o in ("Muon", "SGDM")}, DEEP_ROWS, spread=False, worst=".1f"),
-      Table(
-        "15 epochs: validation by rate", {o: (o,) for o in ("Muon", "SGDM")}, DEEP_ROWS, deep_rate),
-    ]),
-  Exhibit(
-    PAGE, "figure 6", "K = B/64 against the first arm, points, 95 % interval",
-    [Table("SGDM or Adam, K=1, K=B/64", PLACES, LINES, figure6)]),
-  Exhibit(
-    PAGE, "steps", "steps to the target",
-    [
-      Table(
-        "task, arm", {f"B={b}": b for b in (64, 256, 1024, 4096)},
-        {f"{t.partition(',')[0]}, {a}": (t, a) for t, a, b in TARGETS if b == 64}, target)], **BARS,
-  ),
-  Exhibit(
-    PAGE, "toy", "",
-    [
-      Table(
-        "learning rate, arm",
-        {
-          "loss of rare lines": "loss_of_rare", "rare filter's answer": "activation",
-          "recognised from step": "since", "steps saved": "saved"},
-        {f"{r:g}, {a}": (r, a) for r, a in TOY}, toy)], **NO_PLOT),
-  Exhibit(
-    PAGE, "long tail", POINTS,
-    [
-      Table(
-        "arm", {"mean over classes": "mean", "worst class": "worst", "learning rate": "rate"},
-        same(*(arm for _, arm in TAIL)), long_tail)]),
-  Exhibit(
-    SAFE, "poison", "step", [Table("lowest, end, back after", same(*POISONS), CHAINS, poison)],
-    plots.lines, courses),
-  Exhibit(
-    SAFE, "labels", POINTS,
-    [
+  exhibit(
+    "evidence/real-networks.md", "runs",
+    against(
+      DEEP, lambda column: DEEP[(*column, EQUAL)], "60 epochs: mean, worst class", ON_DEEP,
+      DEEP_ROWS, spread=False, worst=".1f"),
+    Table("15 epochs: validation by rate", ON_DEEP, DEEP_ROWS, deep_rate), tells=POINTS),
+  exhibit(
+    PAGE, "figure 6", Table("SGDM or Adam, K=1, K=B/64", PLACES, LINES, figure6),
+    tells="K = B/64 against the first arm, points, 95 % interval"),
+  exhibit(
+    PAGE, "long tail",
+    Table(
+      "arm", {"mean over classes": "mean", "worst class": "worst", "learning rate": "rate"},
+      same(*(arm for _, arm in TAIL)), long_tail), tells=POINTS),
+  exhibit(
+    SAFE, "poison", Table("lowest, end, back after", same(*POISONS), CHAINS, poison), tells="step",
+    plot=plots.lines, panels=courses),
+  exhibit(
+    SAFE, "labels",
+    *(
       Table("random labels", columns, {f"{100 * n:.0f} %": n for n in (0.0, 0.2, 0.4, 0.8)}, labels)
       for columns in (
         {f"won by {way}": (way, "won") for way in ("queue", "matched queue", "groups")}
         | {"queue: norm_ratio": ("queue", "norm_ratio")},
         {f"queue: {f}": ("queue", f) for f in ("cosine", "mean_weight", "agreement")}
-        | {"groups: effective_examples": ("groups", "effective_examples")})]),
-  Exhibit(
-    SAFE, "dtype", "",
-    [
-      Table(
-        "queue",
-        {
-          "mean error of a weight": "0", "weights off by a tenth": "1", "accuracy": "accuracy",
-          "against float32": "against"}, same("float32", "bfloat16", "float16"), dtype)], **NO_PLOT,
-  ),
+        | {"groups: effective_examples": ("groups", "effective_examples")})), tells=POINTS),
+  exhibit(
+    SAFE, "dtype",
+    Table(
+      "queue",
+      {
+        "mean error of a weight": "0", "weights off by a tenth": "1", "accuracy": "accuracy",
+        "against float32": "against"}, same("float32", "bfloat16", "float16"), dtype)),
   *(
-    Exhibit(
-      "cost.md", part, "ratio to the plain step",
-      [timed_table(GPU, part, {"plain, ms": "plain", **TABLED[part]})], **ONE)
-    for part in ("weights", "groups", "queue")),
+    exhibit(
+      "cost.md", part, timed_table(GPU, part, {"plain, ms": "plain", **TABLED[part]}),
+      tells=PLAIN_STEP, options=ONE) for part in ("weights", "groups", "queue")),
   *(
-    Exhibit(COST, part, "ratio", [timed_table(GPU, part, TABLED[part], True)], **NO_PLOT)
-    for part in TABLED if part != "compile"),
-  Exhibit(COST, "compile", "ratio", [timed_table(GPU, "compile", TABLED["compile"])], **NO_PLOT),
-  Exhibit(
-    COST, "weights on a CPU", "ratio to a plain gradient",
-    [
-      Table(
-        "ratio (quartiles)", {j: (p, j) for p, j, _ in CPU if p == "weights"}, CPU_WEIGHTS,
-        functools.partial(timed, CPU, True))], **ONE),
-  Exhibit(
-    COST, "update on a CPU", "ratio to SGD",
-    [
-      Table(
-        "ratio (quartiles)", {j: (p, j) for p, j, _ in CPU if p == "queue"}, UPDATES,
-        functools.partial(timed, CPU, True))], **ONE),
-  Exhibit(
-    GG, "time", "ratio to a plain gradient",
-    [Table("equal / skewed groups", NETWORKS, GROUP_WAYS, functools.partial(timed, CPU, False))],
-    options={"reference": 1.0, "log": True}),
-  Exhibit(
-    GG, "pages", "",
-    [
-      Table(
-        "equal / skewed groups", LARGE_COLUMNS, {k: v for k, v in GROUP_WAYS.items() if " / " in v},
-        large)], **NO_PLOT),
-  Exhibit(
-    GG, "memory", "",
-    [Table("temporary memory, MiB", NETWORKS, {"plain": "plain", **GROUP_WAYS}, memory)], **NO_PLOT,
-  ),
-  Exhibit(
-    "evidence/scale.md", "communication", "KiB a step, eight devices",
-    [bytes_table("sent", "KiB a step", 1024, 1, (1, 2, 4, 8))], **BARS),
-  Exhibit(
-    "evidence/scale.md", "plan", "",
-    [bytes_table("kept", "GiB of state, 1.01 billion parameters", 2**30, 2, (8, 32, 128))],
-    **NO_PLOT),
+    exhibit(COST, part, timed_table(GPU, part, TABLED[part], part != "compile"))
+    for part in TABLED),
+  exhibit(
+    COST, "weights on a CPU", on_machine("weights", CPU_WEIGHTS), tells="ratio to a plain gradient",
+    options=ONE),
+  exhibit(
+    COST, "update on a CPU", on_machine("queue", UPDATES), tells="ratio to SGD", options=ONE),
+  exhibit(
+    GG, "time",
+    Table("equal / skewed groups", NETWORKS, GROUP_WAYS, functools.partial(timed, CPU, False)),
+    tells="ratio to a plain gradient", options={**ONE, "log": True}),
+  exhibit(
+    GG, "pages",
+    Table(
+      "equal / skewed groups", LARGE_COLUMNS, {k: v for k, v in GROUP_WAYS.items() if " / " in v},
+      large)),
+  exhibit(
+    GG, "memory",
+    Table("temporary memory, MiB", NETWORKS, {"plain": "plain", **GROUP_WAYS}, memory)),
+  exhibit(
+    SCALE, "communication", bytes_table("sent", "KiB a step", 1024, 1, (1, 2, 4, 8)),
+    tells="KiB a step, eight devices", plot=plots.bars),
+  exhibit(
+    SCALE, "plan",
+    bytes_table("kept", "GiB of state, 1.01 billion parameters", 2**30, 2, (8, 32, 128))),
 ]

@@ -67,18 +67,18 @@ class Exhibit(NamedTuple):
   Attributes:
     page: below docs/.
     name: of the markers.
-    tells: what the plot tells, and its axis.
     tables: one or more.
-    plot: draws panels; None for no plot.
+    tells: what the plot tells, and its axis; empty for no plot.
+    plot: draws panels.
     panels: what is drawn; by default the values of the cells, a panel for each column.
     options: of the plot.
   """
 
   page: str
   name: str
-  tells: str
   tables: Sequence[Table]
-  plot: Callable[..., None] | None = plots.dots
+  tells: str = ""
+  plot: Callable[..., None] = plots.dots
   panels: Callable[[], Any] | None = None
   options: Mapping[str, Any] = {}
 
@@ -90,14 +90,14 @@ class Exhibit(NamedTuple):
   def body(self) -> str:
     """The plot and the tables as Markdown."""
     parts = [table.markdown() for table in self.tables]
-    if self.plot:
+    if self.tells:
       where = Path(os.path.relpath(self.path(), (DOCS / self.page).parent)).as_posix()
       parts = [f"![{self.tells}]({where})", *parts]
     return "\n\n".join(parts)
 
   def draw(self) -> None:
-    """Writes the plot."""
-    if self.plot is None:
+    """Writes the plot, if there is one."""
+    if not self.tells:
       return
     panels: Any = self.panels() if self.panels else {}
     for table in () if self.panels else self.tables:

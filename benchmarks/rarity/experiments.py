@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import optax
 import tyro
 
 import gq_optax as gq
-from benchmarks.harness import arms, data, optimizers, records, training
+from benchmarks.harness import arms, optimizers, records, training
 from benchmarks.harness.arms import AT_RANDOM, COMBINED, ORACLE, RECOMMENDED
 from benchmarks.harness.protocol import figures, tune
 from benchmarks.harness.recipes import RECIPES, default_epochs, make_task
@@ -122,8 +121,6 @@ PRESETS: dict[str, tuple[Experiment, ...]] = {
           arm_names=on_each((*_TRIED, "logit adjustment", POOLED), STRONG[:3])),
     _part(_GROUPS, task_names=("celeba",), seeds=5, arm_names=on_each(_TRIED, STRONG[:3])),
   ),
-  "frozen": (_part(_GROUPS, task_names=("frozen hidden5", "frozen hidden6"),
-                   arm_names=on_each((*_KINDS, OUTPUTS), STRONG[:3])),),
   "long_tail": (_part(_GROUPS, arm_names=(
     "SGDM", "Nesterov", "Adam", "LAMB", "Muon", "SAM", "class weights", GROUPS,
     f"{GROUPS}, Delta_rho", *(name for name in arms.ARMS if name.startswith("GQ")))),),
@@ -134,7 +131,7 @@ PRESETS: dict[str, tuple[Experiment, ...]] = {
 
 Row = dict[str, Any]
 Tuned = tuple[float, dict[float, float], bool]  # best rate, scores by rate, whether it is inside
-_made = functools.cache(lambda name: make_task(RECIPES[name]))
+_made = functools.lru_cache(1)(lambda name: make_task(RECIPES[name]))
 
 
 class Trainer:
@@ -160,9 +157,8 @@ class Trainer:
       filled = part + [part[-1]] * (width - len(part))  # one shape, one compilation
       seeds, rates = (jnp.array(values) for values in zip(*filled, strict=True))
       found = train(self.arm, self.sizes, self.task, seeds, rates.astype(jnp.float32), traced)
-      both = np.asarray(found.validation), np.asarray(found.test)
-      for j in range(len(part)):
-        validation, test = (figures(confusions[j], self.classes_of) for confusions in both)
+      for confusions in list(zip(*map(np.asarray, found), strict=True))[: len(part)]:
+        validation, test = (figures(confusion, self.classes_of) for confusion in confusions)
         results.append((validation, test))
     return results
 
@@ -233,15 +229,12 @@ def key_of(row: Row) -> tuple[Any, ...]:
   return tuple(row.get(k) for k in ("task", "batch_size", "arm", "seeds", "longer"))
 
 
-def run(
-  experiment: Experiment, out: Path, source: Path | None, emit: Callable[[str], None]
-) -> None:
+def run(experiment: Experiment, out: Path) -> None:
   """Runs what has not been run yet, the optimizers alone first."""
   names = experiment.arm_names
   if experiment.decays:
     names = (*(arms.optimizer_of(name) for name in names), *names)
   for task in experiment.task_names:
-    made = None
     for batch_size in experiment.batch_sizes:
       for arm in dict.fromkeys(names):
         cell = {"task": task, "batch_size": batch_size, "arm": arm}
@@ -249,21 +242,17 @@ def run(
         done = {key_of(row): row for row in records.read(out)}
         if key_of(cell) in done:
           continue
-        if made is None:
-          given = None if source is None else data.read(source)
-          made = _made(task) if given is None else make_task(RECIPES[task], given)
         alone = arms.optimizer_of(arm)
         plain = done[key_of(cell | {"arm": alone})] if experiment.decays and arm != alone else None
-        row = run_cell(experiment, cell, made, plain)
+        row = run_cell(experiment, cell, _made(task), plain)
         records.append(out, row)
         mean, edge = 100 * np.mean(row["mean"]), "" if row["inside"] else ", AT THE EDGE"
-        emit(f"{task}, {batch_size}, {arm}: {mean:.2f} at {row['rate']:g}{edge}")
+        print(f"{task}, {batch_size}, {arm}: {mean:.2f} at {row['rate']:g}{edge}", flush=True)
 
 
 def main(
   experiment: tyro.conf.OmitArgPrefixes[Experiment],
   preset: str | None = None,
-  source: Path | None = None,
   out: Path | None = None,
 ) -> None:
   """Runs what has not been run yet.
@@ -271,7 +260,6 @@ def main(
   Args:
     experiment: what is run, if no preset is named.
     preset: a table of the pages, see `PRESETS`.
-    source: an .npz file in place of the tasks' data set: x_train, y_train, x_test, y_test.
     out: the results; `out/PRESET.jsonl` by default.
   """
   if preset is not None and preset not in PRESETS:
@@ -283,7 +271,7 @@ def main(
         raise ValueError(f"a task must be one of {', '.join(RECIPES)}, but {unknown} was found.")
       for name in part.arm_names:
         arms.find(name)
-      run(part, out, source, lambda text: print(text, flush=True))
+      run(part, out)
 
 
 if __name__ == "__main__":

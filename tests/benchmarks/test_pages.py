@@ -21,17 +21,18 @@ flat = lambda page: " ".join(page.read_text().split())
 def test_every_page_is_what_the_results_give(page):
   text, name = page.read_text(), page.relative_to(writer.DOCS).as_posix()
   shown = [exhibit for exhibit in exhibits.ALL if exhibit.page == name]
-  assert sorted(re.findall(r"<!-- end of (.*) -->", text)) == sorted(e.name for e in shown)
+  if page.stem != "when-every-example-fits":  # which benchmarks.margins.page writes
+    assert sorted(re.findall(r"<!-- end of (.*) -->", text)) == sorted(e.name for e in shown)
   for exhibit in shown:
     assert writer.between_markers(text, exhibit.body(), exhibit.name) == text, exhibit.name
     assert writer.between_markers(text, "other", exhibit.name) != text, exhibit.name
-    assert exhibit.plot is None or exhibit.path().exists(), exhibit.name
+    assert not exhibit.tells or exhibit.path().exists(), exhibit.name
 
 
 def test_results_are_small_and_every_plot_is_shown():
   files = [path for path in writer.RESULTS.iterdir() if path.is_file()]
   assert sum(path.stat().st_size for path in files) < 2_000_000
-  drawn = {exhibit.path() for exhibit in exhibits.ALL if exhibit.plot}
+  drawn = {exhibit.path() for exhibit in exhibits.ALL if exhibit.tells}
   assert {path for path in files if path.suffix == ".svg"} == drawn
 
 
@@ -42,7 +43,7 @@ def test_a_page_without_the_markers_is_refused(tmp_path, monkeypatch):
   numbers = {"x": {"p": 1.5, "q": None}, "y": {"p": None, "q": None}}
   cell = lambda row, column: writer.Cell(f"{row[column]}", 1.0) if row[column] else writer.NOTHING
   table = writer.Table("corner", writer.same("p", "q"), numbers, cell)
-  exhibit = writer.Exhibit("page.md", "a (b)", "", [table], None)
+  exhibit = writer.Exhibit("page.md", "a (b)", [table])
   writer.write([exhibit])
   body = "| corner | p | q |\n|---|---|---|\n| x | 1.5 | - |"  # y has no cell
   assert page.read_text() == f"<!-- a (b) -->\n{body}\n<!-- end of a (b) -->\n"
