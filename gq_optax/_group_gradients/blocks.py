@@ -40,36 +40,64 @@ def masked(x: jax.Array, valid: jax.Array) -> jax.Array:
   return jnp.where(valid.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
 
 
-def sums(part: linear.Part, labels: jax.Array, num_groups: int, size: int) -> list[jax.Array]:
-  """The sums of a part over the examples of each group, `[K, *p]` in float32 or wider."""
+def shares(labels: jax.Array, num_groups: int) -> jax.Array:
+  """What an example is in the mean of its group, 1 over the size, float32 `[K]`."""
+  counts = jnp.sum(members(labels, num_groups), axis=1, dtype=jnp.int32)
+  return 1.0 / jnp.maximum(counts, 1).astype(jnp.float32)
+
+
+def scaled(cotangents: jax.Array, block: Blocks, shares: jax.Array) -> jax.Array:
+  """The share of each example in the mean of its group; 0 for those that do not count.
+
+  Behind the way back of an example: in front of it a scale would change what a backward rule does
+  that is not linear, such as one that clips. In float32, and float16 stays there: it would vanish.
+
+  Args:
+    cotangents: `[size, ...]`.
+    block: one block, `[size]`.
+    shares: float32 `[K + 1]` or longer, 0 for no group.
+  """
+  share = shares.at[block.group].get(mode="promise_in_bounds")
+  dtype = _dtypes.at_least_float32(cotangents.dtype)
+  result = (cotangents.astype(dtype) * share.astype(dtype)).astype(linear.wide(cotangents.dtype))
+  return masked(result, block.valid)
+
+
+def means(part: linear.Part, labels: jax.Array, shares: jax.Array, size: int) -> list[jax.Array]:
+  """A part of the mean gradient of each group, `[K, *p]` in float32 or wider."""
+  num_groups = len(shares)
   # Small blocks waste little on groups that do not fill them. But each makes a whole gradient, and
   # where an example uses a weight only once, writing that is what costs.
   size = size if part.often else -(-len(labels) // num_groups)
   first, others = cut(labels, num_groups, size)
+  shares = jnp.pad(shares, (0, 1))
 
-  def block(examples, valid):
+  def one(block):
     # As flat rows: a GPU would otherwise transpose what it gathers, by strided reads.
-    rows = lambda x: take(examples)(x.reshape(len(x), -1))
-    kept = [rows(x).reshape(size, *x.shape[1:]) for x in part.kept]
-    cotangents = [masked(rows(x), valid).reshape(size, *x.shape[1:]) for x in part.cotangents]
-    sums = part.contract(kept, cotangents)
-    return [s.astype(_dtypes.at_least_float32(s.dtype)) for s in sums]
+    rows = lambda x: take(block.examples)(x.reshape(len(x), -1))
+    # Of an empty block all examples are made up.
+    held = lambda x: x if part.ruled else jnp.where(block.valid[0], x, jnp.ones((), x.dtype))
+    kept = [held(rows(x)).reshape(size, *x.shape[1:]) for x in part.kept]
+    of_one = [scaled(rows(x), block, shares).reshape(size, *x.shape[1:]) for x in part.cotangents]
+    result = [s.astype(_dtypes.at_least_float32(s.dtype)) for s in part.contract(kept, of_one)]
+    return (
+      [jnp.where(block.valid[0], s, jnp.zeros_like(s)) for s in result] if part.ruled else result
+    )
 
   def together(sums):
-    more = jax.vmap(block)(others.examples, others.valid)
+    more = jax.vmap(one)(others)
     return [s.at[others.group].add(m, mode="drop") for s, m in zip(sums, more, strict=True)]
 
   def one_by_one(sums):
     def add(j, sums):
-      more = block(others.examples[j], others.valid[j])
-      return [s.at[others.group[j]].add(m) for s, m in zip(sums, more, strict=True)]
+      block = jax.tree.map(lambda x: x[j], others)
+      return [s.at[block.group].add(m) for s, m in zip(sums, one(block), strict=True)]
 
     return jax.lax.fori_loop(0, jnp.sum(others.group < num_groups), add, sums)
 
-  begun = jax.vmap(block)(first.examples, first.valid)
   # On CPU memory is slow: only the blocks that are there, in place. Accelerators are slow to loop.
-  found = jax.lax.platform_dependent(begun, cpu=one_by_one, default=together)
-  return [masked(s, first.group < num_groups) for s in found]  # of no example: made up
+  begun = jax.vmap(one)(first)
+  return jax.lax.platform_dependent(begun, cpu=one_by_one, default=together)
 
 
 def by_label(labels: jax.Array, num_groups: int) -> jax.Array:

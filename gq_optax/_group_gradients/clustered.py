@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gq_optax import _axes, _inputs, _validate
-from gq_optax._group_gradients import checks, grouped
+from gq_optax._group_gradients import blocks, checks, grouped
 from gq_optax._group_gradients.group_gradients import GroupGradients
 from gq_optax._rarity.kmeans import KMeansResult, kmeans_padded
 
@@ -72,11 +72,11 @@ def clustered_value_and_grad(
         embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
       )
       labels = clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)
-      return labels, clusters
+      return labels, blocks.shares(labels, num_groups), clusters
 
-    sums = grouped.group_sums(loss_fn, params, batch, True, choose, num_groups)
-    losses, _, labels, clusters, sums = sums
-    value, groups = grouped.group_means(params, sums, losses, labels, num_groups)
+    results = grouped.group_means(loss_fn, params, batch, True, choose, num_groups)
+    losses, _, labels, clusters, means = results
+    value, groups = grouped.with_losses(params, means, losses, labels, num_groups)
     return (value, clusters), groups
 
   return value_and_grad

@@ -40,10 +40,10 @@ def grouped_value_and_grad(
   bfloat16, float16                     summed in float32, returned in the parameter's dtype
   ====================================  =========================================================
 
-  A custom backward rule of an activation is run for every example alone, and is exact. A rule of a
-  parameter alone, such as the rounding of a weight, sees the sum over a group: exact where the rule
-  is linear, as a straight-through estimator is. `per_example_value_and_grad(microbatch_size=)` runs
-  it for every example.
+  A custom backward rule of an activation is run for every example alone, and is exact: what makes
+  means of sums comes behind it. A rule of a parameter alone, such as the rounding of a weight, sees
+  examples of a group added up: exact where the rule is linear, as a straight-through estimator is.
+  `per_example_value_and_grad(microbatch_size=)` runs it for every example.
 
   Memory: beside the result, that of a plain gradient, and for one weight at a time the gradients of
   at most 2K blocks of examples; 5K where an example uses the weight often (sequences, images). If
@@ -86,19 +86,19 @@ def grouped_value_and_grad(
     params, batch, size = checks.inputs(loss_fn, params, batch, "aux" if has_aux else "")
     labels = checks.labels(labels, size, num_groups)
     params, batch = _axes.alike((params, batch), labels)
-    known = lambda _: (labels, ())
-    losses, aux, *_, sums = group_sums(loss_fn, params, batch, has_aux, known, num_groups)
+    known = lambda _: (labels, blocks.shares(labels, num_groups), ())
+    losses, aux, *_, means = group_means(loss_fn, params, batch, has_aux, known, num_groups)
     aux = jax.tree.map(lambda a: blocks.masked(a, labels < num_groups), aux)
-    value, groups = group_means(params, sums, losses, labels, num_groups)
+    value, groups = with_losses(params, means, losses, labels, num_groups)
     return ((value, aux) if has_aux else value), groups
 
   return value_and_grad
 
 
-def group_sums(
+def group_means(
   loss_fn: Callable[..., Any], params: Any, batch: Any, has_aux: bool, choose: Any, num_groups: int
 ) -> tuple[jax.Array, Any, jax.Array, Any, optax.Updates]:
-  """The sums of the gradients of each group, `[K, *p]` in float32 or wider, and what led to them.
+  """The mean gradient of each group, `[K, *p]` in float32 or wider, and what led to it.
 
   Args:
     loss_fn: `(params, batch) -> losses [B]`, or `(losses, aux)`.
@@ -106,11 +106,11 @@ def group_sums(
     batch: pytree of `[B, ...]` arrays.
     has_aux: whether there is aux.
     choose: gets a function that returns aux, and returns the labels `[B]`, K for an example of no
-      group, and anything else.
+      group; the share `[K]` of an example in the mean of its group; and anything else.
     num_groups: K.
 
   Returns:
-    Losses `[B]`, aux, labels, what else `choose` returned, and the sums.
+    Losses `[B]`, aux, labels, what else `choose` returned, and the means.
   """
   program = linear.trace(loss_fn, params, batch, has_aux)
   block_size = -(-len(jax.tree.leaves(batch)[0]) // (4 * num_groups))
@@ -119,26 +119,25 @@ def group_sums(
     results = lambda: go(program, params, batch, choose, num_groups, block_size)
     return lambda: _axes.alike(results(), params, batch)
 
-  ways = {"cpu": way(_in_turn)} if _keep_much(program, params, block_size) else {}
-  *results, sums = jax.lax.platform_dependent(**ways, default=way(_at_once))
-  return *results, jax.tree.unflatten(jax.tree.structure(params), sums)
+  if _keep_much(program, params, block_size):
+    *results, means = jax.lax.platform_dependent(cpu=way(_in_turn), default=way(_at_once))
+  else:
+    *results, means = way(_at_once)()
+  return *results, jax.tree.unflatten(jax.tree.structure(params), means)
 
 
-def group_means(
-  params: optax.Params, sums: optax.Updates, losses: jax.Array, labels: jax.Array, num_groups: int
+def with_losses(
+  params: optax.Params, means: optax.Updates, losses: jax.Array, labels: jax.Array, num_groups: int
 ) -> tuple[jax.Array, GroupGradients]:
-  """The mean loss over the examples of all groups, 0 if there are none, and the means of each."""
+  """The mean loss over the examples of all groups, 0 if there are none, and `GroupGradients`."""
   member = blocks.members(labels, num_groups)
   counts = jnp.sum(member, axis=1, dtype=jnp.int32)
-  # Only here, in float32: a scale in front of the way back would change what a backward rule that
-  # is not linear does, such as one that clips, and would be lost in float16.
-  share = 1.0 / jnp.maximum(counts, 1).astype(losses.dtype)
-  by_group = lambda s: share.astype(s.dtype).reshape(-1, *(1,) * (s.ndim - 1))
-  grads = jax.tree.map(lambda s, p: (s * by_group(s)).astype(p.dtype), sums, params)
-  means = jnp.sum(jnp.where(member, losses[None] * share[:, None], 0.0), axis=1)
+  grads = jax.tree.map(lambda mean, p: mean.astype(p.dtype), means, params)
+  share = blocks.shares(labels, num_groups).astype(losses.dtype)[:, None]
+  of_groups = jnp.sum(jnp.where(member, losses[None] * share, 0.0), axis=1)
   numbers = counts.astype(losses.dtype)
-  value = jnp.sum(means * numbers) / jnp.maximum(jnp.sum(numbers), 1.0)
-  return value, GroupGradients(grads, counts, means)
+  value = jnp.sum(of_groups * numbers) / jnp.maximum(jnp.sum(numbers), 1.0)
+  return value, GroupGradients(grads, counts, of_groups)
 
 
 def zeros(params: optax.Params, num_groups: int) -> optax.Updates:
@@ -164,33 +163,33 @@ def _keep_much(program, params, block_size):
 def _at_once(program, params, batch, choose, num_groups, block_size):
   """All examples run together, and what they kept is gathered by groups."""
   losses, aux, parts = linear.run(program, params, batch)
-  labels, more = choose(lambda: aux)
-  by_group = lambda part: blocks.sums(part, labels, num_groups, block_size)
-  sums = linear.added(jax.tree.leaves(zeros(params, num_groups)), parts, by_group)
-  return losses, aux, labels, more, sums
+  labels, shares, more = choose(lambda: aux)
+  by_group = lambda part: blocks.means(part, labels, shares, block_size)
+  return losses, aux, labels, more, linear.added(zeros(params, num_groups), parts, by_group)
 
 
 def _in_turn(program, params, batch, choose, num_groups, block_size):
   """One block of examples of a group after another, forward and back."""
   aux_of = lambda example: program.forward(params, example)[0][1]
-  labels, more = choose(lambda: jax.lax.map(aux_of, batch, batch_size=block_size))
+  labels, shares, more = choose(lambda: jax.lax.map(aux_of, batch, batch_size=block_size))
+  shares = jnp.pad(shares, (0, 2))
   # Examples of no group are the group K here, run for their losses and aux; K + 1 is empty.
   parts = blocks.cut(labels, num_groups + 1, block_size)
   every = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
   alike = lambda tree: _axes.alike(tree, params, batch, labels)
   shapes = program.jaxpr.out_avals[: program.results.num_leaves]
   results = [jnp.zeros((block_size, *x.shape), x.dtype) for x in shapes]
-  nothing = [s[0] for s in jax.tree.leaves(zeros(params, 1))]
+  nothing = jax.tree.map(lambda s: s[0], zeros(params, 1))
 
   def one(block):
     examples = jax.tree.map(blocks.take(block.examples), batch)
     losses, aux, parts = linear.run(program, params, examples)
-    only = lambda part: [blocks.masked(x, block.valid) for x in part.cotangents]
-    gradient = linear.added(nothing, parts, lambda part: part.contract(part.kept, only(part)))
+    scaled = lambda part: [blocks.scaled(x, block, shares) for x in part.cotangents]
+    gradient = linear.added(nothing, parts, lambda part: part.contract(part.kept, scaled(part)))
     return alike((gradient, jax.tree.leaves((losses, aux))))
 
   def add(sums, block):
-    skip = lambda _: alike((nothing, results))
+    skip = lambda _: alike((jax.tree.leaves(nothing), results))
     gradient, found = jax.lax.cond(block.group <= num_groups, one, skip, block)
     return [s.at[block.group].add(g) for s, g in zip(sums, gradient, strict=True)], found
 

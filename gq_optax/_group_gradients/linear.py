@@ -30,6 +30,8 @@ class Part(NamedTuple):
   Attributes:
     leaves: the numbers of the leaves of the parameters that it belongs to.
     often: whether an example multiplies these weights many times over.
+    ruled: whether loops or rules of the user's are in it, which may not give 0 for a cotangent of 0
+      and kept ones.
     kept: list of `[B, ...]`, what the forward pass keeps.
     cotangents: list of `[B, ...]`, those of the taps.
     contract: `(kept, cotangents) -> gradients` of the leaves, summed over any examples of these.
@@ -37,6 +39,7 @@ class Part(NamedTuple):
 
   leaves: list[int]
   often: bool
+  ruled: bool
   kept: list[jax.Array]
   cotangents: list[jax.Array]
   contract: Callable[..., list[jax.Array]]
@@ -119,21 +122,26 @@ def run(program: Program, params: optax.Params, batch: Any) -> tuple[jax.Array, 
         like = lambda x, c: jnp.broadcast_to(x, c.shape).astype(c.dtype)
         return list(map(like, results, cotangents))
 
-      wide = [leaves[n].astype(_wide(leaves[n].dtype)) for n in numbers]
-      return jax.linear_transpose(products_of, *wide)(cotangents)
+      weights = [leaves[n].astype(wide(leaves[n].dtype)) for n in numbers]
+      return jax.linear_transpose(products_of, *weights)(cotangents)
 
-    return Part(numbers, often, [known[v] for v in kept], [of_tap[v] for v in chosen], contract)
+    ruled = any(jaxprs.bodies(e) or "custom_lin" in e.primitive.name for e in eqns)
+    kept_values, cotangents = [known[v] for v in kept], [of_tap[v] for v in chosen]
+    return Part(numbers, often, ruled, kept_values, cotangents, contract)
 
   return losses, aux, [p for p in map(part, (True, False)) if p.leaves]
 
 
-def added(sums: list[jax.Array], parts: list[Part], of: Callable[..., Any]) -> list[jax.Array]:
-  """The sums, one for each leaf of the parameters, and with them those of each part."""
-  sums = list(sums)
+def added(zeros: optax.Updates, parts: list[Part], of: Callable[..., Any]) -> list[jax.Array]:
+  """What is made of the parts, added up for each leaf of the parameters; zeros without any."""
+  sums: dict[int, jax.Array] = {}
   for part in parts:
     for n, s in zip(part.leaves, of(part), strict=True):
-      sums[n] = sums[n] + s.astype(sums[n].dtype)
-  return sums
+      sums[n] = sums[n] + s if n in sums else s
+  return [
+    sums[n].astype(zero.dtype) if n in sums else zero
+    for n, zero in enumerate(jax.tree.leaves(zeros))
+  ]
 
 
 def _cut(linear, own):
@@ -175,7 +183,7 @@ def _by_examples(eqn, inputs):
   avals = [v.aval for v in eqn.invars]
   if any(jnp.result_type(x) != a.dtype for x, a in zip(inputs, avals, strict=True)):
     # What is float16 for one example is float32 in sums over them; the bodies of loops stay.
-    to = (lambda dtype: dtype) if jaxprs.bodies(eqn) else _wide
+    to = (lambda dtype: dtype) if jaxprs.bodies(eqn) else wide
     kinds = {"new_dtype", "preferred_element_type"} & eqn.params.keys()
     eqn = eqn.replace(params=eqn.params | {name: to(eqn.params[name]) for name in kinds})
     inputs = [x.astype(to(a.dtype)) for x, a in zip(inputs, avals, strict=True)]
@@ -186,6 +194,6 @@ def _by_examples(eqn, inputs):
   return result or jax.vmap(lambda *inputs: jaxprs.bind(eqn, inputs), axes)(*inputs)
 
 
-def _wide(dtype):
+def wide(dtype: Any) -> Any:
   """In sums over examples float16 would overflow, or vanish."""
   return jnp.float32 if dtype == jnp.float16 else dtype

@@ -85,17 +85,18 @@ def per_example_value_and_grad(
     parts = -(-size // (microbatch_size or size))
     places = jnp.arange(parts * -(-size // parts), dtype=jnp.int32).reshape(parts, -1)
 
-    def add(sums, places):
+    def add(means, places):
       # The last microbatch may repeat the last example, as one of no group.
       rows, label = jax.tree.map(blocks.take(jnp.minimum(places, size - 1)), (batch, labels))
-      known = lambda _: (jnp.where(places < size, label, number), ())
-      losses, *_, more = grouped.group_sums(loss_fn, params, rows, False, known, number)
-      return jax.tree.map(jnp.add, sums, more), losses
+      known = lambda _: (jnp.where(places < size, label, number), shares, ())
+      losses, *_, more = grouped.group_means(loss_fn, params, rows, False, known, number)
+      return jax.tree.map(jnp.add, means, more), losses
 
+    shares = blocks.shares(labels, number)
     zeros = _axes.alike(grouped.zeros(params, number), params, batch, labels)
-    sums, losses = jax.lax.scan(add, zeros, places)
+    means, losses = jax.lax.scan(add, zeros, places)
     losses = losses.reshape(-1)[:size]
-    _, means = grouped.group_means(params, sums, losses, labels, number)
+    _, means = grouped.with_losses(params, means, losses, labels, number)
     return blocks.masked(losses, mask), means
 
   return gradients if num_groups is None else groups
