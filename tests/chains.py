@@ -25,7 +25,7 @@ def queue_adam(learning_rate, **options):
 
 
 def tail_probability(g, mean, std):
-  """A scarcity of the user's, as in docs/recipes-optimizer.md."""
+  """A scarcity of the user's, as in docs/grad-queue.md."""
   spread = std > 0.0
   z = jnp.abs(g - mean) / jnp.where(spread, std, 1.0)
   return jnp.where(spread, jax.scipy.special.erf(z * 0.5**0.5), (g != mean).astype(g.dtype))

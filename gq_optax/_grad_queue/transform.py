@@ -81,7 +81,7 @@ def grad_queue(
   norm of all gradients at once, a scale would change the counts (docs/safety.md). `optax.masked`
   and `optax.partition` would leave other leaves batched, and fail: wrap the optimizer behind it.
   Frozen parameters must not reach it: take the gradients of the trained ones alone
-  (docs/recipes-optimizer.md). `optax.MultiSteps` and `optax.apply_if_finite` go around the mean
+  (docs/recipes.md). `optax.MultiSteps` and `optax.apply_if_finite` go around the mean
   form and behind the batched forms.
 
   Args:
@@ -89,7 +89,7 @@ def grad_queue(
       the longer it has been falling, the longer the window. `update` then needs `value=`.
     rho: bound of the weights, at least 1 (1 switches them off). May be traced, and is then clamped.
     scarcity: a function `(g, mean, std) -> weight` in place of Delta_rho (`rho` is then unused).
-      docs/recipes-optimizer.md has some.
+      docs/grad-queue.md has one.
     num_clusters: K of the K-means over per-example gradients. The paper uses B / 64. Mean gradients
       are one group whatever it says.
     embed: a function from per-example gradients to `[B, d]`, used where `embeddings=` is not given.

@@ -103,7 +103,7 @@ def group_scarcity(
   ===============================  ===============================================================
 
   Args:
-    num_groups: K. About the number of kinds expected; docs/evidence/questions.md has its
+    num_groups: K. About the number of kinds expected; docs/evidence/group-scarcity.md has its
       sensitivity.
     queue_length: L, the steps whose group sizes are averaged, this one included.
     exponent: e in `[0, 4]`: 0 weighs all examples the same, 1 all groups. May be traced, and is
