@@ -128,9 +128,7 @@ def mean_one(
 @functools.partial(jax.jit, static_argnames="axis_name")
 def _mean_one(rarity, unmasked, strength, max_weight, axis_name):
   counted = jnp.logical_and(unmasked, jnp.logical_and(jnp.isfinite(rarity), rarity > 0.0))
-  # `fmax` takes the bound in place of a NaN.
-  strength = jnp.minimum(jnp.fmax(jnp.asarray(strength, jnp.float32), 0.0), 4.0)
-  bound = jnp.minimum(jnp.fmax(jnp.asarray(max_weight, jnp.float32), 1.0), 1e9)
+  strength, bound = clamped(strength, 0.0, 4.0), clamped(max_weight, 1.0, 1e9)
   rarity = jnp.where(counted, rarity, 0.0)
   top = _axes.largest(jnp.max(rarity), axis_name)
   # In units of the largest no power overflows.
@@ -140,6 +138,11 @@ def _mean_one(rarity, unmasked, strength, max_weight, axis_name):
   everyone, of_everyone = (_axes.gather(each, axis_name) for each in (values, mass))
   weights = _axes.own(to_mean_one(everyone, of_everyone, bound), axis_name, len(values))
   return jnp.where(counted, weights.reshape(rarity.shape), unmasked.astype(jnp.float32))
+
+
+def clamped(option: jax.typing.ArrayLike, low: float, high: float = 1e30) -> jax.Array:
+  """An option within its range, float32; traced ones were not checked. NaN is the lowest."""
+  return jnp.minimum(jnp.fmax(jnp.asarray(option, jnp.float32), low), high)
 
 
 def to_mean_one(values: jax.Array, mass: jax.Array, bound: jax.Array) -> jax.Array:
