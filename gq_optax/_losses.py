@@ -182,12 +182,13 @@ def _sorted_totals(values, mass, corners, low, high):
   """The corners in order, and the total mass of the clipped values at each, by prefix sums."""
   # Smallest first: no sum of a few small values is the difference of two large ones.
   rising, of_rising = jax.lax.sort((values, mass), num_keys=1)
-  prefix = lambda parts: jnp.concatenate([jnp.zeros_like(parts[:1]), jnp.cumsum(parts)])
-  sums, masses = prefix(rising * of_rising), prefix(of_rising)
+  both = jnp.cumsum(jnp.stack([rising * of_rising, of_rising]), axis=1)
+  sums, masses = jnp.pad(both, ((0, 0), (1, 0)))
   number = len(values)
   leaves_low = jnp.repeat(jnp.array([1, 0], jnp.int32), number)
   corners, leaves_low = jax.lax.sort((corners, leaves_low), num_keys=1)
-  not_free, not_held = number - jnp.cumsum(leaves_low), number - jnp.cumsum(1 - leaves_low)
+  left = jnp.cumsum(leaves_low)
+  not_free, not_held = number - left, number - 1 - jnp.arange(2 * number, dtype=jnp.int32) + left
   at_high = masses[number] - masses[not_held]
   between = sums[not_held] - sums[not_free]
   return corners, corners * between + low * masses[not_free] + high * at_high

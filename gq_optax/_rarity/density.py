@@ -1,6 +1,7 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """How many examples resemble this one: kernel sums, and the weights that come of them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -79,8 +80,7 @@ def reach(
   x: jax.Array,
   live_x: jax.Array,
   order: jax.Array,
-  rows: jax.Array,
-  live: jax.Array,
+  others: Any,
   bandwidth: jax.Array,
   largest: jax.Array,
   total: Reduce,
@@ -89,23 +89,23 @@ def reach(
 
   The quotient is the mean distance of a pair that is drawn with a chance of :math:`d^2`. The plain
   mean over pairs would shrink to the width of one kind where nearly all examples are of that kind.
-  The pairs are those of all rows with a sample of x, at even stride: a batch may be sorted.
+  The pairs are those of a sample of x, at even stride since a batch may be sorted, with others.
 
   Args:
     x: `[n, d]`.
     live_x: bool `[n]`.
     order: int32, `live_first` of x, or of x and more behind it.
-    rows: `[r, d]`.
-    live: bool `[r]`.
+    others: pairs of rows `[r, d]` and bool `[r]`, which of them are live.
     bandwidth: h.
     largest: the largest squared length of a row.
     total: the sum over all devices.
   """
   size, number = min(len(x), _SAMPLE), jnp.sum(live_x, dtype=jnp.int32)
   places = jnp.minimum(order[stride(number, size)], len(x) - 1)
-  pairs = jnp.logical_and((jnp.arange(size, dtype=jnp.int32) < number)[:, None], live[None])
-  d = jnp.where(pairs, distances(x[places], rows), 0.0)
-  squares, cubes = total(jnp.sum(jnp.square(d))), total(jnp.sum(jnp.square(d) * d))
+  picked = (jnp.arange(size, dtype=jnp.int32) < number)[:, None]
+  apart = [jnp.where(picked & live[None], distances(x[places], rows), 0.0) for rows, live in others]
+  power = lambda p: total(functools.reduce(jnp.add, [jnp.sum(d**p) for d in apart]))
+  squares, cubes = power(2), power(3)
   wide = bandwidth * jnp.where(squares > 0.0, cubes / jnp.where(squares > 0.0, squares, 1.0), 0.0)
   floor = _SAME * largest
   return jnp.where(wide > floor, wide, jnp.where(floor > 0.0, floor, 1.0))
@@ -115,8 +115,8 @@ def neighbours(
   x: jax.Array,
   name: jax.Array,
   rows: jax.Array,
-  names: jax.Array,
   live: jax.Array,
+  names: jax.Array,
   reach: jax.Array,
   losses: jax.Array | None = None,
 ) -> jax.Array:
@@ -128,8 +128,8 @@ def neighbours(
     x: `[n, d]`.
     name: int32 `[n]`; a row of the same name is the row itself, and not its neighbour.
     rows: `[r, d]`.
-    names: int32 `[r]`.
     live: bool `[r]`.
+    names: int32 `[r]`.
     reach: float32 `[]`.
     losses: float32 `[r]`, or None.
   """

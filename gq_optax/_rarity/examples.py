@@ -227,13 +227,19 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
   order = density.live_first(live)
   first = order if axis_name is None else density.live_first(counted)
   bandwidth = clamped(bandwidth, 1e-6)
-  reach = density.reach(everyone, counted, first, rows, live, bandwidth, largest, total)
-  name = jnp.arange(len(everyone), dtype=jnp.int32)
-  names = jnp.full(len(state.queue), -1, jnp.int32)
-  names = jnp.concatenate([_axes.own(name, axis_name, size), names])
-  lost = None if loss_exponent is None else losses
-  resembling = lambda x, name: density.neighbours(x, name, rows, names, live, reach, lost)
-  found = total(density.in_blocks(resembling, (everyone, name), len(rows)))
+  # In two parts: one array of all pairs would be written to memory.
+  batch, past = slice(size), slice(size, None)
+  others = [(rows[part], live[part]) for part in (batch, past)]
+  reach = density.reach(everyone, counted, first, others, bandwidth, largest, total)
+  name, nobody = jnp.arange(len(everyone), dtype=jnp.int32), jnp.full(len(state.queue), -1)
+  names = _axes.own(name, axis_name, size), nobody.astype(jnp.int32)
+
+  def resembling(x, name):
+    lost = [None if loss_exponent is None else losses[part] for part in (batch, past)]
+    parts = zip(others, names, lost, strict=True)
+    return sum(density.neighbours(x, name, *rows, own, reach, loss) for rows, own, loss in parts)
+
+  found = total(density.in_blocks(resembling, (everyone, name), max(size, len(state.queue))))
 
   ratio = jnp.ones([], jnp.float32)
   if loss_exponent is not None:

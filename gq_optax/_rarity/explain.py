@@ -139,7 +139,7 @@ def explain_examples(
   reach = jnp.where(state.reach > 0.0, jnp.maximum(reach, jnp.finfo(jnp.float32).tiny), 1.0)
   name = jnp.arange(len(x), dtype=jnp.int32)
   nobody = jnp.full(len(queue), -1, jnp.int32)
-  others = queue, nobody, state.filled, reach, state.losses
+  others = queue, state.filled, nobody, reach, state.losses
   in_queue = lambda x, name: density.neighbours(x, name, *others)
   found = density.in_blocks(in_queue, (x, name), len(queue))
   weights = density.weigh(found[:, 0], live, neighbours)

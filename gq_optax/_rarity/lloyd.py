@@ -31,10 +31,8 @@ _MANY, _ROUNDS = 2048, 3
 
 def power_of_two(largest):
   """The power of two just above `largest`, or 1 for 0."""
-  exponent = jnp.frexp(largest)[1]
-  return jnp.where(
-    largest > 0.0, jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -120, 120)), 1.0
-  )
+  exponent = jnp.clip(jnp.frexp(largest)[1], -120, 120)
+  return jnp.ldexp(jnp.ones_like(largest), exponent)
 
 
 class Frame(NamedTuple):
@@ -132,11 +130,12 @@ def unit_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Rows of length one, and how long they were; both 0 for zeros and for what is not finite."""
   largest = jnp.max(jnp.abs(x), axis=1)
   there = jnp.logical_and(jnp.isfinite(largest), largest > 0.0)
-  # In units of the largest of each row no square overflows, and no row is shorter than 1.
+  # In units of the largest of each row no square overflows.
   x = jnp.where(there[:, None], x, 0.0) / jnp.where(there, largest, 1.0)[:, None]
   length = jnp.sqrt(jnp.sum(jnp.square(x), axis=1))
-  units = x / jnp.where(there, length, 1.0)[:, None]
-  return units, length * jnp.where(there, jnp.minimum(largest, 1e30), 0.0)
+  there = length > 0.0  # NaN where the largest is too small to divide by
+  units = jnp.where(there[:, None], x / jnp.where(there, length, 1.0)[:, None], 0.0)
+  return units, jnp.where(there, length * jnp.minimum(largest, 1e30), 0.0)
 
 
 def nearest(x, centroids, metric):
@@ -314,10 +313,9 @@ def greedy(key, x, weight, num_clusters, at_once=1):
   chosen = jnp.zeros(1 + (turns - 1) * at_once, first.dtype).at[0].set(first)
   start = _axes.alike((chosen, exact(first[None])[0]), x, weight, noise)
 
-  def run(unroll, apart):
-    turn = functools.partial(add, apart)
-    return lambda start: jax.lax.fori_loop(1, turns, turn, start, unroll=unroll)
-
+  run = lambda unroll, apart: (
+    lambda start: jax.lax.fori_loop(1, turns, functools.partial(add, apart), start, unroll=unroll)
+  )
   # A GPU waits for the host at every turn of a loop, and few kernels are best. A CPU is quick at
   # products.
   ways = {"cpu": run(1, expanded), "cuda": run(_UNROLLED_SEEDS, exact)}
