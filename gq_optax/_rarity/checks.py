@@ -27,7 +27,7 @@ def embedding_dim(template: Any, metric: str) -> int:
   else:
     found = type(template).__name__ if shape is None else f"shape {tuple(shape)}"
     raise ValueError(
-      "embedding_dim_or_template: the template of init must be [B, ...], as update gets it, or the"
+      "embedding_dim_or_template as the template of init must be [B, ...], what update gets, or the"
       f" length of an embedding as an int, but {found} was found. Weights for examples are no"
       " gradient transformation: init takes no parameters, and they stand beside the optimizer, not"
       " in optax.chain."

@@ -33,6 +33,7 @@ def in_blocks(compare: Callable[..., Any], rows: Any, others: int) -> Any:
 def centred(
   rows: jax.Array,
   live: jax.Array,
+  counted: jax.Array,
   metric: str,
   total: Reduce = lambda part: part,
   most: Reduce = jnp.max,
@@ -42,6 +43,7 @@ def centred(
   Args:
     rows: `[r, d]`, 0 where not live; of length one under the cosine metric.
     live: bool `[r]`.
+    counted: bool `[r]`, the live rows whose mean becomes 0.
     metric: "cosine" or "euclidean".
     total: the sum over all devices.
     most: the maximum, over all devices.
@@ -49,10 +51,11 @@ def centred(
   if metric == "cosine":
     return rows, jnp.ones([], jnp.float32), jnp.ones([], jnp.float32)
   unit = lloyd.power_of_two(most(jnp.abs(rows)))
-  rows, number = rows / unit, jnp.maximum(total(jnp.sum(live, dtype=jnp.float32)), 1.0)
+  rows, number = rows / unit, jnp.maximum(total(jnp.sum(counted, dtype=jnp.float32)), 1.0)
   # Twice: what rounding leaves of a far mean may be many times as far as the examples are apart.
   for _ in range(2):
-    rows = jnp.where(live[:, None], rows - (total(jnp.sum(rows, axis=0)) / number)[None], 0.0)
+    mean = total(jnp.sum(jnp.where(counted[:, None], rows, 0.0), axis=0)) / number
+    rows = jnp.where(live[:, None], rows - mean[None], 0.0)
   return rows, unit, most(jnp.sum(jnp.square(rows), axis=1))
 
 

@@ -219,7 +219,7 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
   new = _queueable(x, unmasked, losses, state, rounding, metric, most)
   both = [jnp.concatenate([a.astype(b.dtype), b]) for a, b in zip(new, state[:4], strict=True)]
   queue, live, _, losses = both
-  rows, unit, largest = density.centred(queue.astype(jnp.float32), live, metric, total, most)
+  rows, unit, largest = density.centred(queue.astype(jnp.float32), live, live, metric, total, most)
 
   # Of the batch of all devices. What is summed over the devices is the same on each of them.
   own = _axes.alike((rows[:size], live[:size], unmasked), x)

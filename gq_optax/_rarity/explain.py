@@ -132,7 +132,9 @@ def explain_examples(
   num_examples = _validate.static_int("num_examples", num_examples, 1)
   num_nearest = _validate.static_int("num_nearest", num_nearest, 1)
   both = jnp.concatenate([x, state.queue.astype(jnp.float32)])
-  both, scale, _ = density.centred(both, jnp.concatenate([live, state.filled]), metric)
+  masks = [jnp.concatenate([part, state.filled]) for part in (live, jnp.zeros_like(live))]
+  # The center is that of the queue: an outlier among the embeddings moves no other.
+  both, scale, _ = density.centred(both, *masks, metric)
   x, queue = both[: len(x)], both[len(x) :]
   reach = jnp.square(state.reach / scale)
   # The square of what one far outlier leaves may underflow.
