@@ -132,9 +132,10 @@ def explain_examples(
   num_examples = _validate.static_int("num_examples", num_examples, 1)
   num_nearest = _validate.static_int("num_nearest", num_nearest, 1)
   both = jnp.concatenate([x, state.queue.astype(jnp.float32)])
-  masks = [jnp.concatenate([part, state.filled]) for part in (live, jnp.zeros_like(live))]
+  there = jnp.concatenate([live, state.filled])
   # The center is that of the queue: an outlier among the embeddings moves no other.
-  both, scale, _ = density.centred(both, *masks, metric)
+  in_queue = jnp.logical_and(there, jnp.arange(len(both)) >= len(x))
+  both, scale, _ = density.centred(both, there, in_queue, metric)
   x, queue = both[: len(x)], both[len(x) :]
   reach = jnp.square(state.reach / scale)
   # The square of what one far outlier leaves may underflow.
@@ -142,26 +143,26 @@ def explain_examples(
   name = jnp.arange(len(x), dtype=jnp.int32)
   nobody = jnp.full(len(queue), -1, jnp.int32)
   others = queue, state.filled, nobody, reach, state.losses
-  in_queue = lambda x, name: density.neighbours(x, name, *others)
-  found = density.in_blocks(in_queue, (x, name), len(queue))
+  among = lambda x, name: density.neighbours(x, name, *others)
+  found = density.in_blocks(among, (x, name), len(queue))
   weights = density.weigh(found[:, 0], live, neighbours)
   top, rarest = _top(jnp.where(live, weights, -jnp.inf), num_examples)
-  there = rarest >= 0
+  ranked = rarest >= 0
 
   def nearest_to(rows, own, there):
     other = (own[:, None] != name[None]) & live[None] & there[:, None]
     away = jnp.where(other, density.distances(rows, x), jnp.inf)
     return _nearest(away, num_nearest, scale, metric)
 
-  nearest, distances = density.in_blocks(nearest_to, (x[rarest], rarest, there), len(x))
-  alike, lost = jnp.where(there, found[rarest].T, 0.0)
+  nearest, distances = density.in_blocks(nearest_to, (x[rarest], rarest, ranked), len(x))
+  alike, lost = jnp.where(ranked, found[rarest].T, 0.0)
   return ExampleExplanation(
     indices=rarest,
     nearest=nearest,
     distances=distances,
     densities=alike / jnp.maximum(jnp.sum(state.filled, dtype=jnp.float32), 1.0),
     losses=lost / jnp.where(alike > 0.0, alike, 1.0),
-    weights=jnp.where(there, top, 0.0),
+    weights=jnp.where(ranked, top, 0.0),
   )
 
 
