@@ -43,15 +43,16 @@ def centred(
   Args:
     rows: `[r, d]`, 0 where not live; of length one under the cosine metric.
     live: bool `[r]`.
-    counted: bool `[r]`, the live rows whose mean becomes 0.
+    counted: bool `[r]`, the live rows that set the unit, and whose mean becomes 0.
     metric: "cosine" or "euclidean".
     total: the sum over all devices.
     most: the maximum, over all devices.
   """
   if metric == "cosine":
     return rows, jnp.ones([], jnp.float32), jnp.ones([], jnp.float32)
-  unit = lloyd.power_of_two(most(jnp.abs(rows)))
-  rows, number = rows / unit, jnp.maximum(total(jnp.sum(counted, dtype=jnp.float32)), 1.0)
+  unit = lloyd.power_of_two(most(jnp.where(counted[:, None], jnp.abs(rows), 0.0)))
+  rows = jnp.clip(rows / unit, -lloyd.FAR, lloyd.FAR)
+  number = jnp.maximum(total(jnp.sum(counted, dtype=jnp.float32)), 1.0)
   # Twice: what rounding leaves of a far mean may be many times as far as the examples are apart.
   for _ in range(2):
     mean = total(jnp.sum(jnp.where(counted[:, None], rows, 0.0), axis=0)) / number

@@ -133,7 +133,7 @@ def explain_examples(
   num_nearest = _validate.static_int("num_nearest", num_nearest, 1)
   both = jnp.concatenate([x, state.queue.astype(jnp.float32)])
   there = jnp.concatenate([live, state.filled])
-  # The center is that of the queue: an outlier among the embeddings moves no other.
+  # Center and unit are those of the queue: an outlier among the embeddings makes nothing coarse.
   in_queue = jnp.logical_and(there, jnp.arange(len(both)) >= len(x))
   both, scale, _ = density.centred(both, there, in_queue, metric)
   x, queue = both[: len(x)], both[len(x) :]

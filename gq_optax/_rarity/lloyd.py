@@ -15,7 +15,7 @@ _SAME = 1e-12
 # Of the squared lengths of two rows: an expanded squared distance of less is too coarse.
 _ROUNDED = 1e-4
 # Squares of this, and their sums over any dimension met, are finite in float32.
-_FAR = 1e15
+FAR = 1e15
 # Up to so many iterations stand one after the other. Five compile as fast as a loop; ten take half
 # a second more, and run no faster.
 _UNROLLED = 5
@@ -78,13 +78,13 @@ def enter(
     center = jnp.round(sums / jnp.where(total > 0.0, total, 1.0) * 2.0**11) * 2.0**-11
     frame = Frame(center, scale)
   # A row without weight may be far from all others: it stays far, but its square does not overflow.
-  shrink = jnp.minimum(1.0, _FAR / jnp.maximum(largest / frame.scale, 1.0)) / frame.scale
+  shrink = jnp.minimum(1.0, FAR / jnp.maximum(largest / frame.scale, 1.0)) / frame.scale
   return x * shrink[:, None] - frame.center[None], weight, frame
 
 
 def enter_centroids(frame: Frame, centroids: jax.Array) -> jax.Array:
   """Centroids in the frame of other rows; one far from these stays far, without overflow."""
-  return jnp.clip(centroids * (1.0 / frame.scale) - frame.center[None], -_FAR, _FAR)
+  return jnp.clip(centroids * (1.0 / frame.scale) - frame.center[None], -FAR, FAR)
 
 
 def leave(frame: Frame, rows: jax.Array) -> jax.Array:
