@@ -128,9 +128,7 @@ def mean_one(
 @functools.partial(jax.jit, static_argnames="axis_name")
 def _mean_one(rarity, unmasked, strength, max_weight, axis_name):
   counted = jnp.logical_and(unmasked, jnp.logical_and(jnp.isfinite(rarity), rarity > 0.0))
-  # `fmax` takes the bound in place of a NaN.
-  strength = jnp.minimum(jnp.fmax(jnp.asarray(strength, jnp.float32), 0.0), 4.0)
-  bound = jnp.minimum(jnp.fmax(jnp.asarray(max_weight, jnp.float32), 1.0), 1e9)
+  strength, bound = clamped(strength, 0.0, 4.0), clamped(max_weight, 1.0, 1e9)
   rarity = jnp.where(counted, rarity, 0.0)
   top = _axes.largest(jnp.max(rarity), axis_name)
   # In units of the largest no power overflows.
@@ -140,6 +138,11 @@ def _mean_one(rarity, unmasked, strength, max_weight, axis_name):
   everyone, of_everyone = (_axes.gather(each, axis_name) for each in (values, mass))
   weights = _axes.own(to_mean_one(everyone, of_everyone, bound), axis_name, len(values))
   return jnp.where(counted, weights.reshape(rarity.shape), unmasked.astype(jnp.float32))
+
+
+def clamped(option: jax.typing.ArrayLike, low: float, high: float = 1e30) -> jax.Array:
+  """An option within its range, float32; traced ones were not checked. NaN is the lowest."""
+  return jnp.minimum(jnp.fmax(jnp.asarray(option, jnp.float32), low), high)
 
 
 def to_mean_one(values: jax.Array, mass: jax.Array, bound: jax.Array) -> jax.Array:
@@ -179,12 +182,13 @@ def _sorted_totals(values, mass, corners, low, high):
   """The corners in order, and the total mass of the clipped values at each, by prefix sums."""
   # Smallest first: no sum of a few small values is the difference of two large ones.
   rising, of_rising = jax.lax.sort((values, mass), num_keys=1)
-  prefix = lambda parts: jnp.concatenate([jnp.zeros_like(parts[:1]), jnp.cumsum(parts)])
-  sums, masses = prefix(rising * of_rising), prefix(of_rising)
+  both = jnp.cumsum(jnp.stack([rising * of_rising, of_rising]), axis=1)
+  sums, masses = jnp.pad(both, ((0, 0), (1, 0)))
   number = len(values)
   leaves_low = jnp.repeat(jnp.array([1, 0], jnp.int32), number)
   corners, leaves_low = jax.lax.sort((corners, leaves_low), num_keys=1)
-  not_free, not_held = number - jnp.cumsum(leaves_low), number - jnp.cumsum(1 - leaves_low)
+  left = jnp.cumsum(leaves_low)
+  not_free, not_held = number - left, number - 1 - jnp.arange(2 * number, dtype=jnp.int32) + left
   at_high = masses[number] - masses[not_held]
   between = sums[not_held] - sums[not_free]
   return corners, corners * between + low * masses[not_free] + high * at_high

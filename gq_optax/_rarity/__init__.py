@@ -7,12 +7,12 @@ Read in this order:
 - `classes`: `class_rarity`, by the count of a class that is known.
 - `held_out`: `held_out_rarity`, by the loss of a network that never saw the example.
 - `examples`: `example_scarcity`, weights by how few of the recent examples resemble this one.
-- `recent`, `density`: its queue; a kernel against it, and weights of mean 1 within bounds.
+- `density`: what it is made of, a kernel against the queue and the batch itself.
 - `groups`: `group_scarcity`, groups kept from step to step and weights by how rare a group is.
 - `kmeans`: the same groups for one batch alone, as the paper has them.
 - `lloyd`: what both are made of, seeding and one iteration.
-- `rows`: embeddings at the entrance, as `[B, d]`.
-- `explain`: the examples that stand for each group, for a person to see.
+- `checks`: what comes in: embeddings as rows `[B, d]`, first centroids, states.
+- `explain`: what stands for each group, and the rarest examples, for a person to see.
 
 The other rooms may use K-means and embeddings from here, and nothing else.
 """

@@ -1,13 +1,16 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """How many examples resemble this one: kernel sums, and the weights that come of them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gq_optax._rarity import recent
+from gq_optax._rarity import lloyd
+
+Reduce = Callable[[jax.Array], jax.Array]
 
 # Of the largest squared length: what lies closer than this may be rounding, and counts as equal.
 _SAME = 1e-4
@@ -27,6 +30,36 @@ def in_blocks(compare: Callable[..., Any], rows: Any, others: int) -> Any:
   return jax.lax.map(one, rows, batch_size=size)
 
 
+def centred(
+  rows: jax.Array,
+  live: jax.Array,
+  counted: jax.Array,
+  metric: str,
+  total: Reduce = lambda part: part,
+  most: Reduce = jnp.max,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Rows whose squares neither overflow nor cancel, their unit, and the largest squared length.
+
+  Args:
+    rows: `[r, d]`, 0 where not live; of length one under the cosine metric.
+    live: bool `[r]`.
+    counted: bool `[r]`, the live rows that set the unit, and whose mean becomes 0.
+    metric: "cosine" or "euclidean".
+    total: the sum over all devices.
+    most: the maximum, over all devices.
+  """
+  if metric == "cosine":
+    return rows, jnp.ones([], jnp.float32), jnp.ones([], jnp.float32)
+  unit = lloyd.power_of_two(most(jnp.where(counted[:, None], jnp.abs(rows), 0.0)))
+  rows = jnp.clip(rows / unit, -lloyd.FAR, lloyd.FAR)
+  number = jnp.maximum(total(jnp.sum(counted, dtype=jnp.float32)), 1.0)
+  # Twice: what rounding leaves of a far mean may be many times as far as the examples are apart.
+  for _ in range(2):
+    mean = total(jnp.sum(jnp.where(counted[:, None], rows, 0.0), axis=0)) / number
+    rows = jnp.where(live[:, None], rows - mean[None], 0.0)
+  return rows, unit, most(jnp.sum(jnp.square(rows), axis=1))
+
+
 def distances(x: jax.Array, rows: jax.Array) -> jax.Array:
   """Squared distances of every row of x `[n, d]` to every one of the rows, `[n, r]`."""
   product = jnp.einsum("nd,rd->nr", x, rows, precision=jax.lax.Precision.HIGHEST)
@@ -34,107 +67,81 @@ def distances(x: jax.Array, rows: jax.Array) -> jax.Array:
   return jnp.maximum(own[:, None] + others[None] - 2.0 * product, 0.0)
 
 
-def sample(x: jax.Array, live: jax.Array, order: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Live rows at even stride, over the whole of a batch that may be sorted, and which there are.
-
-  Args:
-    x: `[n, d]`.
-    live: bool `[n]`.
-    order: int32 `[n]` or longer, the live rows first.
-  """
-  size = min(len(x), _SAMPLE)
-  number = jnp.sum(live, dtype=jnp.int32)
-  rows = jnp.minimum(order[recent.stride(number, size)], len(x) - 1)
-  return x[rows], jnp.arange(size, dtype=jnp.int32) < number
+def live_first(live: jax.Array) -> jax.Array:
+  """The places of the live rows in their order, then those of the others, int32 `[n]`."""
+  return jnp.argsort(jnp.logical_not(live), stable=True).astype(jnp.int32)
 
 
-def moments(
-  x: jax.Array, rows: jax.Array, live_x: jax.Array, live_rows: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  r"""Sums over pairs of live rows of :math:`d^2` and :math:`d^3`, for `reach`."""
-  live = jnp.logical_and(live_x[:, None], live_rows[None])
-  d = jnp.where(live, distances(x, rows), 0.0)
-  square = jnp.square(d)
-  return jnp.sum(square), jnp.sum(square * d)
+def stride(number: jax.Array, size: int) -> jax.Array:
+  """The first `size` places, int32; at even stride below `number` where that is more."""
+  place = jnp.arange(size, dtype=jnp.int32)
+  # floor(place * number / size), without a product that could overflow.
+  strided = place * (number // size) + (place * (number % size)) // size
+  return jnp.where(number > size, strided, place)
 
 
-def reach(squares: jax.Array, cubes: jax.Array, bandwidth: jax.Array, length: jax.Array):
+def reach(
+  x: jax.Array,
+  live_x: jax.Array,
+  order: jax.Array,
+  others: Any,
+  bandwidth: jax.Array,
+  largest: jax.Array,
+  total: Reduce,
+) -> jax.Array:
   r"""The distance :math:`h \sum d^3 / \sum d^2` at which two examples begin to differ.
 
   The quotient is the mean distance of a pair that is drawn with a chance of :math:`d^2`. The plain
   mean over pairs would shrink to the width of one kind where nearly all examples are of that kind.
+  The pairs are those of a sample of x, at even stride since a batch may be sorted, with others.
 
   Args:
-    squares: of `moments`.
-    cubes: of `moments`.
+    x: `[n, d]`.
+    live_x: bool `[n]`.
+    order: int32, `live_first` of x, or of x and more behind it.
+    others: pairs of rows `[r, d]` and bool `[r]`, which of them are live.
     bandwidth: h.
-    length: the largest squared length of a row.
+    largest: the largest squared length of a row.
+    total: the sum over all devices.
   """
-  wide = jnp.where(squares > 0.0, cubes / jnp.where(squares > 0.0, squares, 1.0), 0.0)
-  reach = bandwidth * wide
-  floor = _SAME * length
-  return jnp.where(reach > floor, reach, jnp.where(floor > 0.0, floor, 1.0))
-
-
-def similarity(x: jax.Array, rows: jax.Array, reach: jax.Array) -> jax.Array:
-  """How alike rows are, `[n, r]`: 1 where equal, .61 at the reach, .01 at three times it."""
-  return jnp.exp(-0.5 * jnp.square(distances(x, rows) / reach))
+  size, number = min(len(x), _SAMPLE), jnp.sum(live_x, dtype=jnp.int32)
+  places = jnp.minimum(order[stride(number, size)], len(x) - 1)
+  picked = (jnp.arange(size, dtype=jnp.int32) < number)[:, None]
+  apart = [jnp.where(picked & live[None], distances(x[places], rows), 0.0) for rows, live in others]
+  power = lambda p: total(functools.reduce(jnp.add, [jnp.sum(d**p) for d in apart]))
+  squares, cubes = power(2), power(3)
+  wide = bandwidth * jnp.where(squares > 0.0, cubes / jnp.where(squares > 0.0, squares, 1.0), 0.0)
+  floor = _SAME * largest
+  return jnp.where(wide > floor, wide, jnp.where(floor > 0.0, floor, 1.0))
 
 
 def neighbours(
   x: jax.Array,
+  name: jax.Array,
   rows: jax.Array,
   live: jax.Array,
+  names: jax.Array,
   reach: jax.Array,
   losses: jax.Array | None = None,
-  itself: jax.Array | None = None,
 ) -> jax.Array:
   """The live rows that resemble each row of x, `[n, 1]`, and the sum of their losses, `[n, 2]`.
 
+  Rows are 1 alike where equal, .61 at the reach, .01 at three times it.
+
   Args:
     x: `[n, d]`.
+    name: int32 `[n]`; a row of the same name is the row itself, and not its neighbour.
     rows: `[r, d]`.
     live: bool `[r]`.
+    names: int32 `[r]`.
     reach: float32 `[]`.
     losses: float32 `[r]`, or None.
-    itself: int32 `[n]`, the row that each row of x is, and that is not its neighbour; or None.
   """
-  live = live[None]
-  if itself is not None:
-    live = jnp.logical_and(live, itself[:, None] != jnp.arange(len(rows), dtype=jnp.int32)[None])
-  alike = jnp.where(live, similarity(x, rows, reach), 0.0)
-  if losses is None:
-    return jnp.sum(alike, axis=1, keepdims=True)
-  columns = jnp.stack([jnp.ones_like(losses), losses], axis=1)
-  return jnp.einsum("nr,rc->nc", alike, columns, precision=jax.lax.Precision.HIGHEST)
-
-
-def weigh(
-  found: jax.Array,
-  counted: jax.Array,
-  neighbours: jax.Array,
-  exponent: jax.Array,
-  loss_ratio: jax.Array | None = None,
-) -> jax.Array:
-  r"""Weights before their bounds: :math:`1 + r (u - 1)` out of the neighbours found, `[n]`.
-
-  Args:
-    found: float32 `[n]`, s.
-    counted: bool `[n]`, whose mean weight is to be 1.
-    neighbours: m.
-    exponent: a.
-    loss_ratio: float32 `[n]`, a factor of u, or None.
-  """
-  scarce = jnp.maximum(found + neighbours, 0.5) ** -exponent
-  if loss_ratio is not None:
-    scarce = scarce * loss_ratio
-  # An example without neighbours is no kind, and may be a mistake: it counts as the mean does.
-  parts = jnp.where(found > 0.0, 0.5 * neighbours / jnp.where(found > 0.0, found, 1.0), jnp.inf)
-  trust = 1.0 / (1.0 + jnp.square(parts))
-  trust = jnp.where(counted, trust, 0.0)
-  total = jnp.sum(trust * scarce)
-  unit = jnp.sum(trust) / jnp.where(total > 0.0, total, 1.0)
-  return 1.0 + trust * (unit * scarce - 1.0)
+  others = jnp.logical_and(live[None], name[:, None] != names[None])
+  alike = jnp.exp(-0.5 * jnp.square(distances(x, rows) / reach))
+  alike = jnp.where(others, alike, 0.0)
+  parts = [alike] if losses is None else [alike, alike * losses[None]]
+  return jnp.stack([jnp.sum(part, axis=1) for part in parts], axis=1)
 
 
 def loss_ratio(found: jax.Array, mean: jax.Array) -> jax.Array:
@@ -149,7 +156,27 @@ def loss_ratio(found: jax.Array, mean: jax.Array) -> jax.Array:
   return jnp.where(mean > 0.0, ratio, 1.0)
 
 
-def effective(weights: jax.Array) -> jax.Array:
-  """As many examples of equal weight give a mean as certain (Kish)."""
-  squares = jnp.sum(jnp.square(weights))
-  return jnp.square(jnp.sum(weights)) / jnp.where(squares > 0.0, squares, 1.0)
+def weigh(
+  found: jax.Array,
+  live: jax.Array,
+  neighbours: jax.Array,
+  exponent: jax.Array | float = 1.0,
+  ratio: jax.Array | float = 1.0,
+) -> jax.Array:
+  r"""Weights before their bounds: :math:`1 + r (u - 1)` out of the neighbours found, `[n]`.
+
+  Args:
+    found: float32 `[n]`, s.
+    live: bool `[n]`, whose mean weight is to be 1.
+    neighbours: m.
+    exponent: a.
+    ratio: float32 `[n]` or `[]`, a factor of u.
+  """
+  scarce = jnp.maximum(found + neighbours, 0.5) ** -exponent * ratio
+  # An example without neighbours is no kind, and may be a mistake: it counts as the mean does.
+  there = jnp.logical_and(live, found > 0.0)
+  parts = 0.5 * neighbours / jnp.where(there, found, 1.0)
+  trust = jnp.where(there, 1.0 / (1.0 + jnp.square(parts)), 0.0)
+  total = jnp.sum(trust * scarce)
+  unit = jnp.sum(trust) / jnp.where(total > 0.0, total, 1.0)
+  return 1.0 + trust * (unit * scarce - 1.0)

@@ -120,7 +120,7 @@ def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> j
 
 def unit_sketch(per_example_tree: optax.Updates, key: jax.Array, dim: int = 64) -> jax.Array:
   """Sketches of length one: K-means on them groups gradients by direction, whatever their size."""
-  return lloyd.unit_rows(sketch(per_example_tree, dim, key))
+  return lloyd.unit_rows(sketch(per_example_tree, dim, key))[0]
 
 
 def _sketch_leaf(leaf, dim, key):

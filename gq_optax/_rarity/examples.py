@@ -11,10 +11,9 @@ import optax
 
 from gq_optax import _axes, _inputs, _validate
 from gq_optax._axes import AxisName
-from gq_optax._losses import to_mean_one
-from gq_optax._rarity import density, recent
+from gq_optax._losses import clamped, to_mean_one
+from gq_optax._rarity import checks, density, lloyd
 from gq_optax._rarity.explain import ExampleExplanation, explain_examples
-from gq_optax._rarity.rows import WAY_OUT, as_rows, embedding_dim
 
 
 class ExampleScarcityState(NamedTuple):
@@ -158,15 +157,14 @@ def example_scarcity(
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
   _validate.real("max_weight", max_weight, 1.0)
   _axes.check("axis_name", axis_name)
-  storage = jnp.dtype(jnp.float32)
   if queue_dtype is not None:
     _validate.storage_dtype("queue_dtype", queue_dtype)
-    storage = jax.dtypes.canonicalize_dtype(queue_dtype)
+  storage = jax.dtypes.canonicalize_dtype(queue_dtype or jnp.float32)
   # No smoothed loss is another program, not a traced number.
   by_loss = not _validate.is_zero(loss_exponent)
 
   def init(embedding_dim_or_template):
-    dim = embedding_dim(embedding_dim_or_template, metric)
+    dim = checks.embedding_dim(embedding_dim_or_template, metric)
     return ExampleScarcityState(
       queue=jnp.zeros((queue_size, dim), storage),
       filled=jnp.zeros(queue_size, bool),
@@ -177,128 +175,121 @@ def example_scarcity(
       count=jnp.zeros([], jnp.int32),
     )
 
+  def state_of(state):
+    # On several devices the state of each is a part, or a queue of its own.
+    size = lambda state: [] if axis_name else [("queue_size", queue_size, len(state.queue))]
+    options = lambda state: [*size(state), ("queue_dtype", storage, state.queue.dtype)]
+    return checks.state_of("example_scarcity", ExampleScarcityState, state, options)
+
   def update(embeddings, state, *, mask=None, losses=None):
-    _check_state(state, None if axis_name else queue_size, storage)
-    state = _inputs.state("state", state)
-    embeddings = _inputs.floating("embeddings", embeddings)
-    x = as_rows(embeddings, state.queue.shape[1], metric)
-    size = x.shape[0]
-    unmasked = _inputs.mask("mask", mask, size)
-    if losses is None and by_loss:
+    state, embeddings = state_of(state), _inputs.floating("embeddings", embeddings)
+    x = checks.as_rows(embeddings, state.queue.shape[1], metric)
+    unmasked = _inputs.mask("mask", mask, len(x))
+    if losses is not None:
+      losses = _inputs.floating("losses", losses)
+      _validate.shape("losses", losses, f"[B] with B = {len(x)}", (len(x),))
+      losses = jax.lax.stop_gradient(losses).astype(jnp.float32)
+    elif by_loss:
       raise ValueError(
         "losses must be the losses of the examples, [B], where loss_exponent is not 0, but None"
         " was found. Give losses= to update."
       )
-    return _update(
-      x,
-      unmasked,
-      None if losses is None else _checked_losses(losses, size),
-      jax.lax.stop_gradient(state),
-      jax.lax.stop_gradient(
-        (bandwidth, neighbours, exponent, loss_exponent if by_loss else None, max_weight)
-      ),
-      float(jnp.finfo(embeddings.dtype).eps),
-      metric,
-      axis_name,
-    )
+    options = bandwidth, neighbours, exponent, loss_exponent if by_loss else None, max_weight
+    options, rounding = jax.lax.stop_gradient(options), float(jnp.finfo(embeddings.dtype).eps)
+    return _update(x, unmasked, losses, state, options, rounding, metric, axis_name)
 
   def explain(embeddings, state, num_examples=8, num_nearest=4):
-    _check_state(state, None if axis_name else queue_size, storage)
-    return explain_examples(embeddings, state, num_examples, num_nearest, neighbours, metric)
+    state, embeddings = state_of(state), _inputs.floating("embeddings", embeddings)
+    x = checks.as_rows(embeddings, state.queue.shape[1], metric)
+    rounding = float(jnp.finfo(embeddings.dtype).eps)
+    x, live, _, _ = _queueable(x, jnp.ones(len(x), bool), None, state, rounding, metric)
+    few = clamped(neighbours, 0.0)
+    return explain_examples(x, live, state, num_examples, num_nearest, few, metric)
 
   return ExampleScarcity(init, update, explain)
 
 
 @functools.partial(jax.jit, static_argnames=("rounding", "metric", "axis_name"))
 def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
-  bandwidth, near, exponent, loss_exponent, largest = _clamped(options)
+  bandwidth, few, exponent, loss_exponent, max_weight = options
   total = lambda part: _axes.total(part, axis_name)
   most = lambda part: _axes.largest(jnp.max(part), axis_name)
-  x, live, lengths, losses = recent.queueable(x, unmasked, losses, state, rounding, metric, most)
-  rows, queue, frame = recent.framed(x, live, state, metric, total, most)
+  size = len(x)
+  # The batch in front of the queue.
+  new = _queueable(x, unmasked, losses, state, rounding, metric, most)
+  both = [jnp.concatenate([a.astype(b.dtype), b]) for a, b in zip(new, state[:4], strict=True)]
+  queue, live, _, losses = both
+  rows, unit, largest = density.centred(queue.astype(jnp.float32), live, live, metric, total, most)
 
   # Of the batch of all devices. What is summed over the devices is the same on each of them.
-  everyone = rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
-  everyone_live, everyone_unmasked = (_shared(part, axis_name) for part in (live, unmasked))
-  order = recent.there_first(jnp.concatenate([live, state.filled]))
-  of_everyone = order if axis_name is None else recent.there_first(everyone_live)
-  picked, picked_live = density.sample(everyone, everyone_live, of_everyone)
-  pairs = (
-    density.moments(picked, queue, picked_live, state.filled),
-    density.moments(picked, rows, picked_live, live),
-  )
-  squares, cubes = (total(a + b) for a, b in zip(*pairs, strict=True))
-  reach = density.reach(squares, cubes, bandwidth, frame.largest)
+  own = _axes.alike((rows[:size], live[:size], unmasked), x)
+  everyone, counted, everyone_unmasked = (_axes.gather(part, axis_name) for part in own)
+  order = density.live_first(live)
+  first = order if axis_name is None else density.live_first(counted)
+  bandwidth = clamped(bandwidth, 1e-6)
+  # In two parts: one array of all pairs would be written to memory.
+  batch, past = slice(size), slice(size, None)
+  others = [(rows[part], live[part]) for part in (batch, past)]
+  reach = density.reach(everyone, counted, first, others, bandwidth, largest, total)
+  name, nobody = jnp.arange(len(everyone), dtype=jnp.int32), jnp.full(len(state.queue), -1)
+  names = _axes.own(name, axis_name, size), nobody.astype(jnp.int32)
 
-  by_loss = loss_exponent is not None
-  own_losses, queued_losses = (losses, state.losses) if by_loss else (None, None)
+  def resembling(x, name):
+    lost = [None if loss_exponent is None else losses[part] for part in (batch, past)]
+    parts = zip(others, names, lost, strict=True)
+    return sum(density.neighbours(x, name, *rows, own, reach, loss) for rows, own, loss in parts)
 
-  def resembling(x, itself):
-    queued = density.neighbours(x, queue, state.filled, reach, queued_losses)
-    return queued + density.neighbours(x, rows, live, reach, own_losses, itself)
+  found = total(density.in_blocks(resembling, (everyone, name), max(size, len(state.queue))))
 
-  # Where each row of the whole batch lies among this device's own.
-  itself = jnp.arange(len(everyone), dtype=jnp.int32)
-  if axis_name is not None:
-    itself -= jax.lax.axis_index(axis_name) * len(rows)
-  found = total(density.in_blocks(resembling, (everyone, itself), max(len(rows), len(queue))))
-  ratio = None
-  if by_loss:
-    number = total(jnp.sum(live, dtype=jnp.float32) + jnp.sum(state.filled, dtype=jnp.float32))
-    mean = total(jnp.sum(losses) + jnp.sum(state.losses)) / jnp.maximum(number, 1.0)
-    ratio = density.loss_ratio(found, mean) ** loss_exponent
-  weights = density.weigh(found[:, 0], everyone_live, near, exponent, ratio)
+  ratio = jnp.ones([], jnp.float32)
+  if loss_exponent is not None:
+    mean = total(jnp.sum(losses)) / jnp.maximum(total(jnp.sum(live, dtype=jnp.float32)), 1.0)
+    ratio = density.loss_ratio(found, mean) ** clamped(loss_exponent, 0.0, 4.0)
+  few, exponent = clamped(few, 0.0), clamped(exponent, 0.0, 4.0)
+  weights = density.weigh(found[:, 0], counted, few, exponent, ratio)
   # Rounding may leave a weight below 0 that is next to nothing.
-  weights = to_mean_one(jnp.maximum(weights, 1e-20), everyone_live.astype(jnp.float32), largest)
-  weights = jnp.where(everyone_live, weights, everyone_unmasked.astype(jnp.float32))
+  weights, bound = jnp.maximum(weights, 1e-20), clamped(max_weight, 1.0, 1e9)
+  weights = to_mean_one(weights, counted.astype(jnp.float32), bound)
+  weights = jnp.where(counted, weights, everyone_unmasked.astype(jnp.float32))
 
-  anything = jnp.any(everyone_live)
-  scalars = {
-    "reach": jnp.sqrt(reach) * frame.scale,
-    "effective": density.effective(weights),
-    "count": optax.safe_increment(state.count),
-  }
-  scalars = {k: jnp.where(anything, v, getattr(state, k)) for k, v in scalars.items()}
-  state = recent.pushed(state, x, live, lengths, losses, order)._replace(**scalars)
-  if axis_name is None:
-    return weights, state
-  return _axes.own(weights, axis_name, len(rows)), state
-
-
-def _clamped(options):
-  """The options as float32, in their range: traced ones were not checked."""
-  ranges = ((1e-6, 1e30), (0.0, 1e30), (0.0, 4.0), (0.0, 4.0), (1.0, 1e9))
-  # `fmax` takes the bound in place of a NaN.
-  clip = lambda option, low, high: jnp.minimum(
-    jnp.fmax(jnp.asarray(option, jnp.float32), low), high
+  # What is queued, where it is too much at even stride.
+  taken = order[density.stride(jnp.sum(live[:size], dtype=jnp.int32), len(state.queue))]
+  squares = jnp.sum(jnp.square(weights))
+  after = ExampleScarcityState(
+    **{name: part[taken] for name, part in zip(state._fields, both, strict=False)},
+    reach=jnp.sqrt(reach) * unit,
+    effective=jnp.square(jnp.sum(weights)) / jnp.where(squares > 0.0, squares, 1.0),
+    count=optax.safe_increment(state.count),
   )
-  pairs = zip(options, ranges, strict=True)
-  return [None if option is None else clip(option, *bounds) for option, bounds in pairs]
+  anything = jnp.any(counted)
+  state = jax.tree.map(lambda new, old: jnp.where(anything, new, old), after, state)
+  return _axes.own(weights, axis_name, size), state
 
 
-def _check_state(state: Any, queue_size: int | None, storage: jnp.dtype) -> None:
-  """Raises ValueError with the name of an option that is not the state's."""
-  _validate.instance("state", state, ExampleScarcityState)
-  rule = "state must have been made with the options of this example_scarcity,"
-  # On several devices the state of each is a part, or a queue of its own.
-  if queue_size is not None and state.queue.shape[0] != queue_size:
-    raise ValueError(
-      f"{rule} queue_size={queue_size}, but {state.queue.shape[0]} rows were found. {WAY_OUT}"
-    )
-  if state.queue.dtype != storage:
-    raise ValueError(f"{rule} queue_dtype={storage}, but {state.queue.dtype} was found. {WAY_OUT}")
+def _queueable(x, unmasked, losses, state, rounding, metric, most=jnp.max):
+  """Rows as the queue holds them, which of them may enter it, their lengths and losses.
 
-
-def _checked_losses(losses: Any, size: int) -> jax.Array:
-  losses = _inputs.floating("losses", losses)
-  _validate.shape("losses", losses, f"[B] with B = {size}", (size,))
-  return jax.lax.stop_gradient(losses).astype(jnp.float32)
-
-
-def _shared(own, axis_name):
-  """The bools of all devices in their order, the same on each: a sum, since a gather may vary."""
-  if axis_name is None:
-    return own
-  place = jax.lax.axis_index(axis_name) == jnp.arange(jax.lax.axis_size(axis_name), dtype=jnp.int32)
-  spread = jnp.logical_and(place[:, None], own[None]).astype(jnp.int32)
-  return jax.lax.psum(spread, axis_name).reshape(-1) > 0
+  Args:
+    x: float32 `[n, d]`.
+    unmasked: bool `[n]`.
+    losses: float32 `[n]`, or None.
+    state: an `ExampleScarcityState`.
+    rounding: the spacing at 1 of the dtype that x had.
+    metric: "cosine" or "euclidean".
+    most: the maximum, over all devices.
+  """
+  losses = jnp.zeros_like(x[:, 0]) if losses is None else losses
+  finite = jnp.isfinite(jnp.max(jnp.abs(x), axis=1))
+  live = unmasked & finite & jnp.isfinite(losses)
+  units, lengths = lloyd.unit_rows(x)
+  if metric == "cosine":
+    # As short as the rounding of the longest: what is left has no direction of its own.
+    longest = most(jnp.concatenate([jnp.where(live, lengths, 0.0), state.lengths]))
+    live, x = live & (lengths > rounding * longest), units
+  if state.queue.dtype != x.dtype:  # what is finite in float32 may not be in the queue's dtype
+    # The barrier: on a GPU XLA keeps the excess precision, and what overflows would look finite.
+    x = jax.lax.optimization_barrier(x.astype(state.queue.dtype)).astype(jnp.float32)
+    live = live & jnp.all(jnp.isfinite(x), axis=1)
+  keep = lambda part: jnp.where(live, part, 0.0)
+  x = jnp.where(live[:, None], x, 0.0)
+  return x, live, keep(lengths), keep(jnp.clip(losses, -1e30, 1e30))

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _inputs, _validate
-from gq_optax._rarity import density, lloyd, recent
-from gq_optax._rarity.rows import as_rows
+from gq_optax import _validate
+from gq_optax._rarity import density, lloyd
 
 
 class GroupExplanation(NamedTuple):
@@ -52,30 +51,22 @@ class GroupExplanation(NamedTuple):
 
 
 def explain_groups(
-  embeddings: jax.Array, state: Any, shares: jax.Array, num_examples: int, metric: str
+  x: jax.Array, state: Any, shares: jax.Array, num_examples: int, metric: str
 ) -> GroupExplanation:
-  """Of embeddings `[n, ...]` and a `GroupScarcityState` with its shares `[K]`."""
+  """Of embeddings `[n, d]` and a `GroupScarcityState` with its shares `[K]`."""
   num_examples = _validate.static_int("num_examples", num_examples, 1)
-  state = _inputs.state("state", state)
-  x = as_rows(embeddings, state.centroids.shape[1], metric)
-  x, finite, tallest = lloyd.readable(x)
-  groupable = jnp.logical_and(finite, lloyd.has_direction(tallest, metric))
   # The frame is that of the groups: an outlier among the embeddings does not make it coarse.
-  spread = jnp.max(jnp.abs(state.centroids), axis=1)
-  all_of_them = jnp.ones_like(spread, bool), spread, jnp.ones_like(spread)
-  frame = lloyd.frame(state.centroids, *all_of_them, metric)
-  x = lloyd.enter(frame, x, metric, tallest)
-  centroids = lloyd.enter_again(frame, state.centroids, metric)
+  _, _, frame = lloyd.enter(state.centroids, jnp.ones_like(state.weights), metric)
+  x, weight, _ = lloyd.enter(x, jnp.ones_like(x[:, 0]), metric, frame)
+  centroids = lloyd.enter_centroids(frame, state.centroids)
   labels = lloyd.nearest(x, centroids, metric)
-  # Half the squared distance of two unit vectors is 1 - cosine.
-  unit = 0.5 if metric == "cosine" else frame.scale * frame.scale
-  member = jnp.logical_and(lloyd.members(labels, len(centroids)), groupable[None])
+  member = jnp.logical_and(lloyd.members(labels, len(centroids)), weight[None] > 0.0)
   away = jnp.where(member, lloyd.distance(x, labels, centroids)[None], jnp.inf)
-  closeness, indices = _top(-away, num_examples)
+  indices, distances = _nearest(away, num_examples, frame.scale, metric)
   seen = jnp.any(state.counts > 0, axis=0)
   return GroupExplanation(
     indices=indices,
-    distances=-closeness * unit,
+    distances=distances,
     sizes=jnp.sum(member, axis=1, dtype=jnp.int32),
     shares=shares,
     weights=state.weights,
@@ -129,56 +120,61 @@ class ExampleExplanation(NamedTuple):
 
 
 def explain_examples(
-  embeddings: jax.Array,
+  x: jax.Array,
+  live: jax.Array,
   state: Any,
   num_examples: int,
   num_nearest: int,
-  neighbours: jax.typing.ArrayLike,
+  neighbours: jax.Array,
   metric: str,
 ) -> ExampleExplanation:
-  """Of embeddings `[n, ...]` and an `ExampleScarcityState`."""
+  """Of rows `[n, d]` as the queue holds them, which are `live`, and an `ExampleScarcityState`."""
   num_examples = _validate.static_int("num_examples", num_examples, 1)
   num_nearest = _validate.static_int("num_nearest", num_nearest, 1)
-  state = _inputs.state("state", state)
-  embeddings = _inputs.floating("embeddings", embeddings)
-  rounding = float(jnp.finfo(embeddings.dtype).eps)
-  x = as_rows(embeddings, state.queue.shape[1], metric)
-  everyone = jnp.ones(x.shape[0], bool)
-  x, live, _, _ = recent.queueable(x, everyone, None, state, rounding, metric)
-  x, queue, frame = recent.framed(x, live, state, metric)
-  reach = jnp.square(state.reach / frame.scale)
+  both = jnp.concatenate([x, state.queue.astype(jnp.float32)])
+  there = jnp.concatenate([live, state.filled])
+  # Center and unit are those of the queue: an outlier among the embeddings makes nothing coarse.
+  in_queue = jnp.logical_and(there, jnp.arange(len(both)) >= len(x))
+  both, scale, _ = density.centred(both, there, in_queue, metric)
+  x, queue = both[: len(x)], both[len(x) :]
+  reach = jnp.square(state.reach / scale)
   # The square of what one far outlier leaves may underflow.
   reach = jnp.where(state.reach > 0.0, jnp.maximum(reach, jnp.finfo(jnp.float32).tiny), 1.0)
-  in_queue = lambda x: density.neighbours(x, queue, state.filled, reach, state.losses)
-  found = density.in_blocks(in_queue, (x,), len(queue))
-  few = jnp.maximum(jnp.asarray(neighbours, jnp.float32), 0.0)
-  weights = density.weigh(found[:, 0], live, few, jnp.ones([], jnp.float32))
+  name = jnp.arange(len(x), dtype=jnp.int32)
+  nobody = jnp.full(len(queue), -1, jnp.int32)
+  others = queue, state.filled, nobody, reach, state.losses
+  among = lambda x, name: density.neighbours(x, name, *others)
+  found = density.in_blocks(among, (x, name), len(queue))
+  weights = density.weigh(found[:, 0], live, neighbours)
+  top, rarest = _top(jnp.where(live, weights, -jnp.inf), num_examples)
+  ranked = rarest >= 0
 
-  def others(rows, itself):
-    apart = itself[:, None] != jnp.arange(len(x), dtype=jnp.int32)[None]
-    there = jnp.logical_and(apart, jnp.logical_and(live[None], (itself >= 0)[:, None]))
-    return _top(-jnp.where(there, density.distances(rows, x), jnp.inf), num_nearest)
+  def nearest_to(rows, own, there):
+    other = (own[:, None] != name[None]) & live[None] & there[:, None]
+    away = jnp.where(other, density.distances(rows, x), jnp.inf)
+    return _nearest(away, num_nearest, scale, metric)
 
-  first, rarest = _top(jnp.where(live, weights, -jnp.inf), num_examples)
-  closeness, nearest = density.in_blocks(others, (x[rarest], rarest), len(x))
-  unit = 0.5 if metric == "cosine" else frame.scale * frame.scale
-  found = jnp.where((rarest >= 0)[:, None], found[rarest], 0.0)
-  number = jnp.maximum(jnp.sum(state.filled, dtype=jnp.float32), 1.0)
+  nearest, distances = density.in_blocks(nearest_to, (x[rarest], rarest, ranked), len(x))
+  alike, lost = jnp.where(ranked, found[rarest].T, 0.0)
   return ExampleExplanation(
     indices=rarest,
     nearest=nearest,
-    distances=-closeness * unit,
-    densities=found[:, 0] / number,
-    losses=found[:, 1] / jnp.where(found[:, 0] > 0.0, found[:, 0], 1.0),
-    weights=jnp.where(rarest >= 0, first, 0.0),
+    distances=distances,
+    densities=alike / jnp.maximum(jnp.sum(state.filled, dtype=jnp.float32), 1.0),
+    losses=lost / jnp.where(alike > 0.0, alike, 1.0),
+    weights=jnp.where(ranked, top, 0.0),
   )
+
+
+def _nearest(away, number, scale, metric):
+  """Where the smallest of `[..., n]` are, and they in units of the embeddings, or 1 - cosine."""
+  closeness, places = _top(-away, number)
+  # Half the squared distance of two unit vectors is 1 - cosine.
+  return places, -closeness * (0.5 if metric == "cosine" else scale * scale)
 
 
 def _top(values, number):
   """The largest values `[..., number]` and where they are; -inf and -1 where there are fewer."""
-  found = min(number, values.shape[-1])
-  top, where = jax.lax.top_k(values, found)
-  missing = [(0, 0)] * (values.ndim - 1) + [(0, number - found)]
-  top = jnp.pad(top, missing, constant_values=-jnp.inf)
-  where = jnp.pad(where, missing, constant_values=-1)
-  return top, jnp.where(jnp.isfinite(top), where, -1).astype(jnp.int32)
+  missing = [(0, 0)] * (values.ndim - 1) + [(0, max(number - values.shape[-1], 0))]
+  top, places = jax.lax.top_k(jnp.pad(values, missing, constant_values=-jnp.inf), number)
+  return top, jnp.where(jnp.isfinite(top), places, -1).astype(jnp.int32)

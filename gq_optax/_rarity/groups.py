@@ -10,16 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _axes, _inputs, _validate
-from gq_optax._losses import to_mean_one
-from gq_optax._rarity import lloyd
+from gq_optax._losses import clamped, to_mean_one
+from gq_optax._rarity import checks, lloyd
 from gq_optax._rarity.explain import GroupExplanation, explain_groups
-from gq_optax._rarity.rows import (
-  WAY_OUT,
-  as_rows,
-  check_centroids,
-  embedding_dim,
-  first_centroids,
-)
 
 
 class GroupScarcityState(NamedTuple):
@@ -155,11 +148,13 @@ def group_scarcity(
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
   _validate.key("key", key)
   _axes.check("axis_name", axis_name)
-  given = None if centroids is None else first_centroids(centroids, num_groups, metric)
+  given = None
+  if centroids is not None:
+    given = checks.first_centroids(centroids, num_groups, metric)
 
   def init(embedding_dim_or_template):
-    dim = embedding_dim(embedding_dim_or_template, metric)
-    check_centroids(given, dim)
+    dim = checks.embedding_dim(embedding_dim_or_template, metric)
+    checks.check_centroids(given, dim)
     return GroupScarcityState(
       centroids=jnp.zeros((num_groups, dim), jnp.float32),
       counts=jnp.zeros((queue_length, num_groups), jnp.int32),
@@ -169,117 +164,86 @@ def group_scarcity(
       ages=jnp.zeros(num_groups, jnp.int32),
     )
 
+  def state_and_rows(state, embeddings):
+    options = lambda state: [
+      ("num_groups", num_groups, state.centroids.shape[-2]),
+      ("queue_length and num_groups", (queue_length, num_groups), state.counts.shape),
+    ]
+    state = checks.state_of("group_scarcity", GroupScarcityState, state, options)
+    return state, checks.as_rows(embeddings, state.centroids.shape[1], metric)
+
   def update(embeddings, state, *, mask=None):
-    _check_state(state, num_groups, queue_length)
-    state = _inputs.state("state", state)
-    x = as_rows(embeddings, state.centroids.shape[1], metric)
-    check_centroids(given, x.shape[1])
-    rows = x.shape[0]
-    unmasked = None
-    if mask is not None:
-      unmasked = _axes.gather(_axes.alike(_inputs.mask("mask", mask, rows), x), axis_name)
-    x = _axes.gather(x, axis_name)
-    prng = _validate.prng_key("key", key)
+    state, x = state_and_rows(state, embeddings)
+    checks.check_centroids(given, x.shape[1])
+    unmasked = _axes.alike(_inputs.mask("mask", mask, len(x)), x)
+    everyone, unmasked = (_axes.gather(part, axis_name) for part in (x, unmasked))
     # No pooling is another program, not a traced number: it needs no distances.
-    reach = None if _validate.is_zero(pooling) else pooling
-    options = jax.lax.stop_gradient((exponent, max_weight, reach))
-    weights, state = _update(x, unmasked, state, given, prng, *options, metric, num_iters)
-    return _axes.own(weights, axis_name, rows), state
+    options = exponent, max_weight, None if _validate.is_zero(pooling) else pooling
+    options, prng = jax.lax.stop_gradient(options), _validate.prng_key("key", key)
+    weights, state = _update(everyone, unmasked, state, given, prng, options, metric, num_iters)
+    return _axes.own(weights, axis_name, len(x)), state
 
   def explain(embeddings, state, num_examples=8):
-    _check_state(state, num_groups, queue_length)
-    return explain_groups(embeddings, state, shares(state.counts), num_examples, metric)
+    state, x = state_and_rows(state, embeddings)
+    return explain_groups(x, state, shares(state.counts), num_examples, metric)
 
   return GroupScarcity(init, update, explain)
 
 
 @functools.partial(jax.jit, static_argnames=("metric", "num_iters"))
-def _update(x, unmasked, state, given, key, exponent, max_weight, pooling, metric, num_iters):
+def _update(x, unmasked, state, given, key, options, metric, num_iters):
   queue_length, num_groups = state.counts.shape
-  x, has_group, frame = framed(x, unmasked, metric)
-  pull = has_group.astype(jnp.float32)
-  anything = jnp.any(has_group)
-  first = state.count == 0
-  dead = jnp.logical_not(jnp.any(state.counts > 0, axis=0))
-  last = state.centroids
+  x, pull, frame = lloyd.enter(x, unmasked.astype(jnp.float32), metric)
+  has_group = pull > 0.0
+  anything, first = jnp.any(has_group), state.count == 0
+  dead, last = jnp.logical_not(jnp.any(state.counts > 0, axis=0)), state.centroids
   if given is not None:
-    last = jnp.where(first, given, last)
-    dead = jnp.logical_and(dead, state.count >= queue_length)
-  kept = lambda new, old: jnp.where(anything, new, old)
+    dead, last = dead & (state.count >= queue_length), jnp.where(first, given, last)
+  # Compared, not scattered: with an index that hangs on the state that is a kernel of its own.
+  written = jnp.arange(queue_length, dtype=jnp.int32) == state.index
 
-  def weigh(x, start, state):
-    centroids = start
+  def weigh(x, centroids):
     if num_iters > 0:
       # A dead group that takes a row becomes that row, and keeps it: once is enough.
-      centroids, _ = lloyd.iterate(x, pull, start, metric, dead)
+      centroids, _ = lloyd.iterations(x, pull, centroids, metric, 1, dead)
       centroids, _ = lloyd.iterations(x, pull, centroids, metric, num_iters - 1, False)
     labels = lloyd.nearest(x, centroids, metric)
     member = jnp.logical_and(lloyd.members(labels, num_groups), has_group[None])
     counts = jnp.sum(member, axis=1, dtype=jnp.int32)
-    # Compared, not scattered: with an index that hangs on the state that is a kernel of its own.
-    written = jnp.logical_and(jnp.arange(queue_length, dtype=jnp.int32) == state.index, anything)
     ring = jnp.where(written[:, None], counts[None], state.counts)
-    similarity = None if pooling is None else _similarity(centroids, shares(ring), pooling)
-    by_group = _group_weights(ring, counts, similarity, exponent, max_weight)
+    by_group = _group_weights(ring, counts, centroids, *options)
     exact = jax.lax.Precision.HIGHEST
     weights = jnp.einsum("kb,k->b", member.astype(jnp.float32), by_group, precision=exact)
-    others = 1.0 if unmasked is None else unmasked.astype(jnp.float32)
-    return jnp.where(has_group, weights, others), state._replace(
-      centroids=kept(lloyd.leave(frame, centroids, metric), state.centroids),
-      counts=ring,
-      weights=kept(by_group, state.weights),
-    )
+    weights = jnp.where(has_group, weights, unmasked.astype(jnp.float32))
+    return weights, lloyd.leave(frame, centroids), ring, by_group
 
   def seeded(carry):
-    pending, (_, state) = carry
+    pending, _ = carry
     # What hangs on nothing but the data would be taken out of the loop, and done at every step.
     _, own_key, rows = jax.lax.optimization_barrier((pending, jax.random.clone(key), x))
     # Clones: `jax.debug_key_reuse` takes a barrier for a use, and the round for many.
     seeds = lloyd.seed(jax.random.clone(own_key), rows, pull, num_groups)
     centroids, _ = lloyd.iterations(rows, pull, seeds, metric, _FIRST_ITERS, dead)
-    return _axes.alike((jnp.zeros_like(pending), weigh(rows, centroids, state)), carry)
+    return _axes.alike((jnp.zeros_like(pending), weigh(rows, centroids)), carry)
 
   # The first batch is seeded in a loop of one round or none, not a branch: under `vmap` both sides
   # of a branch would be run. A GPU waits for the host at a loop. So it comes last: all the rest is
   # then under way, and large operations follow.
-  found = weigh(x, lloyd.enter_again(frame, last, metric), state)
+  found = weigh(x, lloyd.enter_centroids(frame, last))
   if given is None:
     usual = _axes.alike((jnp.logical_and(first, anything), found), x, pull, dead, key)
     _, found = jax.lax.while_loop(lambda carry: carry[0], seeded, usual)
-  weights, new = found
-  born = jnp.logical_and(dead, new.counts[state.index] > 0)
-  return weights, new._replace(
-    ages=kept(jnp.where(born, 0, state.ages + 1), state.ages),
-    index=kept((state.index + 1) % queue_length, state.index),
-    count=kept(optax.safe_increment(state.count), state.count),
+  weights, centroids, ring, by_group = found
+  born = jnp.logical_and(dead, ring[state.index] > 0)
+  after = GroupScarcityState(
+    centroids=centroids,
+    counts=ring,
+    index=(state.index + 1) % queue_length,
+    count=optax.safe_increment(state.count),
+    weights=by_group,
+    ages=jnp.where(born, 0, state.ages + 1),
   )
-
-
-def _check_state(state: Any, num_groups: int, queue_length: int) -> None:
-  """Raises ValueError with the name of an option that is not the state's."""
-  _validate.instance("state", state, GroupScarcityState)
-  rule = "state must have been made with the options of this group_scarcity,"
-  if state.centroids.ndim != 2 or state.centroids.shape[0] != num_groups:
-    raise ValueError(
-      f"{rule} num_groups={num_groups}, but centroids of shape {state.centroids.shape} was found."
-      f" {WAY_OUT}"
-    )
-  if state.counts.shape != (queue_length, num_groups):
-    raise ValueError(
-      f"{rule} queue_length={queue_length}, but counts of shape {state.counts.shape} was found."
-      f" {WAY_OUT}"
-    )
-
-
-def framed(
-  x: jax.Array, unmasked: jax.Array | None, metric: str
-) -> tuple[jax.Array, jax.Array, lloyd.Frame]:
-  """The rows in their frame, which of them can belong to a group, and the frame."""
-  rows, finite, tallest = lloyd.readable(x)
-  has_group = jnp.logical_and(finite, lloyd.has_direction(tallest, metric))
-  has_group = has_group if unmasked is None else jnp.logical_and(has_group, unmasked)
-  frame = lloyd.frame(x, finite, tallest, has_group.astype(jnp.float32), metric)
-  return lloyd.enter(frame, rows, metric, tallest), has_group, frame
+  return weights, jax.tree.map(lambda new, old: jnp.where(anything, new, old), after, state)
 
 
 def shares(counts: jax.Array) -> jax.Array:
@@ -302,28 +266,21 @@ def _similarity(centroids, frequency, pooling):
   pair = frequency[:, None] * frequency[None]
   others = jnp.sum(pair) - jnp.trace(pair)
   mean = jnp.sum(pair * apart) / jnp.where(others > 0.0, others, 1.0)
-  reach = jnp.fmax(jnp.asarray(pooling, jnp.float32), 0.0) * mean
+  reach = clamped(pooling, 0.0) * mean
   near = jnp.maximum(1.0 - apart / jnp.where(reach > 0.0, reach, 1.0), 0.0)
   return jnp.where(reach > 0.0, near, jnp.eye(len(centroids), dtype=jnp.float32))
 
 
-def _group_weights(ring, counts, similarity, exponent, max_weight):
+def _group_weights(ring, counts, centroids, exponent, max_weight, pooling):
   """What an example of each group weighs; mean 1 over the `counts` of this step."""
-  # `fmax` takes the bound in place of a NaN.
-  exponent = jnp.minimum(jnp.fmax(jnp.asarray(exponent, jnp.float32), 0.0), 4.0)
-  largest = jnp.fmax(jnp.asarray(max_weight, jnp.float32), 1.0)
-  seen = jnp.any(ring > 0, axis=0)
-  size = counts.astype(jnp.float32)
-  total = jnp.maximum(jnp.sum(size), 1.0)
-  frequency = shares(ring)
-  if similarity is None:
-    pooled = jnp.maximum(frequency, 0.5 / total)
-    kinds = jnp.sum(seen).astype(jnp.float32)
-  else:
+  exponent, largest = clamped(exponent, 0.0, 4.0), clamped(max_weight, 1.0)
+  seen, size = jnp.any(ring > 0, axis=0), counts.astype(jnp.float32)
+  frequency = pooled = shares(ring)
+  if pooling is not None:
+    similarity = _similarity(centroids, frequency, pooling)
     pooled = jnp.einsum("kj,j->k", similarity, frequency, precision=jax.lax.Precision.HIGHEST)
-    pooled = jnp.maximum(pooled, 0.5 / total)
-    kinds = jnp.sum(frequency / pooled)
-  kinds = jnp.where(kinds > 0.0, kinds, 1.0)
-  weight = jnp.clip(1.0 / (kinds * pooled), 1.0 / largest, largest) ** exponent
-  weight = jnp.where(seen, weight, 1.0)
+  pooled = jnp.maximum(pooled, 0.5 / jnp.maximum(jnp.sum(size), 1.0))
+  kinds = jnp.sum(seen if pooling is None else frequency / pooled).astype(jnp.float32)
+  rarity = 1.0 / (jnp.where(kinds > 0.0, kinds, 1.0) * pooled)
+  weight = jnp.where(seen, jnp.clip(rarity, 1.0 / largest, largest) ** exponent, 1.0)
   return to_mean_one(weight, size, largest**exponent)

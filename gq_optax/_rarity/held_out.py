@@ -101,7 +101,7 @@ def _rows(embeddings, size):
     )
   x = x.reshape(size, -1).astype(jnp.float32)
   finite = jnp.all(jnp.isfinite(x), axis=1)
-  return lloyd.unit_rows(jnp.where(finite[:, None], x, 0.0)), finite
+  return lloyd.unit_rows(x)[0], finite
 
 
 @functools.partial(jax.jit, static_argnames="neighbours")

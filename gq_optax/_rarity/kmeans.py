@@ -119,22 +119,16 @@ def kmeans_padded(
 
 @functools.partial(jax.jit, static_argnames=("num_clusters", "metric", "num_iters"))
 def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
-  rows, finite, tallest = lloyd.readable(x)
+  finite = jnp.isfinite(jnp.max(jnp.abs(x), axis=1))
   weight = jnp.where((weight > 0.0) & jnp.isfinite(weight), weight, 0.0)
   unit = lloyd.power_of_two(jnp.max(weight))
   weight = jnp.where(finite, weight / unit, 0.0)
-  frame = lloyd.frame(x, finite, tallest, weight, metric)
-  x = lloyd.enter(frame, rows, metric, tallest)
-  # A zero vector has no direction: it neither moves a centroid nor seeds a group.
-  pull = jnp.where(lloyd.has_direction(tallest, metric), weight, 0.0)
-
+  # A zero vector under the cosine metric counts, but pulls no centroid and seeds no group.
+  x, pull, frame = lloyd.enter(x, weight, metric)
   if init is None:
     start = lloyd.seed(key, x, pull, num_clusters)
   else:
-    start = jnp.where(jnp.all(jnp.isfinite(init), axis=1, keepdims=True), init, 0.0)
-    start = lloyd.unit_rows(start) if metric == "cosine" else start
-    start = lloyd.enter_again(frame, start, metric)
-
+    start, _, _ = lloyd.enter(init, jnp.ones_like(init[:, 0]), metric, frame)
   centroids, before = lloyd.iterations(x, pull, start, metric, num_iters)
   labels = lloyd.nearest(x, centroids, metric)
   # On the unit sphere half the squared distance is 1 - cosine; a zero vector is 1 away from all.
@@ -145,7 +139,7 @@ def _kmeans(x, weight, key, init, num_clusters, metric, num_iters):
   apart = jnp.sum(jnp.where(weight > 0.0, weight * distance, 0.0))
   counted = (weight > 0.0).astype(jnp.int32)
   return KMeansResult(
-    centroids=lloyd.leave(frame, centroids, metric),
+    centroids=lloyd.leave(frame, centroids),
     labels=labels,
     counts=jnp.zeros(num_clusters, jnp.int32).at[labels].add(counted),
     # Scaled back by one factor at a time: the square may overflow, and 0 * inf is NaN.

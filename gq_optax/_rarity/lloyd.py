@@ -15,7 +15,7 @@ _SAME = 1e-12
 # Of the squared lengths of two rows: an expanded squared distance of less is too coarse.
 _ROUNDED = 1e-4
 # Squares of this, and their sums over any dimension met, are finite in float32.
-_FAR = 1e15
+FAR = 1e15
 # Up to so many iterations stand one after the other. Five compile as fast as a loop; ten take half
 # a second more, and run no faster.
 _UNROLLED = 5
@@ -31,99 +31,65 @@ _MANY, _ROUNDS = 2048, 3
 
 def power_of_two(largest):
   """The power of two just above `largest`, or 1 for 0."""
-  exponent = jnp.frexp(largest)[1]
-  return jnp.where(
-    largest > 0.0, jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -120, 120)), 1.0
-  )
+  exponent = jnp.clip(jnp.frexp(largest)[1], -120, 120)
+  return jnp.ldexp(jnp.ones_like(largest), exponent)
 
 
 class Frame(NamedTuple):
-  """Where rows are computed in: centred and scaled under the Euclidean metric.
+  """The units of the rows that are computed with: `x / scale - center`.
 
   Attributes:
-    center: float32 `[d]`, in scaled units.
-    scale: float32 `[]`, a power of two.
+    center: float32 `[d]`, in scaled units; 0 under the cosine metric.
+    scale: float32 `[]`, a power of two; 1 under the cosine metric.
   """
 
   center: jax.Array
   scale: jax.Array
 
 
-def readable(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Rows with zeros for those that are not finite, which are finite, and the largest of each."""
-  tallest = jnp.max(jnp.abs(x), axis=1)
-  finite = jnp.isfinite(tallest)  # with a NaN in it, the largest is NaN
-  return jnp.where(finite[:, None], x, 0.0), finite, jnp.where(finite, tallest, 0.0)
+def enter(
+  x: jax.Array, weight: jax.Array, metric: str, frame: Frame | None = None
+) -> tuple[jax.Array, jax.Array, Frame]:
+  """Rows in their frame or in a given one, their weight, and the frame.
 
-
-def frame(
-  x: jax.Array, finite: jax.Array, tallest: jax.Array, weight: jax.Array, metric: str
-) -> Frame:
-  """The frame of rows as they came; under the cosine metric nothing is moved."""
-  if metric == "cosine":
-    return Frame(jnp.zeros_like(x[0]), jnp.ones_like(x[0, 0]))
-  # Centred and scaled (by a power of two, which is exact): the squares neither cancel against a
-  # large common offset nor overflow. What has no weight has no say in it.
-  scale = power_of_two(jnp.max(jnp.where(weight > 0.0, tallest, 0.0)))
-  # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
-  total = jnp.sum(weight)
-  total = jnp.where(total > 0.0, total, 1.0)
-  add_up = lambda x: jnp.einsum("n,nd->d", weight / scale, x, precision=jax.lax.Precision.HIGHEST)
-  of_finite = lambda x: add_up(jnp.where(finite[:, None], x, 0.0))
-  # A CPU does not write all rows once more for the sake of some that are most often not there.
-  either = lambda x: jax.lax.cond(jnp.all(finite), add_up, of_finite, x)
-  sums = jax.lax.platform_dependent(x, cpu=either, default=of_finite)
-  center = jnp.round(sums / total * 2.0**11) * 2.0**-11
-  return Frame(center, scale)
-
-
-def enter(frame: Frame, x: jax.Array, metric: str, tallest: jax.Array) -> jax.Array:
-  """The rows of `readable` in their frame: of length one, or moved and scaled."""
-  if metric == "cosine":
-    return unit_rows(x, tallest)
-  # A row without weight may be far from all others: it stays far, but its square does not overflow.
-  tallest = jnp.maximum(tallest / frame.scale, 1.0)
-  return x * (jnp.minimum(1.0, _FAR / tallest) / frame.scale)[:, None] - frame.center[None]
-
-
-def enter_again(frame: Frame, centroids: jax.Array, metric: str) -> jax.Array:
-  """Centroids in the frame of other rows: of length one already, or to be moved and scaled."""
-  if metric == "cosine":
-    return centroids
-  # One far from all of this data stays far, but its square does not overflow.
-  return jnp.clip(centroids * (1.0 / frame.scale) - frame.center[None], -_FAR, _FAR)
-
-
-def leave(frame: Frame, rows: jax.Array, metric: str) -> jax.Array:
-  """The way back out of the frame."""
-  return rows if metric == "cosine" else (rows + frame.center[None]) * frame.scale
-
-
-def has_direction(tallest: jax.Array, metric: str) -> jax.Array:
-  """Can the row be told apart at all? A zero vector cannot under the cosine metric."""
-  return tallest > 0.0 if metric == "cosine" else jnp.ones_like(tallest, bool)
-
-
-def iterate(
-  x: jax.Array,
-  weight: jax.Array,
-  centroids: jax.Array,
-  metric: str,
-  dead: jax.Array | bool = True,
-) -> tuple[jax.Array, jax.Array]:
-  """One Lloyd iteration `-> (centroids, labels)`; of the empty groups those that are `dead` move.
+  Under the cosine metric rows get length one, under the Euclidean one they are centred and scaled
+  (by a power of two, which is exact): squares neither cancel against a common offset nor overflow.
+  What is not finite, or has no direction under the cosine metric, gets weight 0.
 
   Args:
-    x: `[n, d]`, in the frame.
-    weight: `[n]`, at most 1.
-    centroids: `[K, d]`, in the frame.
+    x: float32 `[n, d]`.
+    weight: float32 `[n]`, at most 1.
     metric: "euclidean" or "cosine".
-    dead: bool `[K]`, or one for all of them.
+    frame: that of other rows; None makes one, in which rows without weight have no say.
   """
-  labels = nearest(x, centroids, metric)
-  if dead is not False:
-    labels = reseed(x, labels, weight, centroids, dead)
-  return means(x, labels, weight, centroids, metric), labels
+  if metric == "cosine":
+    x, lengths = unit_rows(x)
+    frame = Frame(jnp.zeros_like(x[0]), jnp.ones_like(x[0, 0]))
+    return x, jnp.where(lengths > 0.0, weight, 0.0), frame
+  largest = jnp.max(jnp.abs(x), axis=1)
+  finite = jnp.isfinite(largest)  # with a NaN in it, the largest is NaN
+  x, largest = jnp.where(finite[:, None], x, 0.0), jnp.where(finite, largest, 0.0)
+  weight = jnp.where(finite, weight, 0.0)
+  if frame is None:
+    scale = power_of_two(jnp.max(jnp.where(weight > 0.0, largest, 0.0)))
+    sums = jnp.einsum("n,nd->d", weight / scale, x, precision=jax.lax.Precision.HIGHEST)
+    total = jnp.sum(weight)
+    # The mean, but on a coarse grid: the shift is then exact for data of few digits, and ties stay.
+    center = jnp.round(sums / jnp.where(total > 0.0, total, 1.0) * 2.0**11) * 2.0**-11
+    frame = Frame(center, scale)
+  # A row without weight may be far from all others: it stays far, but its square does not overflow.
+  shrink = jnp.minimum(1.0, FAR / jnp.maximum(largest / frame.scale, 1.0)) / frame.scale
+  return x * shrink[:, None] - frame.center[None], weight, frame
+
+
+def enter_centroids(frame: Frame, centroids: jax.Array) -> jax.Array:
+  """Centroids in the frame of other rows; one far from these stays far, without overflow."""
+  return jnp.clip(centroids * (1.0 / frame.scale) - frame.center[None], -FAR, FAR)
+
+
+def leave(frame: Frame, rows: jax.Array) -> jax.Array:
+  """The way back out of the frame."""
+  return (rows + frame.center[None]) * frame.scale
 
 
 def iterations(
@@ -134,23 +100,42 @@ def iterations(
   num_iters: int,
   dead: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-  """`num_iters` of `iterate` `-> (centroids, labels)`; the labels are -1 for no iteration."""
-  labels = jnp.full(x.shape[0], -1, jnp.int32)
-  if num_iters <= _UNROLLED:
-    for _ in range(num_iters):
-      centroids, labels = iterate(x, weight, centroids, metric, dead)
-    return centroids, labels
-  step = lambda _, carry: iterate(x, weight, carry[0], metric, dead)
-  start = _axes.alike((centroids, labels), x, weight, dead)
-  return jax.lax.fori_loop(0, num_iters, step, start)
+  """Lloyd iterations `-> (centroids, labels)`; the labels are -1 for no iteration.
+
+  Args:
+    x: `[n, d]`, in the frame.
+    weight: `[n]`, at most 1.
+    centroids: `[K, d]`, in the frame.
+    metric: "euclidean" or "cosine".
+    num_iters: how many.
+    dead: bool `[K]`, or one for all of them: which groups take another row when they are empty.
+  """
+
+  def step(_, carry):
+    centroids, _ = carry
+    labels = nearest(x, centroids, metric)
+    if dead is not False:
+      labels = reseed(x, labels, weight, centroids, dead)
+    return means(x, labels, weight, centroids, metric), labels
+
+  carry = centroids, jnp.full(x.shape[0], -1, jnp.int32)
+  if num_iters > _UNROLLED:
+    return jax.lax.fori_loop(0, num_iters, step, _axes.alike(carry, x, weight, dead))
+  for i in range(num_iters):
+    carry = step(i, carry)
+  return carry
 
 
-def unit_rows(x, tallest=None):
-  """Rows of length one; zero rows stay zero."""
-  tallest = jnp.max(jnp.abs(x), axis=1) if tallest is None else tallest
-  x = x / jnp.where(tallest > 0.0, tallest, 1.0)[:, None]
-  norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True))
-  return jnp.where(norm > 0.0, x / jnp.where(norm > 0.0, norm, 1.0), 0.0)
+def unit_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Rows of length one, and how long they were; both 0 for zeros and for what is not finite."""
+  largest = jnp.max(jnp.abs(x), axis=1)
+  there = jnp.logical_and(jnp.isfinite(largest), largest > 0.0)
+  # In units of the largest of each row no square overflows.
+  x = jnp.where(there[:, None], x, 0.0) / jnp.where(there, largest, 1.0)[:, None]
+  length = jnp.sqrt(jnp.sum(jnp.square(x), axis=1))
+  there = length > 0.0  # NaN where the largest is too small to divide by
+  units = jnp.where(there[:, None], x / jnp.where(there, length, 1.0)[:, None], 0.0)
+  return units, jnp.where(there, length * jnp.minimum(largest, 1e30), 0.0)
 
 
 def nearest(x, centroids, metric):
@@ -328,10 +313,9 @@ def greedy(key, x, weight, num_clusters, at_once=1):
   chosen = jnp.zeros(1 + (turns - 1) * at_once, first.dtype).at[0].set(first)
   start = _axes.alike((chosen, exact(first[None])[0]), x, weight, noise)
 
-  def run(unroll, apart):
-    turn = functools.partial(add, apart)
-    return lambda start: jax.lax.fori_loop(1, turns, turn, start, unroll=unroll)
-
+  run = lambda unroll, apart: (
+    lambda start: jax.lax.fori_loop(1, turns, functools.partial(add, apart), start, unroll=unroll)
+  )
   # A GPU waits for the host at every turn of a loop, and few kernels are best. A CPU is quick at
   # products.
   ways = {"cpu": run(1, expanded), "cuda": run(_UNROLLED_SEEDS, exact)}

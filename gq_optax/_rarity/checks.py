@@ -1,0 +1,105 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""What comes in: embeddings of any shape as rows, first centroids, and states."""
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gq_optax import _inputs, _validate
+from gq_optax._rarity import lloyd
+
+_WAY_OUT = "Make one by scarcity.init(d): the queue fills again in a few steps."
+
+
+def embedding_dim(template: Any, metric: str) -> int:
+  """The d of an int, or of what `update` will get, `[B, ...]`."""
+  shape = getattr(template, "shape", None)
+  if shape == () and isinstance(template, jax.Array) and not isinstance(template, jax.core.Tracer):
+    template = template.item()
+  if isinstance(template, bool | numbers.Integral | jax.Array) and not shape:
+    dim = _validate.static_int("embedding_dim_or_template", template, 1)
+  elif shape is not None and len(shape) > 1:
+    dim = _validate.static_int("the numbers of an embedding", math.prod(shape[1:]), 1)
+  else:
+    found = type(template).__name__ if shape is None else f"shape {tuple(shape)}"
+    raise ValueError(
+      "embedding_dim_or_template as the template of init must be [B, ...], what update gets, or the"
+      f" length of an embedding as an int, but {found} was found. Weights for examples are no"
+      " gradient transformation: init takes no parameters, and they stand beside the optimizer, not"
+      " in optax.chain."
+    )
+  _check_width(dim, metric)
+  return dim
+
+
+def as_rows(embeddings: Any, dim: int, metric: str) -> jax.Array:
+  """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
+  embeddings = _inputs.floating("embeddings", embeddings)
+  found = embeddings.shape
+  _inputs.static("embeddings", found)
+  _inputs.on_auto_axes("embeddings", embeddings)
+  rule = f"with {dim} numbers for each example, as the state was made for,"
+  hint = f"For embeddings of another width: {_WAY_OUT}"
+  if len(found) > 1 and found[0] == 0:
+    rule, hint = "with B at least 1,", "Leave out the step of an empty batch."
+  if len(found) < 2 or found[0] == 0 or math.prod(found[1:]) != dim:
+    raise ValueError(f"embeddings must be [B, ...] {rule} but shape {found} was found. {hint}")
+  _check_width(dim, metric)
+  return jax.lax.stop_gradient(embeddings).reshape(found[0], dim).astype(jnp.float32)
+
+
+def first_centroids(centroids: Any, num_groups: int, metric: str) -> jax.Array:
+  """Where groups begin, float32 `[K, d]`; rows of length one under the cosine metric."""
+  _validate.shape("centroids", centroids, f"[K, d] = [{num_groups}, d]", (num_groups, None))
+  rows = _inputs.real("centroids", centroids).astype(jnp.float32)
+  finite = jnp.all(jnp.isfinite(rows), axis=1)
+  if not isinstance(finite, jax.core.Tracer) and not jnp.all(finite):
+    raise ValueError(
+      f"centroids must be finite, but NaN or Inf was found in {int(jnp.sum(~finite))} of"
+      f" {num_groups} rows. Compute them from embeddings that are finite."
+    )
+  rows = jax.lax.stop_gradient(jnp.where(finite[:, None], rows, 0.0))
+  return lloyd.unit_rows(rows)[0] if metric == "cosine" else rows
+
+
+def check_centroids(centroids: jax.Array | None, dim: int) -> None:
+  """Raises ValueError unless the centroids, if there are any, are as wide as embeddings."""
+  if centroids is not None and centroids.shape[1] != dim:
+    raise ValueError(
+      f"centroids must be [K, d] with the {dim} numbers of an embedding, but shape"
+      f" {centroids.shape} was found. Compute them from embeddings of the same kind."
+    )
+
+
+def state_of(
+  name: str, kind: Any, state: Any, options: Callable[[Any], list[tuple[str, Any, Any]]]
+) -> Any:
+  """The state as JAX arrays; raises ValueError with the name of an option that is not the state's.
+
+  Args:
+    name: the function that makes states of that kind.
+    kind: their class.
+    state: what `update` was given.
+    options: from a state to rows of an option, what it is, and what was found in the state.
+  """
+  _validate.instance("state", state, kind)
+  for option, wanted, found in options(state):
+    if wanted != found:
+      raise ValueError(
+        f"state must have been made with the options of this {name}, {option}={wanted}, but"
+        f" {found} was found. {_WAY_OUT}"
+      )
+  return jax.lax.stop_gradient(_inputs.state("state", state))
+
+
+def _check_width(dim: int, metric: str) -> None:
+  """One number has no direction but its sign: rare and frequent would be the same."""
+  if metric == "cosine" and dim == 1:
+    raise ValueError(
+      "embeddings of metric='cosine' must have 2 numbers or more for each example, but 1 was found:"
+      " all of one sign have the same direction. Use metric='euclidean', or embeddings of more."
+    )
