@@ -24,7 +24,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import gq_optax as gq
 from gq_optax._group_gradients import blocks, grouped
 from gq_optax._group_gradients import linear as linearized
-from gq_optax.trial import models
+from benchmarks.harness import networks as models
 
 ROWS, WHOLE = PartitionSpec("data"), PartitionSpec()
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import gq_optax as gq
 from gq_optax._group_gradients import blocks, grouped
-from gq_optax.trial import models
+from benchmarks.harness import networks as models
 
 
 @pytest.fixture(autouse=True)
