@@ -90,7 +90,7 @@ def compare(
         gap = uncertainty.difference(
           own, hits[baseline], figure.strata, clusters, comparisons, folds
         )
-        if not enough or len(own) < uncertainty.MIN_SEEDS:
+        if not enough or len(own) < uncertainty.MIN_SEEDS or gap.half > WIDE:
           gap = gap._replace(low=np.nan, high=np.nan)
       of_arm[name] = {"value": float(value), "gap": gap}
     found.append({"name": figure.name, "rows": int(counted.sum()), "arms": of_arm})
@@ -99,9 +99,10 @@ def compare(
 
 def span(gap: Difference) -> str:
   """A difference in points with its interval, or why there is none."""
-  if np.isnan(gap.low) or gap.half > WIDE:
+  if np.isnan(gap.low):
     return "too few to tell"
-  return f"{100 * gap.mean:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+  low, high = max(gap.low, -1.0), min(gap.high, 1.0)  # a recall cannot differ by more
+  return f"{100 * gap.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def sentence(told: dict[str, Any], baseline: str, validation: dict[str, float]) -> str:
@@ -116,7 +117,7 @@ def sentence(told: dict[str, Any], baseline: str, validation: dict[str, float]) 
     more = f" {len(better) - 1} more did, too." if len(better) > 1 else ""
     return f"{_upper(top)} beat {baseline} by {span(gaps[top])} points in the {told['name']}.{more}"
   halves = [gap.half for gap in gaps.values() if not np.isnan(gap.low)]
-  if not halves or min(halves) > WIDE:
+  if not halves:
     return f"The {told['name']}: {told['rows']} rows are too few to tell."
   limit = max(gaps.values(), key=lambda gap: gap.mean).limit
   cure = "More seeds would" if limit == "seeds" else "More test rows would"

@@ -55,7 +55,7 @@ class Clock:
   def _say(self, what: str) -> None:
     rest = ""
     if self.parts >= 2:  # the median leaves compilations out, so that each is added
-      each, first = float(np.median(self.times)), max(self.times)
+      each, first = float(np.median(self.times[1:])), self.times[0]
       left = 2 * training.PARTS * (self.arms - self.begun + 1) - (self.begun == 1) * self.parts
       rest = f"; about {_duration(left * each + 0.5 * first * (self.arms - self.begun))} left"
     print(f"[{_duration(time.monotonic() - self.begin)}] {what}{rest}", file=sys.stderr, flush=True)

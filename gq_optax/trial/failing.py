@@ -158,7 +158,8 @@ def find_slices(
   for label in np.unique(labels):
     for taken in np.unique(predicted[first & (labels == label)]):
       (own,) = np.nonzero(first & (labels == label) & (predicted == taken))
-      if taken != label and len(own) >= LEAST:
+      mates = (first & (labels == label)).sum()
+      if taken != label and LEAST <= len(own) <= mates / 2:  # else the class fails, and no part
         pairs.append((len(own), label, own))
   for _, label, own in sorted(pairs, key=lambda p: -p[0]):
     (mates,) = np.nonzero(first & (labels == label))

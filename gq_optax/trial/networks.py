@@ -66,7 +66,7 @@ class Convolutional(nn.Module):
 
   num_classes: int
   size: int  # of a window: 5 of a series, 3 by 3 of an image
-  widths: tuple[int, ...] = (16, 32, 64)
+  widths: tuple[int, ...] = (8, 16, 32)
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -121,11 +121,13 @@ def summarise(told: Told) -> dict[str, Any]:
 
 def _slice_sentence(one: dict[str, Any], classes: list[str]) -> str:
   where = f"Slice {one['slice']} of {classes[one['label']]}"
-  if one["recall"] is None or one["effect"] is None:
+  if one["recall"] is None:
     return f"{where}: {one['found']} rows in the half that it was found on, none in the other."
+  rest = one["recall of the rest"]
   return (
     f"{where}: recall {percent(one['recall'])} on {one['size']} rows of the half that it was not"
-    f" found on; {percent(one['recall of the rest'])} on the rest of the class."
+    f" found on; {'nothing else is of the class' if rest is None else percent(rest)}"
+    f"{'' if rest is None else ' on the rest of the class'}."
   )
 
 
@@ -172,19 +174,25 @@ def _confusion(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> li
 
 
 def pictures(own: Rows, frame: pd.DataFrame, pool: np.ndarray) -> matplotlib.figure.Figure:
-  """The rows of highest held-out loss: images, or the values of each column."""
-  figure = matplotlib.figure.Figure(figsize=(6, 5.4), layout="constrained")
-  for ax, (i, row) in zip(
-    figure.subplots(3, 4).flat, frame.head(PICTURED).iterrows(), strict=False
-  ):
+  """The rows of highest held-out loss: images; else the values, a table's in deviations."""
+  figure = matplotlib.figure.Figure(figsize=(4.2, 5.6), layout="constrained")
+  shown = frame.head(PICTURED)
+  for ax, (i, row) in zip(figure.subplots(4, 3).flat, shown.iterrows(), strict=False):
     x = own.x[pool[i]]
     if own.images:
       ax.imshow(x, cmap="gray" if x.ndim == 2 else None)
-      ax.set_axis_off()
+    elif x.ndim == 1 and len(x) < 16:
+      deviation = (x - own.x.mean(axis=0)) / np.maximum(own.x.std(axis=0), 1e-12)
+      ax.barh(own.columns or range(len(x)), deviation, color="#0072b2")
+      ax.axvline(0, color="#888", lw=0.6)
     else:
       ax.plot(x.reshape(len(x), -1), lw=0.8)
-      ax.tick_params(labelsize=5)
+    ax.tick_params(labelsize=5)
+    if own.images:
+      ax.set_axis_off()
     ax.set_title(f"{row['row']}: {row['label']},\ntaken for {row['predicted']}", fontsize=7)
+  for ax in figure.axes[len(shown) :]:
+    ax.set_axis_off()
   return figure
 
 
@@ -192,7 +200,7 @@ def differences(summary: dict[str, Any]) -> matplotlib.figure.Figure:
   """Differences to the baseline with their intervals, a panel for each figure."""
   told = [t for t in summary["compared"] if any(a["gap"] for a in t["arms"].values())]
   height = sum(0.9 + 0.24 * len(t["arms"]) for t in told) or 1
-  figure = matplotlib.figure.Figure(figsize=(6, height), layout="constrained")
+  figure = matplotlib.figure.Figure(figsize=(4.6, height), layout="constrained")
   for ax, one in zip(np.atleast_1d(figure.subplots(max(1, len(told)), 1)), told, strict=False):
     gaps = {n: a["gap"] for n, a in one["arms"].items() if a["gap"]}
     for y, (_name, (mean, low, high, _)) in enumerate(reversed(list(gaps.items()))):

@@ -114,8 +114,8 @@ def test_where_no_verdict_is_possible_all_reasons_are_said_and_nothing_is_traine
 def test_what_can_be_seen_is_said_before_jax_is_imported(tmp_path):
   table(tmp_path / "parts.csv", rare=3)
   code = (
-    "import sys\nfrom gq_optax.trial import command\nfrom gq_optax.trial.command import Trial\n"
-    f"from pathlib import Path\ncommand.run(Trial(Path({str(tmp_path)!r}, 'parts.csv'), 'defect'))\n"
+    "import sys, pathlib\nfrom gq_optax.trial import command\n"
+    f"command.run(command.Trial(pathlib.Path({str(tmp_path)!r}, 'parts.csv'), 'defect'))\n"
     "assert 'jax' not in sys.modules and 'flax' not in sys.modules"
   )
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -38,6 +38,12 @@ def test_a_slice_is_found_on_one_half_and_holds_in_the_other():
   assert (~first)[told["typical"]].all()
 
 
+def test_a_class_that_fails_as_a_whole_is_no_slice():
+  points, labels, _, _, _ = world()
+  slices = failing.find_slices(points, labels, np.zeros_like(labels), np.arange(1200) % 2 == 0)
+  assert (slices == -1).all()
+
+
 def test_the_control_has_an_effect_of_about_nothing():
   effects = []
   for seed in range(5):
@@ -100,7 +106,7 @@ def test_features_of_other_networks_are_brought_together():
   folds = np.arange(200) % 4
   found = failing.aligned(features, folds)
   apart = lambda x: np.linalg.norm(x[:50, None] - x[None, :50], axis=-1)
-  np.testing.assert_allclose(apart(found), np.sqrt(2) * apart(truth), rtol=0.02, atol=1e-6)
+  np.testing.assert_allclose(apart(found), np.sqrt(2) * apart(truth), rtol=0.1, atol=1e-6)
 
 
 def test_recall_at_false_alarms_by_hand():
@@ -129,7 +135,8 @@ def compared(gap, name="class weights"):
     (Difference(-0.1, -0.16, -0.04, "seeds"),
      "Nothing beat Muon in the recall of defect; this trial could have shown 6.0 points. More seeds"
      " would show less. Worse: class weights."),
-    (Difference(0.1, -0.9, 1.1, "rows"), "The recall of defect: 30 rows are too few to tell."),
+    (Difference(0.7, 0.35, 1.05, "rows"),
+     "Class weights beat Muon by +70.0 [+35.0, +100.0] points in the recall of defect."),
     (Difference(0.1, np.nan, np.nan), "The recall of defect: 30 rows are too few to tell."),
   ],
 )  # fmt: skip
@@ -139,6 +146,22 @@ def test_sentences(gap, words):
   wanted = "class weights" if gap.low > 0 else "Muon"
   assert comparison.take([told], "Muon", validation) == wanted
   assert "[-100" not in comparison.span(gap)
+
+
+def test_an_interval_that_tells_nothing_gives_no_verdict():
+  """Two rows in three are recognised more, of ten: half the interval is wider than 50 points."""
+  labels = np.array([0] * 30 + [1] * 10)
+  right = np.zeros((3, 40, 2))
+  right[:, :30, 0] = right[:, 30:, 1] = 1
+  wrong = right.copy()
+  wrong[:, 30:37] = right[0, 0]
+  figure = comparison.Figure("recall of defect", np.where(labels == 1, 0, -1))
+  arms = {"Muon": wrong} | {f"arm {i}": right for i in range(20)}
+  (told,) = comparison.compare([figure], arms, "Muon", ("Muon",), labels, np.arange(40))
+  assert np.isnan(told["arms"]["arm 0"]["gap"].low)
+  assert comparison.sentence(told, "Muon", {}) == (
+    "The recall of defect: 10 rows are too few to tell."
+  )
 
 
 def simulated(rng, arms, seeds=5):
