@@ -101,9 +101,12 @@ def run(
 
   tested = pool if own.test is None else np.flatnonzero(own.test)
   if named is not None:
+    every = of_kinds(own, kind_names, kind_of, np.ones_like(unseen), tested)
     more = of_kinds(own, kind_names, kind_of, unseen, tested)
+    if trial.kinds is not None:
+      notes += unread(every, more)
   else:
-    more = [] if own.test is not None else of_slices(own, found, folds % 2 == 1)
+    every = more = [] if own.test is not None else of_slices(own, found, folds % 2 == 1)
   figures = comparison.figures(labels[tested], own.classes, seen.rarest, clusters[tested]) + more
   logits = {name: a.logits[:, tested] for name, a in answers.items()}
   compared = comparison.compare(
@@ -119,7 +122,7 @@ def run(
   scoring.keep(trial.out, taken, answers[taken], own)
   told = page.Told(
     own, seen, compared, baseline, taken, validation, found, frame, logits, labels[tested], answers,
-    notes, bench, more,
+    notes, bench, every,
   )  # fmt: skip
   summary = page.summarise(told)
   (trial.out / "summary.json").write_text(json.dumps(summary, indent=1, default=str))
@@ -196,6 +199,18 @@ def of_kinds(
       name = f"recall of {names[k]} at 10 % false alarms"
       found.append(comparison.Figure(name, strata, label))
   return found
+
+
+def unread(every: list[comparison.Figure], unseen: list[comparison.Figure]) -> list[str]:
+  """What is to be said of kinds of which all rows were looked at."""
+  there = {figure.name for figure in unseen}
+  short = lambda figure: figure.name.removeprefix("recall of ").partition(" at ")[0]
+  return [
+    f"All rows of {short(figure)} were used to name it or to find its slice. Its recall below is of"
+    " these, so nothing is said of a gain."
+    for figure in every
+    if figure.name not in there
+  ]
 
 
 def of_slices(
