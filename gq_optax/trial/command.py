@@ -12,9 +12,11 @@ from gq_optax.trial import arms, comparison, rows, sight, splits
 
 ABOUT = """Which of my rows fail, and what helps? Ends in report.html and rows.csv.
 
-gq-trial parts.csv --label defect     a table; categories become one-hot
-gq-trial photos/                      one folder of images for each class
-gq-trial arrays.npz                   x_train, y_train; maybe x_test, y_test, kinds_*, groups_*
+gq-trial parts.csv --label defect: a table; categories become one-hot.
+
+gq-trial photos/: one folder of images for each class.
+
+gq-trial arrays.npz: x_train, y_train; maybe x_test, y_test, kinds_*, groups_*.
 
 Name kinds in rows.csv, column kind, and run again with --kinds rows.csv."""
 
@@ -40,7 +42,7 @@ class Trial:
   model: str | None = None
   """dense, series, images, or module:make."""
   batch_size: int | None = None
-  """By default it fits the data, as do:"""
+  """Rows of a step; fits the data by default."""
   seeds: int | None = None
   """Networks for each fold."""
   epochs: int | None = None

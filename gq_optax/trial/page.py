@@ -63,13 +63,20 @@ class Told(NamedTuple):
 
 def sentences(told: Told) -> list[str]:
   """The headline first."""
+  unequal = max(told.seen.trained) >= 1.5 * max(1, min(told.seen.trained))
+  first = comparison.advice(unequal, told.own.images, told.baseline)
   if told.seen.missing:
-    unequal = max(told.seen.trained) >= 1.5 * max(1, min(told.seen.trained))
-    first = comparison.advice(unequal, told.own.images, told.baseline)
     found = [f"Undecided: {'; '.join(told.seen.missing)}. Until then: {first}."]
   else:
     say = lambda one: comparison.sentence(one, told.baseline, told.validation)
-    found = [*map(say, told.compared), f"Take {told.taken}."]
+    gaps = [a["gap"] for one in told.compared for a in one["arms"].values() if a["gap"]]
+    found = [say(one) for one in told.compared]
+    if told.taken != told.baseline:
+      found.append(f"Take {told.taken}.")
+    elif any(not np.isnan(gap.low) for gap in gaps):
+      found.append(f"Stay with {told.baseline}.")
+    else:
+      found = [f"Undecided: no figure has rows enough to tell. Until then: {first}.", *found]
   fails, check = told.found.fails, told.found.check
   found.append(
     f"{fails.sum()} of {len(fails)} rows fail by {told.baseline}. Of these"
