@@ -1,67 +1,27 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Grad Queue (arXiv 2404.16917) for JAX and Optax: rare training signals made to count."""
+"""Grad Queue (arXiv 2404.16917) for JAX and Optax: rare training signals made to count.
 
-from gq_optax._diagnostics import diagnostics, state_bytes
-from gq_optax._grad_queue.scarcity import (
-  ScarcityFn,
-  delta_rho,
-)
-from gq_optax._grad_queue.transform import GradQueueState, grad_queue
-from gq_optax._group_gradients.clustered import clustered_value_and_grad
-from gq_optax._group_gradients.group_gradients import GroupGradients
-from gq_optax._group_gradients.grouped import grouped_value_and_grad
-from gq_optax._group_gradients.noise import (
-  NoiseScale,
-  noise_scale,
-  random_groups,
-  suggest_num_clusters,
-)
-from gq_optax._group_gradients.per_example import per_example_value_and_grad
-from gq_optax._losses import mean_one, weighted_mean
-from gq_optax._margins import adjusted_logits, margin_loss
-from gq_optax._rarity.classes import class_rarity
-from gq_optax._rarity.embeddings import output_gradients, sketch
-from gq_optax._rarity.examples import ExampleScarcity, ExampleScarcityState, example_scarcity
-from gq_optax._rarity.explain import ExampleExplanation, GroupExplanation
-from gq_optax._rarity.groups import GroupScarcity, GroupScarcityState, group_scarcity
-from gq_optax._rarity.held_out import held_out_rarity
-from gq_optax._rarity.kmeans import KMeansResult, kmeans
-from gq_optax._sharding import partition_specs
+The public names stand in `_public`. They are imported when one is first asked for, so that
+`gq-trial` can say what it sees before JAX is imported (PEP 562).
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-  "ExampleExplanation",
-  "ExampleScarcity",
-  "ExampleScarcityState",
-  "GradQueueState",
-  "GroupExplanation",
-  "GroupGradients",
-  "GroupScarcity",
-  "GroupScarcityState",
-  "KMeansResult",
-  "NoiseScale",
-  "ScarcityFn",
-  "adjusted_logits",
-  "class_rarity",
-  "clustered_value_and_grad",
-  "delta_rho",
-  "diagnostics",
-  "example_scarcity",
-  "grad_queue",
-  "group_scarcity",
-  "grouped_value_and_grad",
-  "held_out_rarity",
-  "kmeans",
-  "margin_loss",
-  "mean_one",
-  "noise_scale",
-  "output_gradients",
-  "partition_specs",
-  "per_example_value_and_grad",
-  "random_groups",
-  "sketch",
-  "state_bytes",
-  "suggest_num_clusters",
-  "weighted_mean",
-]
+if TYPE_CHECKING:
+  from gq_optax._public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+  if name == "__all__" or not name.startswith("_"):  # modules of our own find each other by path
+    public = importlib.import_module("gq_optax._public")
+    if name in ("__all__", *public.__all__):
+      globals()[name] = found = getattr(public, name)
+      return found
+  raise AttributeError(f"module 'gq_optax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  return [*globals(), *importlib.import_module("gq_optax._public").__all__]

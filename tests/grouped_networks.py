@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from gq_optax.trial import models
+from benchmarks.harness import networks as models
 
 BATCH, GROUPS = 24, 4
 KEY = jax.random.key(0)

@@ -22,9 +22,9 @@ from grouped_networks import (
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gq_optax as gq
+from benchmarks.harness import networks as models
 from gq_optax._group_gradients import blocks, grouped
 from gq_optax._group_gradients import linear as linearized
-from gq_optax.trial import models
 
 ROWS, WHOLE = PartitionSpec("data"), PartitionSpec()
 

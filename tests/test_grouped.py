@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gq_optax as gq
+from benchmarks.harness import networks as models
 from gq_optax._group_gradients import blocks, grouped
-from gq_optax.trial import models
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ def test_a_room_says_what_it_is_for_and_names_its_files():
 def test_nothing_but_the_package_is_needed_to_import_the_core():
   """Flax, plots and metrics belong to extras; the trial is never imported by the core."""
   code = (
-    "import sys, gq_optax; loaded = {m.split('.')[0] for m in sys.modules};"
+    "import sys, gq_optax as gq; gq.grad_queue; loaded = {m.split('.')[0] for m in sys.modules};"
     "extra = loaded & {'flax', 'matplotlib', 'sklearn', 'rich', 'tyro', 'mlxtend'};"
     "assert not extra, extra; assert not [m for m in sys.modules if 'gq_optax.trial' in m]"
   )

@@ -1,258 +1,140 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""A small A/B trial: do weights for rare examples help on these data?
-
-    gq-trial --npz my.npz --model my_package.my_module:make_model
-    gq-trial --data digits --batch-sizes 64 256
-
-Every training run is kept in `out/runs`; what is there is not run again, so that a trial that
-was interrupted, or gets more arms, batch sizes or seeds, goes on where it stopped. Each arm gets
-its own learning rate at each batch size: the best on validation over the first seeds, out of a grid
-that grows until the best lies inside it. At that rate all seeds are run; only then the test counts.
-The plain arms come first; all others are trained with the optimizer of the best of them. It ends in
-a report: report.md, report.html and summary.json in `out`.
-
-A first look takes minutes: --seeds 3 --batch-sizes 64 --epochs 10.
-
-The .npz holds x_train and y_train, and maybe x_test, y_test, x_validation, y_validation,
-kinds_train, kinds_test and kinds_validation. Only the oracle trains with kinds. But with
-kinds_train the mean over kinds on validation chooses the learning rates and the best arm (unless
---figure is another); kinds_test alone avoids that.
-
-The model is make(num_classes), which returns a Linen module, or make(num_classes, rngs) for an NNX
-one. Called with examples it returns logits, (logits, features), or a dict with the keys "logits"
-and "features". Without features the logits stand for them.
-"""
+"""The options of a trial, and what is said before JAX is imported."""
 
 import dataclasses
-import json
-import math
 import sys
-from typing import Any
+from pathlib import Path
 
+import numpy as np
 import tyro
-from rich import progress
 
-from gq_optax.trial import (
-  arms,
-  comparison,
-  data,
-  identity,
-  networks,
-  own_data,
-  page,
-  rarity,
-  recipes,
-  report,
-  runs,
-  splits,
-  training,
-)
-from gq_optax.trial.runs import Bench, Trial, environment
+from gq_optax.trial import arms, comparison, rows, sight, splits
+
+ABOUT = """Which of my rows fail, and what helps? Ends in report.html and rows.csv.
+
+gq-trial parts.csv --label defect: a table; categories become one-hot.
+
+gq-trial photos/: one folder of images for each class.
+
+gq-trial arrays.npz: x_train, y_train; maybe x_test, y_test, kinds_*, groups_*.
+
+Name kinds in rows.csv, column kind, and run again with --kinds rows.csv."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """What is asked for."""
+
+  source: tyro.conf.Positional[Path | None] = None
+  """A .csv, an .npz, or a folder of images."""
+  label: str | None = None
+  """Column of the class."""
+  kind: str | None = None
+  """Column of known kinds."""
+  group: str | None = None
+  """Column of what must not be split apart."""
+  leave_out: tuple[str, ...] = ()
+  """Columns that are not used."""
+  kinds: Path | None = None
+  """rows.csv with kinds that you named."""
+  score: Path | None = None
+  """New rows, scored by the trial in --out."""
+  model: str | None = None
+  """dense, series, images, or module:make."""
+  batch_size: int | None = None
+  """Rows of a step; fits the data by default."""
+  seeds: int | None = None
+  """Networks for each fold."""
+  epochs: int | None = None
+  """Passes over the rows."""
+  only: tuple[str, ...] = ()
+  """Arms, by default all."""
+  anyway: bool = False
+  """Train where no verdict is possible."""
+  out: Path = Path("out/trial")
+  """Folder of the report."""
+
+
+def default_seeds(own: rows.Rows) -> int:
+  """Networks for each fold. With a test set there is one fold, and its seeds are all that vary."""
+  return 3 if own.test is None else 10
+
+
+def chosen(trial: Trial, has_kinds: bool) -> dict[str, arms.Arm]:
+  """The arms of a trial that are not plain."""
+  known = {**arms.BY_CLASS, **arms.BY_RARITY, **(arms.BY_KIND if has_kinds else {})}
+  for name in trial.only:
+    if name not in (*arms.PLAIN, *known):
+      raise ValueError(
+        f"only must be of {'; '.join((*arms.PLAIN, *known))}, but {name!r} was found."
+      )
+  return {name: arm for name, arm in known.items() if not trial.only or name in trial.only}
+
+
+def plain_of(trial: Trial) -> tuple[str, ...]:
+  """The plain arms of a trial: those that are named, or all."""
+  return tuple(name for name in arms.PLAIN if name in trial.only) or arms.PLAIN
 
 
 def check(trial: Trial) -> None:
-  """Says what is wrong with a trial before anything is loaded."""
-  for name in trial.arm_names:
-    arms.find(name)
-  if not trial.arm_names or not trial.batch_sizes or trial.epochs < 1:
-    raise ValueError("a trial must have an arm, a batch size and an epoch at least.")
-  if trial.noise not in (None, "symmetric", "asymmetric"):
-    raise ValueError(f"noise must be symmetric or asymmetric, but {trial.noise!r} was found.")
-  if trial.npz and any(v is not None for v in (trial.noise, trial.imbalance, trial.hidden)):
-    raise ValueError("noise, imbalance and hidden must be left out with npz: they change `data`.")
-  if trial.figure not in report.FIGURES:
-    known = ", ".join(report.FIGURES)
-    raise ValueError(f"figure must be one of {known}, but {trial.figure!r} was found.")
-  if not 1 <= trial.tuning_seeds <= trial.seeds:
-    raise ValueError(
-      f"tuning_seeds must be 1 to seeds={trial.seeds}, but {trial.tuning_seeds} was found. Set"
-      " --tuning-seeds too."
-    )
-  if trial.evaluations < 1:
-    raise ValueError(f"evaluations must be at least 1, but {trial.evaluations} was found.")
-  if trial.cost_rounds == 1 or trial.cost_rounds < 0:
-    raise ValueError(f"cost_rounds must be 0 or at least 2, but {trial.cost_rounds} was found.")
-  for rate in (*(trial.rates or ()), trial.fixed_rate or 1.0):
-    if not 0.0 < rate < math.inf:
-      raise ValueError(f"a learning rate must be positive and finite, but {rate} was found.")
-  identity.check_folder(trial.out)
+  """Says what is wrong with the options alone."""
+  for name in ("batch_size", "seeds", "epochs"):
+    value = getattr(trial, name)
+    if value is not None and value < 1:
+      raise ValueError(f"{name} must be at least 1, but {value} was found.")
+  if trial.out.exists() and not trial.out.is_dir():
+    raise ValueError(f"out must be a folder, but {trial.out} is a file.")
 
 
-def warn(trial: Trial, material: splits.Material) -> None:
-  """Says what makes a trial tell less than it could."""
-  if not any(arms.is_plain(arms.find(name)) for name in trial.arm_names):
-    material.warnings.append(
-      f"No arm is plain, so all are held against {trial.arm_names[0]}: add SGDM to see what weights"
-      " bring."
-    )
-  for warning in material.warnings:
-    print(f"warning: {warning}", file=sys.stderr)
-
-
-def check_model(trial: Trial, material: splits.Material) -> None:
-  """Says what is wrong with a model before anything is trained."""
-  num_classes = material.pool.num_classes
-  if not networks.check(trial.model, num_classes, material.task_of(0).x.shape[1:]):
-    material.notes.append(
-      "The model returns no features, so its logits stood for them wherever examples are grouped."
-    )
-  clustered = [name for name in trial.arm_names if arms.find(name).clusters != "none"]
-  if clustered and not networks.make(trial.model, num_classes).plain:
-    raise ValueError(
-      f"arm_names must leave out {'; '.join(clustered)} for a model with BatchNorm or dropout: the"
-      " gradient of a cluster is not defined with them."
-    )
-
-
-def load(trial: Trial) -> tuple[training.Task, int]:
-  """The arrays of a trial on a public set, and its number of classes."""
-  recipe = recipes.Recipe(
-    trial.data,
-    trial.imbalance,
-    trial.largest,
-    trial.hidden,
-    trial.noise,
-    trial.noise_rate,
-    trial.epochs,
-  )
-  return recipes.make_task(recipe, data.load(trial.data), networks.layout(trial.model))
-
-
-def run(trial: Trial) -> dict[str, Any]:
-  """Runs what is missing of a trial and writes its report.
-
-  Args:
-    trial: see `Trial`.
-
-  Returns:
-    What is in summary.json.
-
-  Raises:
-    ValueError: if the trial, the data or the model break a rule.
-    FileNotFoundError: if there is no such file.
-  """
+def run(trial: Trial) -> int:
+  """From the options to the report; the exit code."""
   check(trial)
-  own = None if trial.npz is None else own_data.load_npz(trial.npz)
-  if own is None:
-    material = splits.of_recipe(*load(trial), trial.hidden is not None)
-  else:
-    layout = networks.layout(trial.model)
-    material = splits.of_own(own, layout, trial.seeds, trial.standardise)
-  warn(trial, material)
-  check_model(trial, material)
-  if trial.arm_names == arms.DEFAULT and material.oracle:
-    trial = dataclasses.replace(trial, arm_names=(*trial.arm_names, arms.ORACLE))
-  with progress.Progress(
-    progress.TextColumn("{task.description}"),
-    progress.BarColumn(),
-    progress.MofNCompleteColumn(),
-    progress.TimeRemainingColumn(),
-  ) as bar:
-    bench = Bench(trial, material, bar, environment())
-    for batch_size in trial.batch_sizes:  # before the first long run
-      runs.sizes_of(bench, batch_size)
-    identity.keep(trial, own)
-    results, baseline = run_arms(bench)
-    material.warnings.extend([*diverged(results), *made_before(results, bench.environment)])
-    summary = summarise(bench, results, baseline)
-  (trial.out / "summary.json").write_text(json.dumps(summary, indent=1))
-  page.write(summary, trial.out, material.pictures)
-  return summary
+  if trial.source is None:
+    if trial.score is None:
+      raise ValueError("source must be a .csv, an .npz or a folder of images: see gq-trial --help.")
+    return score(trial.out, trial.score)
+  own = rows.read(trial.source, trial.label, trial.kind, trial.group, trial.leave_out)
+  clusters = splits.together(own.x, own.groups)
+  seeds = trial.seeds or default_seeds(own)
+  named = own.kinds is not None or trial.kinds is not None
+  rivals = chosen(trial, named)
+  seen = sight.look(own, clusters, seeds, max(1, 2 * len(rivals)))
+  for line in [*own.notes, *seen.says]:
+    print(line, flush=True)
+  copies = len(own.labels) - len(np.unique(clusters)) if own.groups is None else 0
+  if copies:
+    print(f"{copies} rows are exact copies of others; copies stay in one fold.", flush=True)
+  if seen.missing:
+    print(f"No verdict is possible: {'; '.join(seen.missing)}.", flush=True)
+    unequal = max(seen.trained) >= 1.5 * max(1, min(seen.trained))
+    print(f"Until then: {comparison.advice(unequal, own.images, None)}.", flush=True)
+    if not trial.anyway:
+      print("Nothing was trained. --anyway trains all the same, and names the rows that fail.")
+      return 3
+  from gq_optax.trial import course  # JAX comes in here
+
+  course.run(trial, own, clusters, seen, rivals, seeds)
+  return 0 if trial.score is None else score(trial.out, trial.score)
 
 
-def diverged(results: comparison.Results) -> list[str]:
-  """What is to be said of runs that ended in NaN or Inf."""
-  return [
-    f"{r['arm']} at B = {r['batch_size']} diverged in {r['diverged']} of {len(r['test'])} runs,"
-    " which recognise nothing."
-    for r in results
-    if r["diverged"]
-  ]
+def score(folder: Path, source: Path) -> int:
+  """Scores new rows with the trial that lies in a folder."""
+  from gq_optax.trial import scoring
 
-
-def made_before(results: comparison.Results, environment: dict[str, str]) -> list[str]:
-  """What is to be said of runs that other versions made."""
-  found = {
-    ", ".join(f"{k} {v}" for k, v in made.items() if v != environment.get(k))
-    for result in results
-    for made in result["environments"]
-  }
-  return [f"Some runs were made with {others}." for others in sorted(found - {""})]
-
-
-def run_arms(bench: Bench) -> tuple[comparison.Results, str]:
-  """The results of all arms, the baseline first; the plain ones decide how the others train."""
-  trial = bench.trial
-  plain = [name for name in trial.arm_names if arms.is_plain(arms.find(name))]
-  others = [name for name in trial.arm_names if name not in plain]
-  total = bench.bar.add_task(
-    "arms and batch sizes", total=len(trial.arm_names) * len(trial.batch_sizes)
-  )
-
-  def all_sizes(name: str) -> comparison.Results:
-    found = []
-    for batch_size in trial.batch_sizes:
-      found.append(runs.run_arm(bench, name, batch_size))
-      bench.bar.advance(total)
-    return found
-
-  results = [result for name in plain for result in all_sizes(name)]
-  baseline = comparison.baseline_of(results) if plain else trial.arm_names[0]
-  if plain and arms.find(baseline) != arms.Arm():
-    own = lambda arm: (arm.optimizer, arm.weight_decay)
-    unnamed = lambda name: own(arms.find(name)) == own(arms.Arm()) and " on " not in name
-    others = [f"{name} on {baseline}" if unnamed(name) else name for name in others]
-  results += [result for name in others for result in all_sizes(name)]
-  return sorted(results, key=lambda r: r["arm"] != baseline), baseline
-
-
-def summarise(bench: Bench, results: comparison.Results, baseline: str) -> dict[str, Any]:
-  """What the report is made of: figures, verdicts, rare examples, costs."""
-  trial, material = bench.trial, bench.material
-  rare, at = None, comparison.best_size(results, baseline)
-  if not material.has_kinds:
-    rate = next(r["rate"] for r in results if (r["arm"], r["batch_size"]) == (baseline, at))
-    rare = rarity.look(bench, baseline, at, rate)
-  scores = {(r["arm"], r["batch_size"]): runs.read_scores(bench, r) for r in results}
-  of_pool = None if rare is None else rare["of_pool"]
-  comparison.compare(material, results, scores, baseline, trial.figure, of_pool)
-  whole, rarest = comparison.why_not(material, trial.figure, trial.seeds)
-  reasons = {"figure": whole, "rarest": rarest}
-  if material.has_kinds:
-    reasons["class"] = comparison.why_not_class(material, trial.seeds)
-  return {
-    "trial": json.loads(json.dumps(dataclasses.asdict(trial), default=str)),
-    "training_examples": len(material.task_of(0).x),
-    "classes": material.pool.num_classes,
-    "kinds": len(material.kind_names),
-    "kind_names": material.kind_names,
-    "has_kinds": material.has_kinds,
-    "counts": material.counts,
-    "class_counts": comparison.class_counts(material),
-    "rarest_kind": comparison.rarest_kind(material.counts),
-    "rarest_class": comparison.rarest_class(material),
-    "baseline": baseline,
-    "no_verdict": reasons,
-    "repeated": material.repeated,
-    "notes": material.notes,
-    "warnings": material.warnings,
-    "rarity": None if rare is None else rarity.told(rare),
-    "environment": bench.environment,
-    "results": results,
-    "cost": runs.step_costs(bench, list(dict.fromkeys(r["arm"] for r in results))),
-  }
+  print(f"scores: {scoring.score(folder, source)}")
+  return 0
 
 
 def main() -> None:
   """The command line."""
-  known = f"Arms: {'; '.join(arms.ARMS)}."
-  trial = tyro.cli(Trial, prog="gq-trial", description=f"{__doc__}\n{known}")
+  trial = tyro.cli(
+    Trial, prog="gq-trial", description=ABOUT, config=(tyro.conf.OmitSubcommandPrefixes,)
+  )
   try:
-    run(trial)
+    sys.exit(run(trial))
   except (ValueError, FileNotFoundError) as problem:
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
-    print("stopped: the same command goes on from here.", file=sys.stderr)
+    print("stopped.", file=sys.stderr)
     sys.exit(130)
-  print(f"report: {trial.out / 'report.html'}")

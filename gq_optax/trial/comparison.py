@@ -1,151 +1,149 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Which arm is held against which, where there is a verdict, and where there is none and why."""
+"""Arms held against the best plain optimizer, and what is said of it. Knows no JAX."""
 
-import math
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from gq_optax.trial import arms, reading, uncertainty
-from gq_optax.trial.splits import FOLDS, Material
+from gq_optax.trial import alarms, uncertainty
+from gq_optax.trial.sight import points
+from gq_optax.trial.uncertainty import Difference
 
-Results = list[dict[str, Any]]
-
-
-def baseline_of(results: Results) -> str:
-  """The best plain arm: that of the highest mean on validation over the batch sizes."""
-  names = list(dict.fromkeys(r["arm"] for r in results))
-  score = lambda name: np.mean([np.mean(r["validation"]) for r in results if r["arm"] == name])
-  return max(names, key=score)
+WIDE = 0.5  # half an interval that tells nothing
 
 
-def rarest_kind(counts: dict[str, list[int]]) -> int:
-  """The kind with the fewest training examples, of those the one with the fewest to test."""
-  columns = [counts[part] for part in ("training", "test") if part in counts]
-  return int(np.lexsort(columns[::-1])[0])
+@dataclasses.dataclass
+class Figure:
+  """Something that arms are compared in.
+
+  Attributes:
+    name: in words.
+    strata: int `[n]`, see `uncertainty.difference`.
+    label: of the class whose false alarms count; None where the likeliest class is taken.
+    level: the share of false alarms.
+  """
+
+  name: str
+  strata: np.ndarray
+  label: int | None = None
+  level: float = 0.1
+
+  def hits(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which rows are recognised, bool `[S, n]` from logits `[S, n, C]`."""
+    if self.label is None:
+      return logits.argmax(axis=-1) == labels
+    return alarms.hits(logits, labels, self.label, self.level)
 
 
-def class_counts(material: Material) -> dict[str, list[int]]:
-  """For training and validation of seed 0, and for all that is tested, examples of each class."""
-  task = material.task_of(0)
-  trained = material.classes_of[np.asarray(task.kinds)]  # not its labels: some may be wrong
-  parts = {"training": trained, "validation": task.validation[1], "test": material.pool.labels}
-  number = lambda y: np.bincount(np.asarray(y), minlength=material.pool.num_classes).tolist()
-  return {part: number(y) for part, y in parts.items()}
-
-
-def rarest_class(material: Material) -> int:
-  """The class with the fewest training examples, of those the one with the fewest to test."""
-  return rarest_kind(class_counts(material))
-
-
-def why_not(material: Material, figure: str, num_seeds: int) -> tuple[str, str]:
-  """Why there is no verdict on the figure, and on the rarest kind; empty where there is one."""
-  if num_seeds < uncertainty.MIN_SEEDS:
-    few_seeds = (
-      f"fewer than {uncertainty.MIN_SEEDS} seeds say too little of the spread between them"
-    )
-    return few_seeds, few_seeds
-  few, need = material.counts["test"], uncertainty.MIN_TEST
-  rarest = rarest_kind(material.counts)
-  cures = ["add more of them"]
-  if not material.repeated:
-    cures.append("leave x_test and y_test out, so that all examples are tested in turn")
-  elif num_seeds < FOLDS and FOLDS / (FOLDS - 1) * material.counts["training"][rarest] >= need:
-    cures.append(f"take {FOLDS} seeds, which test all in turn")
-  tell = lambda k: f"{material.kind_names[k]} has {few[k]} test example{'s' * (few[k] != 1)}"
-  short = [k for k in np.argsort(few, kind="stable") if few[k] < need]
-  at_least = lambda *cures: f"a verdict takes at least {need}: {', or '.join(cures)}"
-  whole = rare = ""
-  if short and figure != "accuracy":
-    words = ("kind", "kinds") if material.has_kinds else ("class", "classes")
-    others = len(short) - 1
-    more = f" and {others} more {words[others > 1]} {'have' if others > 1 else 'has'} too few"
-    more = more if others else ""
-    whole = f"{tell(short[0])}{more}; {at_least(*cures, 'judge by --figure accuracy')}"
-  if figure == "accuracy" and len(material.pool.labels) < need:
-    n = len(material.pool.labels)
-    whole = f"the test has {n} example{'s' * (n != 1)}; {at_least(*cures)}"
-  if few[rarest] < need:
-    rare = f"{tell(rarest)}; {at_least(*cures)}"
-  return whole, rare
-
-
-def why_not_class(material: Material, num_seeds: int) -> str:
-  """Why there is no verdict on the rarest class where kinds are known; empty where there is one."""
-  if num_seeds < uncertainty.MIN_SEEDS:
-    return why_not(material, "accuracy", num_seeds)[0]
-  c, need = rarest_class(material), uncertainty.MIN_TEST
-  n = class_counts(material)["test"][c]
-  if n >= need:
-    return ""
-  return f"class {c} has {n} test example{'s' * (n != 1)}, and a verdict takes at least {need}"
+def figures(
+  labels: np.ndarray, classes: list[str], rarest: int, clusters: np.ndarray
+) -> list[Figure]:
+  """The mean recall of the classes that allow a verdict, and the recall of the rarest one."""
+  numbers = [len(np.unique(clusters[labels == c])) for c in range(len(classes))]
+  enough = np.array([n >= uncertainty.MIN_TEST for n in numbers])
+  found = []
+  if enough.sum() >= 2:
+    few = int((~enough).sum())
+    name = "mean recall of the classes" + (f" ({few} too rare to count)" if few else "")
+    found.append(Figure(name, np.where(enough[labels], labels, -1)))
+  found.append(Figure(f"recall of {classes[rarest]}", np.where(labels == rarest, 0, -1)))
+  return found
 
 
 def compare(
-  material: Material,
-  results: Results,
-  scores: dict[tuple[str, int], reading.Scores],
+  figures: list[Figure],
+  arms: dict[str, np.ndarray],
   baseline: str,
-  figure: str,
-  rarity: np.ndarray | None,
-) -> None:
-  """Adds to every result what is read of it, and its difference to the baseline at its batch size.
+  plain: tuple[str, ...],
+  labels: np.ndarray,
+  clusters: np.ndarray,
+  folds: np.ndarray | None = None,
+) -> list[dict[str, Any]]:
+  """For every figure the value of each arm, and how those that are not plain differ.
 
   Args:
-    material: what was tested.
-    results: of `runs.run_arm`; each gets "reading", "figure", "rarest" and, if it is not plain,
-      "against": for "figure" and "rarest" the difference, its interval and the verdict, or None.
-      Where kinds are known, "rarest" is of them, and "class" of the rarest class is added.
-    scores: of every result, by arm and batch size.
-    baseline: an arm.
-    figure: what counts.
-    rarity: of the examples of the pool, or None.
+    figures: what is compared.
+    arms: logits `[S, n, C]` of each.
+    baseline: the best plain arm.
+    plain: the plain arms, which get no verdict.
+    labels: int `[n]`.
+    clusters: int `[n]`.
+    folds: see `uncertainty.difference`.
   """
-  pool, rarest = material.pool, rarest_kind(material.counts)
-  num_seeds = len(results[0]["validation"])
-  reasons = why_not(material, figure, num_seeds)
-  draws = uncertainty.draw(pool, num_seeds, figure=figure)
-  answers = {key: reading.predicted(own, pool) for key, own in scores.items()}
-  drawn = {k: uncertainty.bootstrap(own, pool, draws, figure) for k, own in answers.items()}
-  judged = [r for r in results if r["arm"] != baseline and not arms.is_plain(arms.find(r["arm"]))]
-  counted = [n for n in material.counts["test"] if n]
-  smallest = len(pool.labels) if figure == "accuracy" else min(counted)
-  sizes = (smallest, material.counts["test"][rarest])
-  # All arms test the same examples.
-  times = uncertainty.times(next(iter(answers.values()))) if material.repeated else math.inf
-  number = lambda value: None if np.isnan(value) else float(value)
-  for result in results:
-    key = (result["arm"], result["batch_size"])
-    result["reading"] = reading.read(scores[key], pool, rarest_class(material), rarity)
-    result["figure"], result["rarest"] = (
-      number(drawn[key].found[column]) for column in (0, 1 + rarest)
-    )
-
-  def hold(what: str, from_draws: dict[Any, Any], column: int, n: int, reason: str) -> None:
-    for result in judged:
-      own, other = (from_draws[arm, result["batch_size"]] for arm in (result["arm"], baseline))
-      gap = uncertainty.difference(own, other, column, num_seeds, n, len(judged), times)
-      values = {k: number(v) for k, v in gap._asdict().items()}
-      verdict = None if reason else gap.verdict
-      result.setdefault("against", {})[what] = {**values, "verdict": verdict}
-
-  for result in judged:
-    result.pop("against", None)
-  hold("figure", drawn, 0, sizes[0], reasons[0])
-  hold("rarest", drawn, 1 + rarest, sizes[1], reasons[1])
-  if material.has_kinds:  # the classes are drawn by themselves: a kind of one example never varies
-    c = rarest_class(material)
-    classes = uncertainty.Pool(pool.labels, pool.labels, pool.num_classes, pool.num_classes)
-    draws = uncertainty.draw(classes, num_seeds)
-    of_class = {k: uncertainty.bootstrap(a, classes, draws, "mean") for k, a in answers.items()}
-    for result in results:
-      result["class"] = number(of_class[result["arm"], result["batch_size"]].found[1 + c])
-    n = int((pool.labels == c).sum())
-    hold("class", of_class, 1 + c, n, why_not_class(material, num_seeds))
+  rivals = [name for name in arms if name not in plain]
+  comparisons = max(1, len(rivals) * len(figures))
+  found = []
+  for figure in figures:
+    hits = {name: figure.hits(logits, labels) for name, logits in arms.items()}
+    of_arm = {}
+    counted = figure.strata >= 0
+    if not counted.any():
+      continue
+    enough = uncertainty.clusters_of(figure.strata, clusters) >= uncertainty.MIN_TEST
+    for name, own in hits.items():
+      value = np.mean(
+        [own[:, figure.strata == s].mean() for s in np.unique(figure.strata[counted])]
+      )
+      gap = None
+      if name in rivals:
+        gap = uncertainty.difference(
+          own, hits[baseline], figure.strata, clusters, comparisons, folds
+        )
+        if not enough or len(own) < uncertainty.MIN_SEEDS or gap.half > WIDE:
+          gap = gap._replace(low=np.nan, high=np.nan)
+      of_arm[name] = {"value": float(value), "gap": gap}
+    found.append({"name": figure.name, "rows": int(counted.sum()), "arms": of_arm})
+  return found
 
 
-def best_size(results: Results, arm: str) -> int:
-  """The batch size at which an arm does best on validation."""
-  own = [r for r in results if r["arm"] == arm]
-  return max(own, key=lambda r: np.mean(r["validation"]))["batch_size"]
+def span(gap: Difference) -> str:
+  """A difference in points with its interval, or why there is none."""
+  if np.isnan(gap.low):
+    return "too few to tell"
+  low, high = max(gap.low, -1.0), min(gap.high, 1.0)  # a recall cannot differ by more
+  return f"{100 * gap.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def sentence(told: dict[str, Any], baseline: str, validation: dict[str, float]) -> str:
+  """What is shown in one figure: who beat the baseline and by how much, or what could be shown."""
+  gaps = {n: a["gap"] for n, a in told["arms"].items() if a["gap"] is not None}
+  if not gaps:
+    return f"In the {told['name']} nothing was held against {baseline}."
+  better = [n for n, gap in gaps.items() if gap.verdict == "better"]
+  worse = [n for n, gap in gaps.items() if gap.verdict == "worse"]
+  if better:
+    top = max(better, key=lambda n: validation[n])
+    more = f" {len(better) - 1} more did, too." if len(better) > 1 else ""
+    return f"{_upper(top)} beat {baseline} by {span(gaps[top])} points in the {told['name']}.{more}"
+  halves = [gap.half for gap in gaps.values() if not np.isnan(gap.low)]
+  if not halves:
+    return f"The {told['name']}: {told['rows']} rows are too few to tell."
+  limit = max(gaps.values(), key=lambda gap: gap.mean).limit
+  cure = "More seeds would" if limit == "seeds" else "More test rows would"
+  less = f" Worse: {', '.join(worse)}." if worse else ""
+  return (
+    f"Nothing beat {baseline} in the {told['name']}; this trial could have shown"
+    f" {points(float(np.median(halves)))} points. {cure} show less.{less}"
+  )
+
+
+def _upper(text: str) -> str:
+  return text[:1].upper() + text[1:]
+
+
+def take(compared: list[dict[str, Any]], baseline: str, validation: dict[str, float]) -> str:
+  """The arm that a verdict speaks for, first in the first figure; else the baseline."""
+  for told in compared:
+    better = [n for n, a in told["arms"].items() if a["gap"] and a["gap"].verdict == "better"]
+    if better:
+      return max(better, key=lambda n: validation[n])
+  return baseline
+
+
+def advice(unequal: bool, images: bool, baseline: str | None) -> str:
+  """The first advice for a case, where no verdict is possible."""
+  plain = baseline or "the best plain optimizer, Muon or Adam"
+  if not unequal:
+    return f"take {plain}; no class is rare by its label"
+  return f"take {plain} with {'logit adjustment' if images else 'class weights'}"

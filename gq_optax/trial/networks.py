@@ -1,7 +1,6 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The network of a trial, by name or out of the user's own module, as two pure functions."""
+"""What is trained: a dense network, one for series, one for images, or the user's own module."""
 
-import functools
 import importlib
 import inspect
 from collections.abc import Callable
@@ -13,96 +12,98 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gq_optax.trial import models
-
-LAYOUTS = {"mlp": "flat", "logistic": "flat", "cnn": "images"}
-HIDDEN = 128
-# Arguments by which a module is told whether it trains, and what they are then.
-FLAGS = {
-  "train": True,
-  "training": True,
-  "is_training": True,
-  "deterministic": False,
-  "use_running_average": False,
-}
-
-
-class Variables(NamedTuple):
-  """What a network holds.
-
-  Attributes:
-    params: what is trained.
-    state: all else: running means of BatchNorm, streams of random numbers; empty for most.
-  """
-
-  params: Any
-  state: Any
+WIDTH = 128
+# Arguments that tell a Linen module whether it trains, and what they are then.
+MODES = {"train": True, "training": True, "deterministic": False, "use_running_average": False}
 
 
 class Network(NamedTuple):
-  """A network without its variables.
+  """A network as pure functions.
 
   Attributes:
-    init: key and examples `[n, ...]` to variables.
-    apply: variables and examples to logits `[n, C]` and features `[n, d]`, as when it is used.
-    train: variables, examples and a key to logits and features as in training, and the next state.
-    plain: whether training and use are the same function: no BatchNorm, no dropout.
-    answer: like `apply`, but what the module itself returns.
+    init: `(key, x) -> variables`, of which `variables[0]` is trained and `variables[1]` is not.
+    train: `(variables, x, key) -> ((logits, features), variables[1])`.
+    apply: `(variables, x) -> (logits [B, C], features [B, d])`.
   """
 
-  init: Callable[[jax.Array, jax.Array], Variables]
-  apply: Callable[[Variables, jax.Array], tuple[jax.Array, jax.Array]]
-  train: Callable[[Variables, jax.Array, jax.Array], tuple[tuple[jax.Array, jax.Array], Any]]
-  plain: bool
-  answer: Callable[[Variables, jax.Array], Any]
+  init: Callable[..., Any]
+  train: Callable[..., Any]
+  apply: Callable[..., Any]
 
 
-@functools.cache
+def patches(x: jax.Array, size: int, stride: int) -> jax.Array:
+  """Windows over all inner axes of `[B, *places, channels]`, each as one vector of channels.
+
+  A convolution is a dense layer on them. Written so, it trains side by side at the speed of matrix
+  products, also on a CPU.
+  """
+  for axis in range(1, x.ndim - 1):
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (size // 2, size // 2)
+    padded = jnp.pad(x, pad)
+    last = x.shape[axis] - 1
+    take = lambda i, a=padded, axis=axis, last=last: jax.lax.slice_in_dim(
+      a, i, i + last // stride * stride + 1, stride, axis
+    )
+    x = jnp.concatenate([take(i) for i in range(size)], axis=-1)
+  return x
+
+
+class Dense(nn.Module):
+  """One hidden layer."""
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns logits and features."""
+    features = nn.relu(nn.Dense(WIDTH)(x.reshape(len(x), -1)))
+    return nn.Dense(self.num_classes)(features), features
+
+
+class Convolutional(nn.Module):
+  """Three convolutions of stride 2 and a dense layer, over series `[B, T]` or images."""
+
+  num_classes: int
+  size: int  # of a window: 5 of a series, 3 by 3 of an image
+  widths: tuple[int, ...] = (8, 16, 32)
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns logits and features."""
+    if x.ndim < 3 or (x.ndim == 3 and self.size == 3):  # one channel that is not written
+      x = x[..., None]
+    for width in self.widths:
+      x = nn.relu(nn.Dense(width)(patches(x, self.size, 2)))
+    features = nn.relu(nn.Dense(WIDTH // 2)(x.reshape(len(x), -1)))
+    return nn.Dense(self.num_classes)(features), features
+
+
 def make(name: str, num_classes: int) -> Network:
   """A network by its name.
 
   Args:
-    name: "logistic", "mlp" (one hidden layer of 128), "cnn" (`models.SmallCNN`), or
-      "module:function" of the user's: a function of the number of classes that returns a Linen
-      module, or of that and `rngs` that returns an NNX module. Called with examples `[n, ...]` the
-      module returns what `_outputs` takes. If its call has one of the arguments in `FLAGS`, that
-      says whether it trains; an NNX module is also set by its own `train()` and `eval()`.
+    name: "dense", "series", "images", or "module:function".
     num_classes: C.
 
-  Returns:
-    The network.
-
   Raises:
-    ValueError: if there is no such network.
+    ValueError: if there is no such network, or it is no module of Flax.
   """
-  if name == "logistic":
-    return _linen(models.MLP((), num_classes), num_classes)
-  if name == "mlp":
-    return _linen(models.MLP((HIDDEN,), num_classes), num_classes)
-  if name == "cnn":
-    return _linen(models.SmallCNN(num_classes), num_classes)
+  if name == "dense":
+    return _linen(Dense(num_classes), num_classes)
+  if name in ("series", "images"):
+    return _linen(Convolutional(num_classes, 5 if name == "series" else 3), num_classes)
   function = _find(name)
+  wants_rngs = (
+    "rngs"
+    in inspect.signature(function.__init__ if inspect.isclass(function) else function).parameters
+  )
   try:
-    # The signature of an NNX class is that of its metaclass, which takes anything.
-    of_class = inspect.isclass(function)
-    parameters = inspect.signature(function.__init__ if of_class else function)
-    rngs = {"rngs": None} if "rngs" in parameters.parameters else {}
-    parameters.bind(*([None] if of_class else []), num_classes, **rngs)
-  except (TypeError, ValueError) as error:
-    raise ValueError(
-      f"model {name!r} must be called as make(num_classes) for a Linen module or as"
-      f" make(num_classes, rngs) for an NNX one, but: {error}."
-    ) from error
-  try:
-    if rngs:
-      return _nnx(name, function, num_classes)
+    if wants_rngs:
+      return _nnx(function, num_classes)
     module = function(num_classes)
-  except ValueError:
-    raise
   except Exception as error:  # whatever the user's code raises
     raise ValueError(f"model {name!r} must make a module, but {_line(error)}") from error
-  if isinstance(module, nnx.Module):
-    raise ValueError(f"model {name!r} returns an NNX module, so it must take (num_classes, rngs).")
   if not isinstance(module, nn.Module):
     raise ValueError(
       f"model {name!r} must return a Linen module, or an NNX one and take rngs, but"
@@ -113,33 +114,22 @@ def make(name: str, num_classes: int) -> Network:
 
 def _find(name: str) -> Callable[..., Any]:
   module, colon, function = name.partition(":")
-  if not colon:
+  if not colon or module.endswith(".py"):
     raise ValueError(
-      f"model must be {', '.join(LAYOUTS)} or module:function, but {name!r} was found."
-    )
-  if module.endswith(".py"):
-    raise ValueError(f"model {name!r} must name a module, no file: drop .py.")
-  if not all(part.isidentifier() for part in module.split(".")):
-    raise ValueError(
-      f"model {name!r} must name a module with dots, no path: sub.other:make is make of"
-      f" sub/other.py in the current folder, {Path.cwd()}."
+      "model must be dense, series, images, or module:function without .py, but"
+      f" {name!r} was found."
     )
   try:
     found = getattr(importlib.import_module(module), function, None)
-  except ModuleNotFoundError as error:
-    raise ValueError(
-      f"model {name!r} must be importable from here: {error}. Its file must lie in the current"
-      f" folder, {Path.cwd()}, or be installed; in a folder below, write sub.other:make."
-    ) from error
   except Exception as error:  # whatever the user's code raises
-    raise ValueError(f"model {name!r} must be importable from here: {_line(error)}") from error
-  if isinstance(found, nn.Module | nnx.Module):
     raise ValueError(
-      f"model {name!r} must name a function that makes a module, but a module was found: write"
-      " make(num_classes), or make(num_classes, rngs) for NNX, that returns it."
+      f"model {name!r} must be importable from {Path.cwd()}, but {_line(error)}"
+    ) from error
+  if not callable(found) or isinstance(found, nn.Module | nnx.Module):
+    raise ValueError(
+      f"model {name!r} must name a function that makes a module, but"
+      f" {type(found).__name__} was found."
     )
-  if not callable(found):
-    raise ValueError(f"model {name!r} must name a function of {module}, but there is none.")
   return found
 
 
@@ -148,97 +138,66 @@ def _line(error: Exception) -> str:
   return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
-def _mode(call: Callable[..., Any]) -> Callable[[bool], dict[str, Any]]:
-  """From "does it train?" to the arguments that tell a module so."""
-  flags = [name for name in inspect.signature(call).parameters if name in FLAGS]
-  return lambda train: {name: FLAGS[name] == train for name in flags}
-
-
 def _linen(module: nn.Module, num_classes: int) -> Network:
-  mode = _mode(type(module).__call__)
+  flags = [f for f in inspect.signature(type(module).__call__).parameters if f in MODES]
+  mode = lambda train: {flag: MODES[flag] == train for flag in flags}
 
   def init(key, x):
     variables = dict(module.init(key, x, **mode(False)))
     params = variables.pop("params", {})
-    variables.pop("intermediates", None)  # what is sown for a look, and never read
-    return Variables(params, variables)
-
-  def answer(variables, x):
-    return module.apply({"params": variables.params, **variables.state}, x, **mode(False))
+    variables.pop("intermediates", None)
+    return params, variables
 
   def apply(variables, x):
-    return _outputs(answer(variables, x), len(x), num_classes)
+    params, state = variables
+    return outputs(module.apply({"params": params, **state}, x, **mode(False)), len(x), num_classes)
 
   def train(variables, x, key):
-    found, state = module.apply(
-      {"params": variables.params, **variables.state},
-      x,
-      **mode(True),
-      rngs={"params": key, "dropout": key},
-      mutable=list(variables.state),
+    params, state = variables
+    found, new = module.apply(
+      {"params": params, **state}, x, **mode(True), rngs={"dropout": key}, mutable=list(state)
     )
-    return _outputs(found, len(x), num_classes), dict(state)
+    return outputs(found, len(x), num_classes), dict(new)
 
-  return Network(init, apply, train, not mode(True), answer)
+  return Network(init, train, apply)
 
 
-def _nnx(name: str, function: Callable[..., Any], num_classes: int) -> Network:
+def _nnx(function: Callable[..., Any], num_classes: int) -> Network:
   make_one = lambda key: function(num_classes, rngs=nnx.Rngs(key))
-  shapes = nnx.eval_shape(lambda: make_one(jax.random.key(0)))
-  if not isinstance(shapes, nnx.Module):
-    raise ValueError(f"model {name!r} must return an NNX module, as it takes rngs.")
-  parts: Any = nnx.split(shapes, nnx.Param, ...)
-  graph, _, rest = parts
-  mode = _mode(type(shapes).__call__)
+  graph = _parts(nnx.eval_shape(lambda: make_one(jax.random.key(0))))[0]
 
   def init(key, x):
     del x  # an NNX module knows its shapes
-    parts: Any = nnx.split(make_one(key), nnx.Param, ...)
-    return Variables(*parts[1:])
+    return _parts(make_one(key))[1:]
 
   def call(variables, x, training):
-    module = nnx.merge(graph, variables.params, variables.state, copy=True)
+    module = nnx.merge(graph, *variables, copy=True)
     module.train() if training else module.eval()
-    found = module(x, **mode(training))
-    parts: Any = nnx.split(module, nnx.Param, ...)
-    return found, parts[2]
+    found = outputs(module(x), len(x), num_classes)
+    return found, _parts(module)[2]
 
-  def train(variables, x, key):
-    del key
-    found, state = call(variables, x, True)
-    return _outputs(found, len(x), num_classes), state
-
-  # Its random streams are part of its state, and go on from step to step.
   return Network(
     init,
-    lambda variables, x: _outputs(call(variables, x, False)[0], len(x), num_classes),
-    train,
-    not jax.tree.leaves(rest) and not mode(True),
+    lambda variables, x, key: call(variables, x, True),
     lambda variables, x: call(variables, x, False)[0],
   )
 
 
-def _outputs(found: Any, n: int, num_classes: int) -> tuple[jax.Array, jax.Array]:
+def _parts(module: Any) -> Any:
+  """The graph of an NNX module, its parameters, and the rest of its state."""
+  return nnx.split(module, nnx.Param, ...)
+
+
+def outputs(found: Any, n: int, num_classes: int) -> tuple[jax.Array, jax.Array]:
   """Logits `[n, C]` and features `[n, d]` of what a module returned.
 
   That is logits, `(logits, features)`, or a dict with "logits" and maybe "features". Without
-  features the logits stand for them. Two classes may share one logit, `[n, 1]` or `[n]`: that of
-  class 1.
+  features the logits stand for them. Two classes may share one logit, that of the second.
   """
   features = None
   if isinstance(found, dict):
-    if "logits" not in found:
-      keys = ", ".join(map(str, found))
-      raise ValueError(f'model must return logits, as "logits" in a dict, but {keys} was found.')
-    if others := [str(key) for key in found if key not in ("logits", "features")]:
-      raise ValueError(
-        'model must return "logits" and maybe "features" in a dict, but also'
-        f" {', '.join(others)} was found."
-      )
-    found, features = found["logits"], found.get("features")
+    found, features = found.get("logits"), found.get("features")
   elif isinstance(found, tuple | list):
-    if len(found) != 2:
-      raise ValueError(f"model must return logits and features, but {len(found)} were found.")
     found, features = found
   if not isinstance(found, jax.Array):
     raise ValueError(f"model must return an array of logits, but {type(found).__name__} was found.")
@@ -247,48 +206,32 @@ def _outputs(found: Any, n: int, num_classes: int) -> tuple[jax.Array, jax.Array
     logits = jnp.stack([jnp.zeros(n), logits.reshape(n)], axis=1)
   if logits.shape != (n, num_classes):
     raise ValueError(
-      f"model must return a logit for each of {num_classes} classes, [n, {num_classes}], but shape"
+      f"model must return a logit for each of {num_classes} classes, but shape"
       f" {('n', *found.shape[1:])} was found."
     )
-  features = logits if features is None else features
-  return logits, features.reshape(n, -1)
+  return logits, (logits if features is None else features).reshape(n, -1)
 
 
-def check(name: str, num_classes: int, example: tuple[int, ...]) -> bool:
-  """Traces a user's model once, so that what does not fit is said in one line.
-
-  Args:
-    name: see `make`.
-    num_classes: C.
-    example: shape of an example.
-
-  Returns:
-    Whether it returns features; if not, the logits stand for them.
+def check(name: str, num_classes: int, x: jax.Array) -> None:
+  """Runs a model once on a few examples, so that what does not fit is said in one line.
 
   Raises:
-    ValueError: whatever goes wrong inside.
+    ValueError: whatever goes wrong inside, or if it returns probabilities.
   """
   network = make(name, num_classes)
-  x = jax.ShapeDtypeStruct((3, *example), jnp.float32)
-  key = jax.eval_shape(lambda: jax.random.key(0))
   try:
-    variables = jax.eval_shape(network.init, key, x)
-    jax.eval_shape(network.train, variables, x, key)
-    jax.eval_shape(network.apply, variables, x)
-    answer = jax.eval_shape(network.answer, variables, x)
+    variables = network.init(jax.random.key(0), x)
+    jax.eval_shape(network.train, variables, x, jax.random.key(0))
+    logits = network.apply(variables, x)[0]
   except Exception as error:  # whatever the user's code raises
-    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    line = _line(error).removeprefix("ValueError: ")
     if line.startswith("model must"):
       raise ValueError(line) from error
     raise ValueError(
-      f"model {name!r} must take float32 examples of shape {('n', *example)}, in training and in"
-      f" use (BatchNorm and dropout by an argument `train`), but: {line[:200]}"
+      f"model {name!r} must take float32 examples of shape {('n', *x.shape[1:])}, but {line}"
     ) from error
-  if isinstance(answer, dict):
-    return answer.get("features") is not None
-  return isinstance(answer, tuple | list) and answer[1] is not None
-
-
-def layout(name: str) -> str:
-  """How `recipes.make_task` is to lay out the examples for it."""
-  return LAYOUTS.get(name, "as is")
+  if bool(jnp.all(logits >= 0) & jnp.allclose(logits.sum(axis=1), 1.0, atol=1e-3)):
+    raise ValueError(
+      f"model {name!r} must return logits, but its outputs are probabilities: at least 0, and 1 in"
+      " sum. The loss takes softmax itself, and twice it learns little. Leave out the last softmax."
+    )

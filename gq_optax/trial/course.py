@@ -1,0 +1,255 @@
+# Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
+"""The course of a trial, from the rows to the report."""
+
+import dataclasses
+import json
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from gq_optax.trial import (
+  arms,
+  comparison,
+  failing,
+  kinds,
+  networks,
+  page,
+  rows,
+  runs,
+  scoring,
+  sight,
+  splits,
+  training,
+)
+from gq_optax.trial.command import Trial, plain_of
+
+MOST_FIGURES = 3  # slices, or kinds, that get a verdict
+
+
+class Clock:
+  """Says how far a trial is: a line for each arm, and how long it will take once that is known."""
+
+  def __init__(self, arms: int):
+    self.arms, self.begun, self.parts = arms, 0, 0
+    self.begin = self.last = time.monotonic()
+    self.times: list[float] = []
+
+  def part(self) -> None:
+    """A part of a training is over."""
+    now = time.monotonic()
+    self.times.append(now - self.last)
+    self.last = now
+    self.parts += 1
+    if self.parts == 2:  # the first held the compilation
+      self._say("the first steps are compiled")
+
+  def arm(self, name: str) -> None:
+    """An arm begins."""
+    self.begun += 1
+    self._say(f"{self.begun} of {self.arms}: {name}")
+    self.last = time.monotonic()
+
+  def _say(self, what: str) -> None:
+    rest = ""
+    if self.parts >= 2:  # the median leaves compilations out, so that each is added
+      each, first = float(np.median(self.times[1:])), self.times[0]
+      left = 2 * training.PARTS * (self.arms - self.begun + 1) - (self.begun == 1) * self.parts
+      rest = f"; about {_duration(left * each + 0.5 * first * (self.arms - self.begun))} left"
+    print(f"[{_duration(time.monotonic() - self.begin)}] {what}{rest}", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+  return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def fit(trial: Trial, least: int) -> tuple[int, int]:
+  """The batch size and the number of steps that fit the data; `least` rows are trained on."""
+  size = trial.batch_size or int(2 ** np.clip(np.floor(np.log2(max(least, 2) / 16)), 3, 8))
+  if size > least:
+    raise ValueError(
+      f"batch_size must be at most {least}, the rows trained on, but {size} was found."
+    )
+  each = max(1, least // size)
+  epochs = trial.epochs or max(10, -(-300 // each))
+  steps = max(training.PARTS, epochs * each)
+  return size, -(-steps // training.PARTS) * training.PARTS
+
+
+def run(
+  trial: Trial,
+  own: rows.Rows,
+  clusters: np.ndarray,
+  seen: sight.Sight,
+  rivals: dict[str, arms.Arm],
+  seeds: int,
+) -> dict[str, Any]:
+  """Trains, compares, and writes report.html, rows.csv, summary.json and the best arm."""
+  trial.out.mkdir(parents=True, exist_ok=True)
+  labels, words = own.labels, [own.classes[c] for c in own.labels]
+  split, folds = splits.deal(labels, clusters, own.test)
+  named, unseen = own.kinds, np.ones(len(labels), bool)
+  if trial.kinds is not None:
+    named, unseen = kinds.read(trial.kinds, own.names, words, folds % 2 == 0)
+  kind_names, kind_of = number_kinds(words, named)
+  bench = prepare(trial, own, split, kind_of, seeds)
+  answers, baseline, bench, notes = train_all(trial, own, bench, rivals)
+  pool = np.arange(len(labels)) if own.test is None else np.flatnonzero(~own.test)
+  found = look_at_failing(bench, baseline, answers[baseline], folds, pool)
+
+  tested = pool if own.test is None else np.flatnonzero(own.test)
+  if named is not None:
+    every = of_kinds(own, kind_names, kind_of, np.ones_like(unseen), tested)
+    more = of_kinds(own, kind_names, kind_of, unseen, tested)
+    if trial.kinds is not None:
+      notes += unread(every, more)
+  else:
+    every = more = [] if own.test is not None else of_slices(own, found, folds % 2 == 1)
+  figures = comparison.figures(labels[tested], own.classes, seen.rarest, clusters[tested]) + more
+  logits = {name: a.logits[:, tested] for name, a in answers.items()}
+  compared = comparison.compare(
+    figures, logits, baseline, arms.PLAIN, labels[tested], clusters[tested], folds[tested]
+  )
+  validation = {name: a.validation for name, a in answers.items()}
+  taken = comparison.take(compared, baseline, validation)
+  frame = failing.table(found, [own.names[i] for i in pool], labels[pool], own.classes)
+  if named is not None:
+    at = pool[frame.index]
+    frame["kind"] = np.where(named[at] != np.array(words)[at], named[at], "")
+  frame.to_csv(trial.out / "rows.csv", index=False)
+  scoring.keep(trial.out, taken, answers[taken], own)
+  told = page.Told(
+    own, seen, compared, baseline, taken, validation, found, frame, logits, labels[tested], answers,
+    notes, bench, every,
+  )  # fmt: skip
+  summary = page.summarise(told)
+  (trial.out / "summary.json").write_text(json.dumps(summary, indent=1, default=str))
+  page.write(trial.out, summary, own, frame)
+  for line in summary["top"]:
+    print(line)
+  print(f"report: {trial.out / 'report.html'}, rows: {trial.out / 'rows.csv'}")
+  return summary
+
+
+def number_kinds(words: list[str], named: np.ndarray | None) -> tuple[list[str], np.ndarray]:
+  """Kinds of all rows as integers, and their names; the classes where none are named.
+
+  A kind that is in two classes counts as two.
+  """
+  if named is None:
+    named = np.array(words)
+  pairs = [k if k == w else f"{k} of {w}" for k, w in zip(named, words, strict=True)]
+  names, number = np.unique(pairs, return_inverse=True)
+  return names.tolist(), number.reshape(-1)
+
+
+def prepare(
+  trial: Trial, own: rows.Rows, split: list[splits.Split], kind_of: np.ndarray, seeds: int
+) -> runs.Bench:
+  """What all runs share; the first network is one that fits the data."""
+  size, steps = fit(trial, min(len(s.inner) for s in split))
+  name = trial.model or candidates(own)[0]
+  examples = jax.numpy.asarray(own.x[:2], jax.numpy.float32)
+  networks.check(name, len(own.classes), examples)
+  return runs.Bench(own.x, own.labels, kind_of, split, seeds, size, steps, name, not own.images)
+
+
+def train_all(
+  trial: Trial, own: rows.Rows, bench: runs.Bench, rivals: dict[str, arms.Arm]
+) -> tuple[dict[str, runs.Answers], str, runs.Bench, list[str]]:
+  """The answers of all arms, the best plain one, the bench with the better network, and notes."""
+  others = [] if trial.model else candidates(own)[1:]
+  number = len(plain_of(trial)) + len(rivals) + len(others) + 1
+  clock = Clock(number)
+  bench.tell = clock.part
+  answers, notes = {}, list(own.notes)
+  for optimizer in plain_of(trial):
+    clock.arm(optimizer)
+    answers[optimizer] = runs.run_arm(bench, arms.Arm(), optimizer)
+  baseline = max(answers, key=lambda name: answers[name].validation)
+  for name in others:
+    clock.arm(f"{baseline}, a network for {name}")
+    there = dataclasses.replace(bench, network=name)
+    other = runs.run_arm(there, arms.Arm(), baseline)
+    better = other.validation > answers[baseline].validation
+    notes.append(
+      f"The columns look like a series, so a network for {name} was tried. On validation it is"
+      f" {'better' if better else 'worse'} than a dense one, and {'' if better else 'not '}taken."
+    )
+    if better:
+      bench, answers = there, {baseline: other}
+  for name, arm in rivals.items():
+    clock.arm(name)
+    answers[name] = runs.run_arm(bench, arm, baseline)
+  clock.arm("a second look at the rows that fail")
+  return answers, baseline, bench, notes
+
+
+def of_kinds(
+  own: rows.Rows, names: list[str], kind_of: np.ndarray, unseen: np.ndarray, tested: np.ndarray
+) -> list[comparison.Figure]:
+  """Recalls of the rarest kinds, on rows that were used neither to find nor to name them."""
+  found: list[comparison.Figure] = []
+  for k in np.argsort(np.bincount(kind_of, minlength=len(names)), kind="stable"):
+    label = int(own.labels[kind_of == k][0])
+    strata = np.where((kind_of == k) & unseen, 0, -1)[tested]
+    if names[k] != own.classes[label] and (strata >= 0).any() and len(found) < MOST_FIGURES:
+      name = f"recall of {names[k]} at 10 % false alarms"
+      found.append(comparison.Figure(name, strata, label))
+  return found
+
+
+def unread(every: list[comparison.Figure], unseen: list[comparison.Figure]) -> list[str]:
+  """What is to be said of kinds of which all rows were looked at."""
+  there = {figure.name for figure in unseen}
+  short = lambda figure: figure.name.removeprefix("recall of ").partition(" at ")[0]
+  return [
+    f"All rows of {short(figure)} were used to name it or to find its slice. Its recall below is of"
+    " these, so nothing is said of a gain."
+    for figure in every
+    if figure.name not in there
+  ]
+
+
+def of_slices(
+  own: rows.Rows, found: failing.Failing, second: np.ndarray
+) -> list[comparison.Figure]:
+  """Recalls of the largest slices, on the half that they were not found on."""
+  return [
+    comparison.Figure(
+      f"recall of slice {one['slice']} of {own.classes[one['label']]} at 10 % false alarms",
+      np.where((found.slices == one["slice"]) & second, 0, -1),
+      one["label"],
+    )
+    for one in found.found[:MOST_FIGURES]
+    if one["size"]
+  ]
+
+
+def candidates(own: rows.Rows) -> list[str]:
+  """The networks that fit the data."""
+  if own.images:
+    return ["images"]
+  if own.x.ndim > 2:
+    return ["series"] if own.x.ndim == 3 else ["dense"]
+  return ["dense", "series"] if rows.looks_like_series(own) else ["dense"]
+
+
+def look_at_failing(
+  bench: runs.Bench, baseline: str, answers: runs.Answers, folds: np.ndarray, pool: np.ndarray
+) -> failing.Failing:
+  """The rows that fail, out of the rows `pool`: test rows are for judging, not for looking at."""
+  bench = dataclasses.replace(bench, splits=bench.splits[: splits.FOLDS])
+  predicted = failing.probabilities(answers.logits).argmax(axis=1)
+  up = failing.up_weights(bench.labels, predicted)
+  second = runs.run_arm(bench, arms.Arm(), baseline, up=up)
+  _, features = training.predict(second.setup, bench.x, second.lanes, second.variables)
+  return failing.look(
+    bench.labels[pool],
+    answers.logits[:, pool],
+    second.logits[:, pool],
+    features[:, pool],
+    folds[pool],
+  )
