@@ -54,7 +54,7 @@ class ScarceTrainState(TrainState):
 @functools.partial(jax.jit, static_argnames="scarcity", donate_argnames="state")
 def train_step(
   state: ScarceTrainState,
-  scarcity: gq.GroupScarcity | None,
+  scarcity: Any | None,
   x: jax.Array,
   y: jax.Array,
   key: jax.Array,
@@ -80,9 +80,7 @@ def train_step(
   return state, loss
 
 
-def train(
-  scarcity: gq.GroupScarcity | None, queue: list[Any], data: Any, epochs: int, seed: int
-) -> np.ndarray:
+def train(scarcity: Any | None, queue: list[Any], data: Any, epochs: int, seed: int) -> np.ndarray:
   """Trains one way; returns how well each class of the test set is recognised."""
   x_train, x_test, y_train, y_test = data
   variables = CNN().init(jax.random.key(seed), x_train[:1], train=False)

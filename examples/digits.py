@@ -2,6 +2,7 @@
 """What the training loops share: real digits with a long tail, and how a run is judged."""
 
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,6 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.model_selection import train_test_split
-
-import gq_optax as gq
 
 
 def long_tailed_digits(seed: int, imbalance: float = 10.0) -> list[jax.Array]:
@@ -51,14 +50,14 @@ def judge_kinds(logits: jax.Array, labels: jax.Array, kinds: jax.Array) -> dict[
   return result
 
 
-def picture_groups(images: jax.Array, groups: gq.GroupExplanation, path: pathlib.Path) -> None:
+def picture_groups(images: jax.Array, groups: Any, path: pathlib.Path) -> None:
   """A row of images for each group, the rarest first, with what an example of it weighs."""
   rows = [k for k in groups.rarest_first.tolist() if groups.sizes[k]]
   titles = [f"share {groups.shares[k]:.1%}, weight {groups.weights[k]:.2f}" for k in rows]
   picture_rows(images, [groups.indices[k].tolist() for k in rows], titles, path)
 
 
-def picture_examples(images: jax.Array, rarest: gq.ExampleExplanation, path: pathlib.Path) -> None:
+def picture_examples(images: jax.Array, rarest: Any, path: pathlib.Path) -> None:
   """A row of images for each of the rarest examples: itself, then what is nearest to it."""
   pairs = zip(rarest.indices.tolist(), rarest.nearest.tolist(), strict=True)
   rows = [[own, *others] for own, others in pairs if own >= 0]

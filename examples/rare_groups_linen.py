@@ -11,6 +11,7 @@ with their nearest neighbours, which takes no groups.
 
 import functools
 import pathlib
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -40,7 +41,7 @@ class GroupedTrainState(TrainState):
 
 @functools.partial(jax.jit, static_argnames="scarcity", donate_argnames="state")
 def train_step(
-  state: GroupedTrainState, scarcity: gq.GroupScarcity, x: jax.Array, y: jax.Array
+  state: GroupedTrainState, scarcity: Any, x: jax.Array, y: jax.Array
 ) -> tuple[GroupedTrainState, jax.Array]:
   """One step in one forward and one backward pass: the weights come out of the former."""
 

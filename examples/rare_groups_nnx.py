@@ -7,6 +7,8 @@ The task of `examples.rare_groups_linen`, and group scarcity together with coord
 weights are in the loss, `grad_queue` is in front of the optimizer.
 """
 
+from typing import Any
+
 import jax
 import optax
 import tyro
@@ -34,7 +36,7 @@ def train_step(
   model: MLP,
   optimizer: nnx.Optimizer,
   groups: gq.GroupScarcityState,
-  scarcity: gq.GroupScarcity,
+  scarcity: Any,
   x: jax.Array,
   y: jax.Array,
 ) -> tuple[gq.GroupScarcityState, jax.Array]:

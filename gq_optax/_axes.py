@@ -10,15 +10,6 @@ T = TypeVar("T")
 AxisName = str | tuple[str, ...]
 
 
-def check(name: str, value: Any) -> None:
-  """None, the name of an axis, or a tuple of names."""
-  names = value if isinstance(value, tuple) and value else (value,)
-  if value is not None and not all(isinstance(n, str) and n for n in names):
-    raise ValueError(
-      f"{name} must be the name of an axis or a tuple of names, but {value!r} was found."
-    )
-
-
 def alike(carry: T, *others: Any) -> T:
   """What a loop carries, made to vary over every axis that it or anything else varies over.
 

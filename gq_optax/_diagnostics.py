@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _inputs
+from gq_optax import _validate
 from gq_optax._grad_queue.transform import GradQueueState
 from gq_optax._rarity import groups
 from gq_optax._rarity.examples import ExampleScarcityState
@@ -163,6 +163,6 @@ def state_bytes(tx: optax.GradientTransformation, params: Any) -> int:
   """
   if not callable(getattr(tx, "init", None)):
     raise ValueError(f"tx must be a gradient transformation, but {type(tx).__name__} was found.")
-  params = _inputs.batch("params", params)
+  params = _validate.batch("params", params)
   leaves = jax.tree.leaves(jax.eval_shape(tx.init, params))
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)

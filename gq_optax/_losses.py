@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _axes, _dtypes, _inputs, _validate
+from gq_optax import _axes, _dtypes, _validate
 
 # Up to so many values every corner is compared with every value: on a GPU one kernel, no sort.
 _FEW = 512
@@ -54,13 +54,13 @@ def weighted_mean(
 
   Reference: docs/safety.md, and docs/scale.md for what the mean is over.
   """
-  losses = _inputs.floating("losses", losses)
+  losses = _validate.floating("losses", losses)
   if losses.ndim == 0:
     raise ValueError("losses must be [B] or [B, ...], but a scalar was found. Take no mean before.")
-  weights = _inputs.real("weights", weights)
+  weights = _validate.real("weights", weights)
   _validate.shape("weights", weights, f"as large as the losses, {losses.shape}", losses.shape)
-  unmasked = _axes.alike(_inputs.mask("mask", mask, *losses.shape), losses)
-  _axes.check("axis_name", axis_name)
+  unmasked = _axes.alike(_validate.mask("mask", mask, *losses.shape), losses)
+  _validate.axis_name("axis_name", axis_name)
   dtype = _dtypes.at_least_float32(losses.dtype)
   keep = lambda part: jnp.where(unmasked, part, jnp.zeros_like(part)).astype(dtype)
   total = _axes.total(jnp.sum(keep(losses) * keep(weights)), axis_name)
@@ -113,13 +113,13 @@ def mean_one(
 
   Reference: docs/choosing.md.
   """
-  rarity = _inputs.real("rarity", rarity)
+  rarity = _validate.real("rarity", rarity)
   if rarity.ndim == 0:
     raise ValueError("rarity must be [B] or [B, ...], but a scalar was found.")
-  unmasked = _inputs.mask("mask", mask, *rarity.shape)
-  _validate.real("strength", strength, 0.0, 4.0)
-  _validate.real("max_weight", max_weight, 1.0)
-  _axes.check("axis_name", axis_name)
+  unmasked = _validate.mask("mask", mask, *rarity.shape)
+  _validate.number("strength", strength, 0.0, 4.0)
+  _validate.number("max_weight", max_weight, 1.0)
+  _validate.axis_name("axis_name", axis_name)
   options = jax.lax.stop_gradient((strength, max_weight))
   rarity = jax.lax.stop_gradient(rarity).astype(jnp.float32)
   return _mean_one(rarity, _axes.alike(unmasked, rarity), *options, axis_name)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _inputs, _validate
+from gq_optax import _validate
 
 
 def margin_loss(
@@ -75,13 +75,13 @@ def margin_loss(
   importance weighting in deep learning? (2019).
   """
   _validate.function("loss_fn", loss_fn)
-  _validate.real("strength", strength, 0.0, 4.0)
-  _validate.real("max_margin", max_margin, 1.0)
-  logits = _inputs.floating("logits", logits).astype(jnp.float32)
-  t = _temperatures(_inputs.real("rarity", rarity), strength, max_margin)
+  _validate.number("strength", strength, 0.0, 4.0)
+  _validate.number("max_margin", max_margin, 1.0)
+  logits = _validate.floating("logits", logits).astype(jnp.float32)
+  t = _temperatures(_validate.real("rarity", rarity), strength, max_margin)
   _check_axes("logits", logits, t)
   losses = loss_fn(logits * _over(t, logits), labels)
-  losses = _inputs.floating("the result of loss_fn", losses)
+  losses = _validate.floating("the result of loss_fn", losses)
   _check_axes("the result of loss_fn", losses, t)
   return losses / _over(t, losses).astype(losses.dtype)
 
@@ -121,9 +121,9 @@ def adjusted_logits(
 
   Reference: Menon et al., Long-tail learning via logit adjustment (2021), equations 9 and 10.
   """
-  logits = _inputs.floating("logits", logits).astype(jnp.float32)
-  counts = _inputs.counts("counts", counts)
-  _validate.real("strength", strength, -float(jnp.finfo(jnp.float32).max))
+  logits = _validate.floating("logits", logits).astype(jnp.float32)
+  counts = _validate.counts("counts", counts)
+  _validate.number("strength", strength, -float(jnp.finfo(jnp.float32).max))
   if logits.shape[-1:] != counts.shape:
     raise ValueError(
       f"counts must be [C] with the C of logits [..., C], but shapes {counts.shape} and"

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from gq_optax import _axes, _boxes
+from gq_optax import _axes, _boxes, _validate
 from gq_optax._grad_queue.transform import GradQueueState
 from gq_optax._rarity.examples import ExampleScarcityState
 from gq_optax._rarity.groups import GroupScarcityState
@@ -57,7 +57,7 @@ def partition_specs(
     >>> print([tuple(s) for s in (queue.queue.slots["w"], queue.queue.count, momentum.trace["w"])])
     [(None, 'data'), (), ('data',)]
   """
-  _axes.check("axis_name", axis_name)
+  _validate.axis_name("axis_name", axis_name)
   specs: dict[tuple[Any, ...], PartitionSpec] = {}
   for path, spec in _boxes.leaves_with_path(param_specs, is_leaf=_is_spec):
     if not _is_spec(spec):

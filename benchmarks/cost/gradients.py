@@ -191,7 +191,7 @@ def _weights(workload: Workload, wanted: list[str]) -> dict[str, Row]:
         if rarity is None:
           return jnp.mean(losses), state
         outputs = gq.output_gradients(cross_entropy, logits, y)
-        more = {"losses": losses} if isinstance(rarity, gq.ExampleScarcity) else {}
+        more = {"losses": losses} if isinstance(rarity, Any) else {}
         embeddings = features if embedding == "features" else outputs
         weights, new_state = rarity.update(embeddings, state, **more)
         return jnp.mean(weights * losses), new_state

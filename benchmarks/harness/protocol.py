@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats  # type: ignore[import-untyped]  # comes with jax
+import scipy.stats  # comes with jax
 
 
 def tune(

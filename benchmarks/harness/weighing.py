@@ -84,7 +84,7 @@ def embed(groups: Groups, logits: jax.Array, features: jax.Array, labels: jax.Ar
   return (unit[:, :, None] * features[:, None, :]).reshape(len(unit), -1)
 
 
-def group_scarcity(groups: Groups, key: jax.Array | int) -> gq.GroupScarcity:
+def group_scarcity(groups: Groups, key: jax.Array | int) -> Any:
   """The `gq.group_scarcity` of these options, by direction."""
   return gq.group_scarcity(
     groups.num_groups,
@@ -101,7 +101,7 @@ def queue_size(options: Examples, num_examples: int) -> int:
   return max(1, min(options.queue_size, num_examples // 2))
 
 
-def example_scarcity(options: Examples, size: int) -> gq.ExampleScarcity:
+def example_scarcity(options: Examples, size: int) -> Any:
   """The `gq.example_scarcity` of these options, with a queue of this size."""
   return gq.example_scarcity(
     size,

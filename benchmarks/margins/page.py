@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import scipy.stats  # type: ignore[import-untyped]  # comes with jax
+import scipy.stats  # comes with jax
 
 from benchmarks.margins import deep
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _inputs, _validate
+from gq_optax import _dtypes, _validate
 from gq_optax._group_gradients import GroupGradients
 from gq_optax._rarity.embeddings import unit_sketch
 from gq_optax._rarity.kmeans import kmeans_padded
@@ -45,7 +45,7 @@ def clustered(
     sketch_key, kmeans_key = jax.random.split(jax.random.clone(_validate.prng_key("key", key)))
     if embeddings is None:
       embeddings = unit_sketch(per_example, sketch_key) if embed is None else embed(per_example)
-      embeddings = _inputs.floating("the result of embed", embeddings)
+      embeddings = _validate.floating("the result of embed", embeddings)
     _validate.shape("embeddings", embeddings, f"[B, d] with B = {batch_size}", (batch_size, None))
     result = kmeans_padded(
       # Labels have no derivative; without this, the loops that find them would be differentiated.

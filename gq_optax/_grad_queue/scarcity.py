@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _axes, _dtypes, _group_gradients, _inputs, _validate
+from gq_optax import _axes, _dtypes, _group_gradients, _validate
 from gq_optax._grad_queue import norms, queue
 from gq_optax._grad_queue.queue import Queue, Statistics
 
@@ -46,11 +46,13 @@ def delta_rho(
 
   Reference: Al Hasib, Grad Queue (arXiv 2404.16917), equation 2.
   """
-  g, mean, std = (_inputs.floating(name, x) for name, x in (("g", g), ("mean", mean), ("std", std)))
+  g, mean, std = (
+    _validate.floating(name, x) for name, x in (("g", g), ("mean", mean), ("std", std))
+  )
   for name, x in (("mean", mean), ("std", std)):
     _validate.shape(name, x, f"of the shape of g, {g.shape}", g.shape)
   # As an int32 a large int would wrap.
-  bound = _inputs.real("rho", float(rho) if type(rho) is int else rho)
+  bound = _validate.real("rho", float(rho) if type(rho) is int else rho)
   _validate.shape("rho", bound, "a scalar", ())
   bound = jnp.maximum(bound.astype(g.dtype), 1.0)
   distance, spread = jnp.abs(g - mean), std > 0.0

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _axes, _boxes, _dtypes, _group_gradients, _inputs, _validate
+from gq_optax import _axes, _boxes, _dtypes, _group_gradients, _validate
 from gq_optax._grad_queue import adaptive_length, clusters, figures, norms, queue
 from gq_optax._grad_queue.adaptive_length import LossWindow
 from gq_optax._grad_queue.figures import Figures
@@ -125,11 +125,11 @@ def grad_queue(
   shortest, longest = _queue_lengths(queue_length)
   adaptive = isinstance(queue_length, tuple)
   num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
-  _validate.real("rho", rho, 1.0)
+  _validate.number("rho", rho, 1.0)
   if isinstance(update_norm, str):
     _validate.one_of("update_norm", update_norm, ("match",))
   elif update_norm is not None:
-    _validate.real("update_norm", update_norm, 0.0, open_low=True)
+    _validate.number("update_norm", update_norm, 0.0, open_low=True)
   if queue_dtype is not None:
     _validate.storage_dtype("queue_dtype", queue_dtype)
   for name, function in (("scarcity", scarcity), ("embed", embed)):
@@ -137,7 +137,7 @@ def grad_queue(
       _validate.function(name, function)
   _validate.flag("track", track)
   _validate.key("key", key)
-  _axes.check("axis_name", axis_name)
+  _validate.axis_name("axis_name", axis_name)
   rho = rho if isinstance(rho, jax.Array) else float(rho)  # type: ignore[arg-type]  # checked above
 
   def init_fn(params):
@@ -147,7 +147,7 @@ def grad_queue(
         " more than the parameters [*p]. gq.partition_specs(state_shapes, param_specs) makes the"
         " specs of a whole optimizer state; for all else use jax.tree.map."
       )
-    params = _inputs.parameters("params", params)
+    params = _validate.parameters("params", params)
     return GradQueueState(
       queue=queue.init(params, longest, queue_dtype),
       losses=adaptive_length.init(longest) if adaptive else None,
@@ -159,11 +159,11 @@ def grad_queue(
   ):
     del extra_args
     _validate.instance("state", state, GradQueueState)
-    state = _inputs.state("state", state)
+    state = _validate.state("state", state)
     is_group = isinstance(updates, GroupGradients)
     updates = _group_gradients.arrays("updates", updates) if is_group else updates
-    tree = updates.grads if is_group else _inputs.gradients("updates", updates)
-    like = tree if params is None else _inputs.parameters("params", params)
+    tree = updates.grads if is_group else _validate.gradients("updates", updates)
+    like = tree if params is None else _validate.parameters("params", params)
     kinds = [jnp.dtype(queue_dtype or g.dtype) for g in jax.tree.leaves(like)]
     exact = params is not None or queue_dtype is not None
     _check_state(state, longest, adaptive, track, num_clusters, kinds, exact)
@@ -179,8 +179,8 @@ def grad_queue(
         " GroupGradients was found."
       )
     if mask is not None:
-      mask = _inputs.mask("mask", mask, jax.tree.leaves(tree)[0].shape[0])
-    embeddings = None if embeddings is None else _inputs.floating("embeddings", embeddings)
+      mask = _validate.mask("mask", mask, jax.tree.leaves(tree)[0].shape[0])
+    embeddings = None if embeddings is None else _validate.floating("embeddings", embeddings)
 
     effective_length, in_window = jnp.minimum(jnp.int32(longest), past.count), None
     if adaptive:
@@ -274,9 +274,10 @@ def _form(tree: Any, counts: jax.Array | None, slots: optax.Updates) -> str:
   sizes = [found[:1] for _, found, _ in shapes] if counts is None else [counts.shape]
   for path, found, parameter in shapes:
     if found != (*sizes[0], *parameter) or sizes[0] in ((), (0,)):
+      where = _validate.path_name(path)
       raise ValueError(
-        f"updates must be {rule}, alike for all leaves and not empty, but at {_inputs.place(path)}"
-        f" shape {found} was found for a parameter of shape {parameter}."
+        f"updates must be {rule}, alike for all leaves and not empty, but at {where} shape {found}"
+        f" was found for a parameter of shape {parameter}."
       )
   is_masked = lambda node: isinstance(node, optax.MaskedNode)
   if any(map(is_masked, jax.tree.leaves(tree, is_leaf=is_masked))):
@@ -294,7 +295,7 @@ def _batch_loss(value: Any, updates: Any) -> jax.Array:
   """The batch loss for the adaptive length, from `value=` or from the groups' losses."""
   if value is not None:
     _validate.shape("value", value, "a scalar", ())
-    return _inputs.real("value", value).astype(jnp.float32)
+    return _validate.real("value", value).astype(jnp.float32)
   if isinstance(updates, GroupGradients) and updates.losses is not None:
     return _group_gradients.batch_loss(updates)
   raise ValueError(
@@ -329,7 +330,7 @@ def _check_state(state, longest, adaptive, track, num_clusters, kinds, exact) ->
     for (path, s), kind in zip(slots, kinds, strict=True):
       hint = "" if exact else ", or params= where that is the parameters' dtype"
       if exact or not _dtypes.holds(s.dtype, kind):
-        rows.append((f"queue_dtype at {_inputs.place(path)}{hint}", kind, s.dtype))
+        rows.append((f"queue_dtype at {_validate.path_name(path)}{hint}", kind, s.dtype))
   for option, wanted, found in rows:
     if wanted != found:
       raise ValueError(

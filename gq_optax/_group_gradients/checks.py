@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from gq_optax import _axes, _dtypes, _inputs, _validate
+from gq_optax import _axes, _dtypes, _validate
 from gq_optax._group_gradients import jaxprs
 
 
@@ -33,10 +33,10 @@ def inputs(loss_fn: Any, params: Any, batch: Any, second: str = "") -> tuple[Any
     batch: pytree of `[B, ...]` arrays.
     second: what `loss_fn` returns beside the losses, if it does.
   """
-  batch = _inputs.batch("batch", batch)
+  batch = _validate.batch("batch", batch)
   leaves, structure = jax.tree.flatten(params)
   require(bool(leaves), "params must hold at least one array", structure)
-  params = _axes.alike(_inputs.parameters("params", params), batch)
+  params = _axes.alike(_validate.parameters("params", params), batch)
   shapes = [jnp.shape(x) for x in jax.tree.leaves(batch)]
   fits = len({s[:1] for s in shapes}) == 1 and shapes[0][:1] not in ((), (0,))
   rule = "every leaf of batch must have the same leading axis B > 0"
@@ -65,7 +65,7 @@ def _warn_of_pairs(loss_fn, params, batch):
   Such a loss has an array with two axes of the size of the batch.
   """
   leaves = jax.tree.leaves((params, batch))
-  if any(_axes.varies_over(x) or _inputs.explicit_axes(x) for x in leaves):
+  if any(_axes.varies_over(x) or _validate.explicit_axes(x) for x in leaves):
     return  # of no use where arrays have no plain type that another size could have
   sizes = {n for x in leaves for n in x.shape}
   size = next(n for n in itertools.count(97, 2) if n not in sizes)  # that of no other axis
@@ -116,7 +116,7 @@ def batched():
 def labels(labels: Any, size: int, num_groups: int) -> jax.Array:
   """Labels `[B]` as int32 in `[0, K]`, K for an example of no group."""
   _validate.shape("labels", labels, f"[B] with B = {size}", (size,))
-  labels = _inputs.integer("labels", labels)
+  labels = _validate.integer("labels", labels)
   narrow = labels.astype(jnp.int32)  # of wider ones that may wrap
   inside = (narrow >= 0) & (narrow < num_groups) & (narrow.astype(labels.dtype) == labels)
   return jnp.where(inside, narrow, num_groups)

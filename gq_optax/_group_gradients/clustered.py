@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _axes, _inputs, _validate
+from gq_optax import _axes, _validate
 from gq_optax._group_gradients import blocks, checks, grouped
 from gq_optax._group_gradients.group_gradients import GroupGradients
 from gq_optax._rarity.kmeans import KMeansResult, kmeans_padded
@@ -60,7 +60,7 @@ def clustered_value_and_grad(
   def value_and_grad(params, batch, key=None, mask=None):
     params, batch, size = checks.inputs(loss_fn, params, batch, "embeddings")
     if mask is not None:
-      mask = _inputs.mask("mask", mask, size)
+      mask = _validate.mask("mask", mask, size)
     key = _validate.prng_key("key", 0 if key is None else key)
     params, batch = _axes.alike((params, batch), mask, key)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _inputs, _validate
+from gq_optax import _validate
 
 # So many groups go in a straight line. More go round a loop, and a program does not grow with K.
 # Several a turn compile for longer and run no faster.
@@ -37,11 +37,11 @@ class GroupGradients(NamedTuple):
 def arrays(name: str, groups: GroupGradients) -> GroupGradients:
   """Group gradients of JAX arrays, or refused under the name of the argument."""
   of = "of the GroupGradients"
-  grads = _inputs.gradients(name, groups.grads)
-  counts, losses = _inputs.real(f"{name}: counts {of}", groups.counts), groups.losses
+  grads = _validate.gradients(name, groups.grads)
+  counts, losses = _validate.real(f"{name}: counts {of}", groups.counts), groups.losses
   _validate.shape(f"counts {of}", counts, "[K]", (None,))
   if losses is not None:
-    losses = _inputs.real(f"{name}: losses {of}", losses)
+    losses = _validate.real(f"{name}: losses {of}", losses)
     _validate.shape(f"losses {of}", losses, f"[K] = [{len(counts)}]", counts.shape)
   return GroupGradients(grads, counts, losses)
 

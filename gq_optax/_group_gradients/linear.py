@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax.extend import core
 
-from gq_optax import _inputs
+from gq_optax import _validate
 from gq_optax._group_gradients import checks, jaxprs, products
 
 
@@ -69,8 +69,8 @@ class Program(NamedTuple):
 
 def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool) -> Program:
   """Traces the loss of one example of the batch."""
-  _inputs.on_auto_axes("batch", batch)
-  _inputs.static("batch", jax.tree.leaves(batch)[0].shape[:1])
+  _validate.on_auto_axes("batch", batch)
+  _validate.static_shape("batch", jax.tree.leaves(batch)[0].shape[:1])
   loss, traced = checks.of_one(loss_fn, has_aux), []
 
   def forward(params, example):

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _axes, _inputs, _validate
+from gq_optax import _axes, _validate
 from gq_optax._group_gradients import blocks, checks, grouped
 
 
@@ -65,12 +65,12 @@ def per_example_value_and_grad(
 
   def gradients(params, batch, mask=None):
     params, batch, size = checks.inputs(loss_fn, params, batch)
-    mask = None if mask is None else _inputs.mask("mask", mask, size)
+    mask = None if mask is None else _validate.mask("mask", mask, size)
     with checks.batched():
       if microbatch_size is None:
         (losses, _), result = jax.vmap(one, (None, 0))(params, batch)
       else:
-        _inputs.static("batch", (size,))
+        _validate.static_shape("batch", (size,))
         each = lambda example: one(params, example)
         (losses, _), result = jax.lax.map(each, batch, batch_size=microbatch_size)
     if mask is None:
@@ -79,7 +79,7 @@ def per_example_value_and_grad(
 
   def groups(params, batch, labels, mask=None):
     params, batch, size = checks.inputs(loss_fn, params, batch)
-    mask = _inputs.mask("mask", mask, size)
+    mask = _validate.mask("mask", mask, size)
     labels = jnp.where(mask, checks.labels(labels, size, number), number)
     params, batch, labels = _axes.alike((params, batch, labels))
     parts = -(-size // (microbatch_size or size))

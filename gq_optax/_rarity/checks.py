@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _inputs, _validate
+from gq_optax import _validate
 from gq_optax._rarity import lloyd
 
 _WAY_OUT = "Make one by scarcity.init(d): the queue fills again in a few steps."
@@ -38,10 +38,10 @@ def embedding_dim(template: Any, metric: str) -> int:
 
 def as_rows(embeddings: Any, dim: int, metric: str) -> jax.Array:
   """Embeddings `[B, ...]` as float32 rows `[B, d]`, cut off from differentiation."""
-  embeddings = _inputs.floating("embeddings", embeddings)
+  embeddings = _validate.floating("embeddings", embeddings)
   found = embeddings.shape
-  _inputs.static("embeddings", found)
-  _inputs.on_auto_axes("embeddings", embeddings)
+  _validate.static_shape("embeddings", found)
+  _validate.on_auto_axes("embeddings", embeddings)
   rule = f"with {dim} numbers for each example, as the state was made for,"
   hint = f"For embeddings of another width: {_WAY_OUT}"
   if len(found) > 1 and found[0] == 0:
@@ -55,7 +55,7 @@ def as_rows(embeddings: Any, dim: int, metric: str) -> jax.Array:
 def first_centroids(centroids: Any, num_groups: int, metric: str) -> jax.Array:
   """Where groups begin, float32 `[K, d]`; rows of length one under the cosine metric."""
   _validate.shape("centroids", centroids, f"[K, d] = [{num_groups}, d]", (num_groups, None))
-  rows = _inputs.real("centroids", centroids).astype(jnp.float32)
+  rows = _validate.real("centroids", centroids).astype(jnp.float32)
   finite = jnp.all(jnp.isfinite(rows), axis=1)
   if not isinstance(finite, jax.core.Tracer) and not jnp.all(finite):
     raise ValueError(
@@ -93,7 +93,7 @@ def state_of(
         f"state must have been made with the options of this {name}, {option}={wanted}, but"
         f" {found} was found. {_WAY_OUT}"
       )
-  return jax.lax.stop_gradient(_inputs.state("state", state))
+  return jax.lax.stop_gradient(_validate.state("state", state))
 
 
 def _check_width(dim: int, metric: str) -> None:

@@ -4,7 +4,7 @@
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _inputs
+from gq_optax import _validate
 
 
 def class_rarity(labels: jax.Array, counts: jax.Array) -> jax.Array:
@@ -36,8 +36,8 @@ def class_rarity(labels: jax.Array, counts: jax.Array) -> jax.Array:
 
   Reference: what `margin_loss` and weights of classes are made of.
   """
-  labels = _inputs.integer("labels", labels)
-  counts = _inputs.counts("counts", counts)
+  labels = _validate.integer("labels", labels)
+  counts = _validate.counts("counts", counts)
   # A number of classes may be too large for the dtype of the labels.
   labels = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
   known = jnp.logical_and(labels >= 0, labels < counts.size)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _inputs, _validate
+from gq_optax import _validate
 from gq_optax._rarity import lloyd
 
 
@@ -50,10 +50,10 @@ def output_gradients(
   Reference: what `example_scarcity` and `group_scarcity` find rare classes by; docs/choosing.md.
   """
   _validate.function("loss_fn", loss_fn)
-  outputs = jax.lax.stop_gradient(_inputs.floating("outputs", outputs))
+  outputs = jax.lax.stop_gradient(_validate.floating("outputs", outputs))
 
   def total(outputs):
-    losses = _inputs.floating("the result of loss_fn", loss_fn(outputs, targets))
+    losses = _validate.floating("the result of loss_fn", loss_fn(outputs, targets))
     _validate.shape(
       "the result of loss_fn",
       losses,
@@ -105,8 +105,8 @@ def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> j
   parts = []
   for path, leaf in leaves:
     name = jax.tree_util.keystr(path)
-    leaf = _inputs.floating(f"per_example_tree{name}", leaf)
-    _inputs.static(f"per_example_tree{name}", leaf.shape)
+    leaf = _validate.floating(f"per_example_tree{name}", leaf)
+    _validate.static_shape(f"per_example_tree{name}", leaf.shape)
     first = jnp.shape(leaves[0][1])
     if leaf.ndim == 0 or leaf.shape[:1] != first[:1]:
       raise ValueError(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _axes, _inputs, _validate
+from gq_optax import _axes, _validate
 from gq_optax._axes import AxisName
 from gq_optax._losses import clamped, to_mean_one
 from gq_optax._rarity import checks, density, lloyd
@@ -150,13 +150,13 @@ def example_scarcity(
   has the kernel density. See docs/example-scarcity.md.
   """
   queue_size = _validate.static_int("queue_size", queue_size, 1)
-  _validate.real("bandwidth", bandwidth, 0.0, open_low=True)
-  _validate.real("neighbours", neighbours, 0.0)
-  _validate.real("exponent", exponent, 0.0, 4.0)
-  _validate.real("loss_exponent", loss_exponent, 0.0, 4.0)
+  _validate.number("bandwidth", bandwidth, 0.0, open_low=True)
+  _validate.number("neighbours", neighbours, 0.0)
+  _validate.number("exponent", exponent, 0.0, 4.0)
+  _validate.number("loss_exponent", loss_exponent, 0.0, 4.0)
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
-  _validate.real("max_weight", max_weight, 1.0)
-  _axes.check("axis_name", axis_name)
+  _validate.number("max_weight", max_weight, 1.0)
+  _validate.axis_name("axis_name", axis_name)
   if queue_dtype is not None:
     _validate.storage_dtype("queue_dtype", queue_dtype)
   storage = jax.dtypes.canonicalize_dtype(queue_dtype or jnp.float32)
@@ -182,11 +182,11 @@ def example_scarcity(
     return checks.state_of("example_scarcity", ExampleScarcityState, state, options)
 
   def update(embeddings, state, *, mask=None, losses=None):
-    state, embeddings = state_of(state), _inputs.floating("embeddings", embeddings)
+    state, embeddings = state_of(state), _validate.floating("embeddings", embeddings)
     x = checks.as_rows(embeddings, state.queue.shape[1], metric)
-    unmasked = _inputs.mask("mask", mask, len(x))
+    unmasked = _validate.mask("mask", mask, len(x))
     if losses is not None:
-      losses = _inputs.floating("losses", losses)
+      losses = _validate.floating("losses", losses)
       _validate.shape("losses", losses, f"[B] with B = {len(x)}", (len(x),))
       losses = jax.lax.stop_gradient(losses).astype(jnp.float32)
     elif by_loss:
@@ -199,7 +199,7 @@ def example_scarcity(
     return _update(x, unmasked, losses, state, options, rounding, metric, axis_name)
 
   def explain(embeddings, state, num_examples=8, num_nearest=4):
-    state, embeddings = state_of(state), _inputs.floating("embeddings", embeddings)
+    state, embeddings = state_of(state), _validate.floating("embeddings", embeddings)
     x = checks.as_rows(embeddings, state.queue.shape[1], metric)
     rounding = float(jnp.finfo(embeddings.dtype).eps)
     x, live, _, _ = _queueable(x, jnp.ones(len(x), bool), None, state, rounding, metric)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _axes, _inputs, _validate
+from gq_optax import _axes, _validate
 from gq_optax._losses import clamped, to_mean_one
 from gq_optax._rarity import checks, lloyd
 from gq_optax._rarity.explain import GroupExplanation, explain_groups
@@ -142,12 +142,12 @@ def group_scarcity(
   num_groups = _validate.static_int("num_groups", num_groups, 1)
   queue_length = _validate.static_int("queue_length", queue_length, 1)
   num_iters = _validate.static_int("num_iters", num_iters, 0)
-  _validate.real("exponent", exponent, 0.0, 4.0)
-  _validate.real("max_weight", max_weight, 1.0)
-  _validate.real("pooling", pooling, 0.0)
+  _validate.number("exponent", exponent, 0.0, 4.0)
+  _validate.number("max_weight", max_weight, 1.0)
+  _validate.number("pooling", pooling, 0.0)
   _validate.one_of("metric", metric, ("cosine", "euclidean"))
   _validate.key("key", key)
-  _axes.check("axis_name", axis_name)
+  _validate.axis_name("axis_name", axis_name)
   given = None
   if centroids is not None:
     given = checks.first_centroids(centroids, num_groups, metric)
@@ -175,7 +175,7 @@ def group_scarcity(
   def update(embeddings, state, *, mask=None):
     state, x = state_and_rows(state, embeddings)
     checks.check_centroids(given, x.shape[1])
-    unmasked = _axes.alike(_inputs.mask("mask", mask, len(x)), x)
+    unmasked = _axes.alike(_validate.mask("mask", mask, len(x)), x)
     everyone, unmasked = (_axes.gather(part, axis_name) for part in (x, unmasked))
     # No pooling is another program, not a traced number: it needs no distances.
     options = exponent, max_weight, None if _validate.is_zero(pooling) else pooling

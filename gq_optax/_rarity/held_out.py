@@ -7,7 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _inputs, _validate
+from gq_optax import _validate
 from gq_optax._rarity import lloyd
 
 # Similarities that are there at a time: 64 MiB of float32, however many examples there are.
@@ -70,8 +70,8 @@ def held_out_rarity(
   Reference: none that we know for margins; the recipe in docs/margins.md trains two halves.
   """
   neighbours = _validate.static_int("neighbours", neighbours, 1)
-  _validate.real("largest", largest, 1.0)
-  losses = jax.lax.stop_gradient(_inputs.floating("losses", losses).astype(jnp.float32))
+  _validate.number("largest", largest, 1.0)
+  losses = jax.lax.stop_gradient(_validate.floating("losses", losses).astype(jnp.float32))
   if losses.ndim != 1:
     raise ValueError(f"losses must be [n], but shape {losses.shape} was found.")
   if (embeddings is None) != (labels is None):
@@ -83,7 +83,7 @@ def held_out_rarity(
   probability = jnp.exp(-jnp.maximum(losses, 0.0))
   if embeddings is not None:
     rows, finite = _rows(embeddings, losses.size)
-    labels = _inputs.integer("labels", labels)
+    labels = _validate.integer("labels", labels)
     _validate.shape("labels", labels, f"[n] with n = {losses.size}", losses.shape)
     finite = jnp.logical_and(finite, jnp.isfinite(losses))
     probability = _smoothed(probability, rows, labels, finite, min(neighbours, losses.size))
@@ -93,7 +93,7 @@ def held_out_rarity(
 
 def _rows(embeddings, size):
   """Rows of length one `[n, d]`, and which are finite; those that are not become zero."""
-  x = jax.lax.stop_gradient(_inputs.floating("embeddings", embeddings))
+  x = jax.lax.stop_gradient(_validate.floating("embeddings", embeddings))
   if x.shape[:1] != (size,) or math.prod(x.shape[1:]) < 2:
     raise ValueError(
       f"embeddings must be [n, ...] with n = {size} and two numbers or more for each example, but"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _inputs, _validate
+from gq_optax import _validate
 from gq_optax._rarity import lloyd
 
 
@@ -78,10 +78,10 @@ def kmeans(
   Reference: Lloyd (1982); Arthur and Vassilvitskii, k-means++ (2007); Bahmani et al., Scalable
   k-means++ (2012). The grouping of Al Hasib, Grad Queue (arXiv 2404.16917), Algorithm 1.
   """
-  x = _inputs.real("x", x)
+  x = _validate.real("x", x)
   _validate.shape("x", x, "[n, d]", (None, None))
-  _inputs.static("x", x.shape)
-  _inputs.on_auto_axes("x", x)
+  _validate.static_shape("x", x.shape)
+  _validate.on_auto_axes("x", x)
   rows, dim = x.shape
   if dim == 0:
     raise ValueError(f"x must be [n, d] with d at least 1, but shape {x.shape} was found.")
@@ -96,10 +96,10 @@ def kmeans(
     weight = jnp.ones(rows, jnp.float32)
   else:
     _validate.shape("sample_weight", sample_weight, f"[n] = [{rows}]", (rows,))
-    weight = _inputs.real("sample_weight", sample_weight).astype(jnp.float32)
+    weight = _validate.real("sample_weight", sample_weight).astype(jnp.float32)
   if init is not None:
     _validate.shape("init", init, f"[K, d] = [{num_clusters}, {dim}]", (num_clusters, dim))
-    init = _inputs.real("init", init).astype(jnp.float32)
+    init = _validate.real("init", init).astype(jnp.float32)
   prng = _validate.prng_key("key", 0 if key is None else key)
   return _kmeans(x.astype(jnp.float32), weight, prng, init, num_clusters, metric, num_iters)
 
