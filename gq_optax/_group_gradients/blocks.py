@@ -40,13 +40,12 @@ def masked(x: jax.Array, valid: jax.Array) -> jax.Array:
   return jnp.where(valid.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
 
 
-def shares(labels: jax.Array, num_groups: int) -> jax.Array:
-  """What an example is in the mean of its group, 1 over the size, float32 `[K]`."""
-  counts = jnp.sum(members(labels, num_groups), axis=1, dtype=jnp.int32)
-  return 1.0 / jnp.maximum(counts, 1).astype(jnp.float32)
+def sizes(labels: jax.Array, num_groups: int) -> jax.Array:
+  """How many examples each group has, int32 `[K]`."""
+  return jnp.sum(members(labels, num_groups), axis=1, dtype=jnp.int32)
 
 
-def scaled(cotangents: jax.Array, block: Blocks, shares: jax.Array) -> jax.Array:
+def scaled(cotangents: jax.Array, block: Blocks, counts: jax.Array) -> jax.Array:
   """The share of each example in the mean of its group; 0 for those that do not count.
 
   Behind the way back of an example: in front of it a scale would change what a backward rule does
@@ -55,22 +54,23 @@ def scaled(cotangents: jax.Array, block: Blocks, shares: jax.Array) -> jax.Array
   Args:
     cotangents: `[size, ...]`.
     block: one block, `[size]`.
-    shares: float32 `[K + 1]` or longer, 0 for no group.
+    counts: int32 `[K + 1]` or longer, the sizes of the groups.
   """
-  share = shares.at[block.group].get(mode="promise_in_bounds")
   dtype = _dtypes.at_least_float32(cotangents.dtype)
-  result = (cotangents.astype(dtype) * share.astype(dtype)).astype(linear.wide(cotangents.dtype))
+  count = counts.at[block.group].get(mode="promise_in_bounds")
+  share = 1.0 / jnp.maximum(count, 1).astype(dtype)
+  result = (cotangents.astype(dtype) * share).astype(linear.wide(cotangents.dtype))
   return masked(result, block.valid)
 
 
-def means(part: linear.Part, labels: jax.Array, shares: jax.Array, size: int) -> list[jax.Array]:
+def means(part: linear.Part, labels: jax.Array, counts: jax.Array, size: int) -> list[jax.Array]:
   """A part of the mean gradient of each group, `[K, *p]` in float32 or wider."""
-  num_groups = len(shares)
+  num_groups = len(counts)
   # Small blocks waste little on groups that do not fill them. But each makes a whole gradient, and
   # where an example uses a weight only once, writing that is what costs.
   size = size if part.often else -(-len(labels) // num_groups)
   first, others = cut(labels, num_groups, size)
-  shares = jnp.pad(shares, (0, 1))
+  counts = jnp.pad(counts, (0, 1))
 
   def one(block):
     # As flat rows: a GPU would otherwise transpose what it gathers, by strided reads.
@@ -78,7 +78,7 @@ def means(part: linear.Part, labels: jax.Array, shares: jax.Array, size: int) ->
     # Of an empty block all examples are made up.
     held = lambda x: x if part.ruled else jnp.where(block.valid[0], x, jnp.ones((), x.dtype))
     kept = [held(rows(x)).reshape(size, *x.shape[1:]) for x in part.kept]
-    of_one = [scaled(rows(x), block, shares).reshape(size, *x.shape[1:]) for x in part.cotangents]
+    of_one = [scaled(rows(x), block, counts).reshape(size, *x.shape[1:]) for x in part.cotangents]
     result = [s.astype(_dtypes.at_least_float32(s.dtype)) for s in part.contract(kept, of_one)]
     return (
       [jnp.where(block.valid[0], s, jnp.zeros_like(s)) for s in result] if part.ruled else result
@@ -112,7 +112,7 @@ def by_label(labels: jax.Array, num_groups: int) -> jax.Array:
 def cut(labels: jax.Array, num_groups: int, size: int) -> tuple[Blocks, Blocks]:
   """The first block of each group, and blocks enough for what is left of groups of any sizes."""
   batch_size = len(labels)
-  counts = jnp.sum(members(labels, num_groups), axis=1, dtype=jnp.int32)
+  counts = sizes(labels, num_groups)
   order = by_label(labels, num_groups)
   group = labels[order]
   before = lambda n: jnp.pad(jnp.cumsum(n, dtype=jnp.int32), (1, 0))[group]

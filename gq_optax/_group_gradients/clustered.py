@@ -72,7 +72,7 @@ def clustered_value_and_grad(
         embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
       )
       labels = clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)
-      return labels, blocks.shares(labels, num_groups), clusters
+      return labels, blocks.sizes(labels, num_groups), clusters
 
     results = grouped.group_means(loss_fn, params, batch, True, choose, num_groups)
     losses, _, labels, clusters, means = results

@@ -86,7 +86,7 @@ def grouped_value_and_grad(
     params, batch, size = checks.inputs(loss_fn, params, batch, "aux" if has_aux else "")
     labels = checks.labels(labels, size, num_groups)
     params, batch = _axes.alike((params, batch), labels)
-    known = lambda _: (labels, blocks.shares(labels, num_groups), ())
+    known = lambda _: (labels, blocks.sizes(labels, num_groups), ())
     losses, aux, *_, means = group_means(loss_fn, params, batch, has_aux, known, num_groups)
     aux = jax.tree.map(lambda a: blocks.masked(a, labels < num_groups), aux)
     value, groups = with_losses(params, means, losses, labels, num_groups)
@@ -106,7 +106,7 @@ def group_means(
     batch: pytree of `[B, ...]` arrays.
     has_aux: whether there is aux.
     choose: gets a function that returns aux, and returns the labels `[B]`, K for an example of no
-      group; the share `[K]` of an example in the mean of its group; and anything else.
+      group; the sizes `[K]` of the groups; and anything else.
     num_groups: K.
 
   Returns:
@@ -130,12 +130,11 @@ def with_losses(
   params: optax.Params, means: optax.Updates, losses: jax.Array, labels: jax.Array, num_groups: int
 ) -> tuple[jax.Array, GroupGradients]:
   """The mean loss over the examples of all groups, 0 if there are none, and `GroupGradients`."""
-  member = blocks.members(labels, num_groups)
-  counts = jnp.sum(member, axis=1, dtype=jnp.int32)
+  member, counts = blocks.members(labels, num_groups), blocks.sizes(labels, num_groups)
   grads = jax.tree.map(lambda mean, p: mean.astype(p.dtype), means, params)
-  share = blocks.shares(labels, num_groups).astype(losses.dtype)[:, None]
-  of_groups = jnp.sum(jnp.where(member, losses[None] * share, 0.0), axis=1)
   numbers = counts.astype(losses.dtype)
+  share = 1.0 / jnp.maximum(numbers, 1.0)[:, None]
+  of_groups = jnp.sum(jnp.where(member, losses[None] * share, 0.0), axis=1)
   value = jnp.sum(of_groups * numbers) / jnp.maximum(jnp.sum(numbers), 1.0)
   return value, GroupGradients(grads, counts, of_groups)
 
@@ -163,16 +162,16 @@ def _keep_much(program, params, block_size):
 def _at_once(program, params, batch, choose, num_groups, block_size):
   """All examples run together, and what they kept is gathered by groups."""
   losses, aux, parts = linear.run(program, params, batch)
-  labels, shares, more = choose(lambda: aux)
-  by_group = lambda part: blocks.means(part, labels, shares, block_size)
+  labels, counts, more = choose(lambda: aux)
+  by_group = lambda part: blocks.means(part, labels, counts, block_size)
   return losses, aux, labels, more, linear.added(zeros(params, num_groups), parts, by_group)
 
 
 def _in_turn(program, params, batch, choose, num_groups, block_size):
   """One block of examples of a group after another, forward and back."""
   aux_of = lambda example: program.forward(params, example)[0][1]
-  labels, shares, more = choose(lambda: jax.lax.map(aux_of, batch, batch_size=block_size))
-  shares = jnp.pad(shares, (0, 2))
+  labels, counts, more = choose(lambda: jax.lax.map(aux_of, batch, batch_size=block_size))
+  counts = jnp.pad(counts, (0, 2))
   # Examples of no group are the group K here, run for their losses and aux; K + 1 is empty.
   parts = blocks.cut(labels, num_groups + 1, block_size)
   every = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
@@ -184,7 +183,7 @@ def _in_turn(program, params, batch, choose, num_groups, block_size):
   def one(block):
     examples = jax.tree.map(blocks.take(block.examples), batch)
     losses, aux, parts = linear.run(program, params, examples)
-    scaled = lambda part: [blocks.scaled(x, block, shares) for x in part.cotangents]
+    scaled = lambda part: [blocks.scaled(x, block, counts) for x in part.cotangents]
     gradient = linear.added(nothing, parts, lambda part: part.contract(part.kept, scaled(part)))
     return alike((gradient, jax.tree.leaves((losses, aux))))
 

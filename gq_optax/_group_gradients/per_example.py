@@ -88,11 +88,11 @@ def per_example_value_and_grad(
     def add(means, places):
       # The last microbatch may repeat the last example, as one of no group.
       rows, label = jax.tree.map(blocks.take(jnp.minimum(places, size - 1)), (batch, labels))
-      known = lambda _: (jnp.where(places < size, label, number), shares, ())
+      known = lambda _: (jnp.where(places < size, label, number), counts, ())
       losses, *_, more = grouped.group_means(loss_fn, params, rows, False, known, number)
       return jax.tree.map(jnp.add, means, more), losses
 
-    shares = blocks.shares(labels, number)
+    counts = blocks.sizes(labels, number)
     zeros = _axes.alike(grouped.zeros(params, number), params, batch, labels)
     means, losses = jax.lax.scan(add, zeros, places)
     losses = losses.reshape(-1)[:size]
