@@ -137,9 +137,9 @@ def delta_rho(x, labels, mask, number, key):
 def margins(x, labels, mask, number, key):
   counts = jnp.array([6, 3, 2, 1])
   rarity = gq.class_rarity(labels, counts)
-  lengths = gq.margin_loss(cross_entropy, x, labels, rarity, strength=number)
+  lengths = gq.margin_loss(cross_entropy, x, labels, rarity, strength=0.5)
   held_out = gq.held_out_rarity(lengths, embeddings=x, labels=labels, neighbours=2)
-  return (lengths, rarity, held_out, gq.adjusted_logits(x, counts, 1.0 * number)), ()
+  return (lengths, rarity, held_out, gq.adjusted_logits(x, counts)), ()
 
 
 MAKERS = {

@@ -103,7 +103,6 @@ def test_no_key_is_held_to_be_used_twice():
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, (D,)))(keys)
     return (x * kept.astype(jnp.float32)) @ w
 
-  rows = x[0], jax.random.split(jax.random.key(1), B)
   with jax.debug_key_reuse(True):
     for name in ("groups", "queue of sketches"):
       for key in (0, jax.random.key(3)):
@@ -113,7 +112,7 @@ def test_no_key_is_held_to_be_used_twice():
           state, _ = step(state, x[t], labels[t], masks[t])
     by_example = gq.per_example_value_and_grad(dropout, microbatch_size=5, num_groups=3)
     for run in (gq.grouped_value_and_grad(dropout, 3), by_example):
-      jax.jit(run)(jnp.ones(D), rows, labels[0])
+      jax.jit(run)(jnp.ones(D), (x[0], jax.random.split(jax.random.key(1), B)), labels[0])
 
 
 # Shapes, dtypes, and what is lowered
