@@ -33,11 +33,8 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.cost.timed --parts queue
 
-# Tests of the library alone, which need neither benchmarks nor examples.
-CORE := acceptance bad_input chain checkpoints diagnostics embeddings errors flax frozen golden group_transformations groups \
-  inputs invariances jax kmeans last_batch length metadata noise per_example precision queue rooms rules seeding \
-  scarcity states transformations twin wrappers wrong_calls
-CORE_TESTS := conftest.py chains.py forms.py kinds.py reference.py $(CORE:%=test_%.py)
+# Tests of all that is public, in a copy without those that need benchmarks, examples, docs or the trial.
+NEEDS_THE_TREE := ^(from|import) (benchmarks|docs|examples|gq_optax\.trial)|README\.md
 CORE_TOOLS := chex hypothesis orbax-checkpoint pytest scikit-learn
 
 # The built wheel, installed and tested outside the tree.
@@ -56,8 +53,8 @@ oldest:
 	$(call outside,build/oldest)
 
 define outside
-mkdir -p $(1)/outside/tests && cp $(CORE_TESTS:%=tests/%) $(1)/outside/tests
-cp pyproject.toml $(1)/outside
+rm -rf $(1)/outside && mkdir -p $(1)/outside && cp -r tests pyproject.toml $(1)/outside
+cd $(1)/outside/tests && rm -rf benchmarks trial && grep -rlE '$(NEEDS_THE_TREE)' . | xargs rm -f
 cd $(1)/outside && $(call fast,../bin/python) tests --pyargs gq_optax \
   --ignore-glob '/*/gq_optax/trial/*'  # which needs its extra
 endef

@@ -43,6 +43,7 @@ NO_MASK = [*STRANGE, LABELS, X > 0, MASK[:5], np.float32(MASK), True, len]
 NO_LABELS = [*NO_ARRAY, MASK, np.float32(LABELS), LABELS[:5], LABELS[None], 1]
 NO_BATCH = [*STRANGE, np.float32(1.0), {}, {"a": X, "b": X[:5]}, X[:0], len]
 NO_AXIS = [3, "", (), ("b", 1), THING, True]
+NO_ROWS = [*NO_FLOATS, X[0], X[:, :2], X[:0]]
 NO_TREE = [*NO_FLOATS, {"a": THING}, [X, 1j]]
 NO_GROUPS = [
   gq.GroupGradients(X[:2], np.ones(3)),
@@ -77,25 +78,42 @@ def with_embeddings(params, batch):
   return loss_fn(params, batch), batch
 
 
-QUEUE_OPTIONS = {
-  "queue_length": [*NO_INT, (3, 2), (1,), (0, 2), (1, "x")],
-  "rho": NO_REAL,
-  "scarcity": NO_FUNCTION,
-  "num_clusters": NO_INT,
-  "embed": NO_FUNCTION,
+# Of an argument of this name, wherever it is not said otherwise.
+NOT_NONE = lambda values: [v for v in values if v is not None]
+WRONG = {
+  **dict.fromkeys(
+    ("num_clusters", "num_groups", "num_iters", "num_examples", "num_nearest"), NO_INT
+  ),
+  **dict.fromkeys(("queue_size", "dim", "batch_size"), NO_INT),
+  **dict.fromkeys(("rho", "pooling", "neighbours"), NO_REAL),
+  **dict.fromkeys(("exponent", "loss_exponent", "strength"), [*NO_REAL, 5.0]),
+  **dict.fromkeys(("scarcity", "embed", "loss_fn"), NO_FUNCTION),
+  **dict.fromkeys(("track", "has_aux"), NO_FLAG),
+  "queue_length": NO_INT,
+  "bandwidth": [*NO_REAL, 0.0],
+  "max_weight": [*NO_REAL, 0.5],
   "update_norm": ["x", -1.0, 0.0, True, THING, 1j],
   "queue_dtype": ["x", "int32", "complex64", bool, THING],
-  "track": NO_FLAG,
+  "metric": NO_CHOICE,
   "key": NO_KEY,
   "axis_name": NO_AXIS,
+  "embedding_dim_or_template": [*NO_SIZE, X[0], np.float32(2.0)],
+  "embeddings": NO_ROWS,
+  "mask": NO_MASK,
+  "labels": NO_LABELS,
+  "params": NOT_NONE(NO_FLOATS),
+  "batch": NO_BATCH,
 }
-STATISTICS = {"g": NO_FLOATS, "mean": [*NO_FLOATS, X[:5]], "std": [*NO_FLOATS, X[0]]}
-STATISTICS_OK = {"g": X, "mean": X, "std": X}
-GROUPED = {"params": NO_FLOATS, "batch": NO_BATCH}
+
+
+def call(function, names, wrong, right):
+  """A function, arguments that are right, and what is wrong for those named, and for others."""
+  return function, right, {name: WRONG[name] for name in names.split()} | wrong
 
 
 def grouped(params, batch, labels, **options):
-  return gq.grouped_value_and_grad(options.pop("loss_fn", loss_fn), 2, **options)(
+  number = options.pop("num_groups", 2)
+  return gq.grouped_value_and_grad(options.pop("loss_fn", loss_fn), number, **options)(
     params, batch, labels
   )
 
@@ -116,142 +134,145 @@ def each_group(params, batch, labels, mask=None, num_groups=2):
   return step(params, batch, labels, mask)
 
 
-def some_state_bytes(tx, params):
+def no_bytes(tx, params):
   gq.state_bytes(tx, params)
 
 
-# A function, arguments that are right, and for each argument what is wrong.
+LENGTHS = [*NO_INT, (3, 2), (1,), (0, 2), (1, "x")]
+OTHER_EXAMPLES = [*NO_GROUPING, gq.example_scarcity(3).init(3)]
+SUM = lambda p, x: jnp.sum(x)
+CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
+PAIR = gq.GroupGradients(X[:2], np.array([5, 3]), X[:2, 0])
+
 CALLS = {
-  "grad_queue": (gq.grad_queue, {}, QUEUE_OPTIONS),
-  "init": (TX.init, {"params": W}, {"params": [v for v in NO_FLOATS if v is not None]}),
-  "update": (
+  "grad_queue": call(
+    gq.grad_queue,
+    "rho scarcity num_clusters embed update_norm queue_dtype track key axis_name",
+    {"queue_length": LENGTHS},
+    {},
+  ),
+  "init": call(TX.init, "params", {}, {"params": W}),
+  "update": call(
     TX.update,
-    {"updates": W, "state": STATE, "params": W, "value": 1.0, "embeddings": None, "mask": None},
+    "params mask",
     {
       "updates": [*NO_TREE, X[:, :2], X[:0], {"a": W}, *NO_GROUPS],
       "state": NO_STATE,
-      "params": [v for v in NO_FLOATS if v is not None],
       "value": [*STRANGE, X, 1j, len],
       "embeddings": [*STRANGE, X, LABELS, len],
-      "mask": NO_MASK,
     },
+    {"updates": W, "state": STATE, "params": W, "value": 1.0, "embeddings": None, "mask": None},
   ),
-  "update each": (
+  "update groups": call(
+    TX.update, "", {"updates": NO_GROUPS, "state": NO_STATE}, {"updates": PAIR, "state": STATE}
+  ),
+  "update each": call(
     TX.update,
+    "mask",
+    {"state": NO_STATE, "embeddings": [*STRANGE, X[:5], X[0], X[None]]},
     {"updates": X, "state": STATE, "value": 1.0, "embeddings": X, "mask": MASK},
-    {"state": NO_STATE, "embeddings": [*STRANGE, X[:5], X[0], X[None]], "mask": NO_MASK},
   ),
-  "group_scarcity": (
+  "group_scarcity": call(
     gq.group_scarcity,
+    "num_groups queue_length exponent metric num_iters max_weight pooling key axis_name",
+    {},
     {"num_groups": 2},
-    {
-      "num_groups": NO_INT,
-      "queue_length": NO_INT,
-      "exponent": [*NO_REAL, 5.0],
-      "metric": NO_CHOICE,
-      "num_iters": NO_INT,
-      "max_weight": [*NO_REAL, 0.5],
-      "pooling": NO_REAL,
-      "key": NO_KEY,
-      "axis_name": NO_AXIS,
-    },
   ),
-  "scarcity init": (
-    SCARCITY.init,
-    {"embedding_dim_or_template": 3},
-    {"embedding_dim_or_template": [*NO_SIZE, X[0], np.float32(2.0)]},
+  "scarcity init": call(
+    SCARCITY.init, "embedding_dim_or_template", {}, {"embedding_dim_or_template": 3}
   ),
-  "scarcity update": (
+  "scarcity update": call(
     SCARCITY.update,
+    "embeddings mask",
+    {"state": NO_GROUPING},
     {"embeddings": X, "state": GROUPS, "mask": MASK},
-    {"embeddings": [*NO_FLOATS, X[0], X[:, :2], X[:0]], "state": NO_GROUPING, "mask": NO_MASK},
   ),
-  "group explain": (
+  "group explain": call(
     SCARCITY.explain,
+    "embeddings num_examples",
+    {"state": NO_GROUPING},
     {"embeddings": X, "state": GROUPS},
-    {
-      "embeddings": [*NO_FLOATS, X[0], X[:, :2], X[:0]],
-      "state": NO_GROUPING,
-      "num_examples": NO_INT,
-    },
   ),
-  "example explain": (
+  "example_scarcity": call(
+    gq.example_scarcity,
+    "queue_size bandwidth neighbours exponent loss_exponent metric max_weight queue_dtype"
+    " axis_name",
+    {},
+    {},
+  ),
+  "example init": call(
+    EXAMPLES.init, "embedding_dim_or_template", {}, {"embedding_dim_or_template": 3}
+  ),
+  "example update": call(
+    EXAMPLES.update,
+    "embeddings mask",
+    {"state": OTHER_EXAMPLES, "losses": [*STRANGE, X, X[:5, 0], np.arange(8), len]},
+    {"embeddings": X, "state": EXAMPLES.init(3), "mask": MASK, "losses": X[:, 0]},
+  ),
+  "example explain": call(
     EXAMPLES.explain,
+    "embeddings num_examples num_nearest",
+    {"state": OTHER_EXAMPLES},
     {"embeddings": X, "state": EXAMPLES.init(3)},
-    {
-      "embeddings": [*NO_FLOATS, X[0], X[:, :2], X[:0]],
-      "state": [*NO_GROUPING, gq.example_scarcity(3).init(3)],
-      "num_examples": NO_INT,
-      "num_nearest": NO_INT,
-    },
   ),
-  "weighted_mean": (
+  "weighted_mean": call(
     gq.weighted_mean,
-    {"losses": X, "weights": X, "mask": X > 0.5},
+    "axis_name",
     {
       "losses": [*NO_FLOATS, np.float32(1.0), X[:5]],
       "weights": [*NO_ARRAY, np.complex64([1j]), X[0], X[:5]],
       "mask": [*STRANGE, X, MASK, len],
-      "axis_name": NO_AXIS,
     },
+    {"losses": X, "weights": X, "mask": X > 0.5},
   ),
-  "mean_one": (
+  "mean_one": call(
     gq.mean_one,
+    "mask strength max_weight axis_name",
+    {"rarity": [*NO_ARRAY, np.complex64([1j]), np.float32(1.0)]},
     {"rarity": X[:, 0], "mask": MASK},
-    {
-      "rarity": [*NO_ARRAY, np.complex64([1j]), np.float32(1.0)],
-      "mask": NO_MASK,
-      "strength": [*NO_REAL, 5.0],
-      "max_weight": [*NO_REAL, 0.5],
-      "axis_name": NO_AXIS,
-    },
   ),
-  "kmeans": (
+  "kmeans": call(
     gq.kmeans,
-    {"x": X, "num_clusters": 2},
+    "metric num_iters",
     {
       "x": [*NO_ARRAY, X[0], X[None], np.complex64(X)],
       "num_clusters": [*NO_INT, 9],
-      "key": [v for v in NO_KEY if v is not None],
+      "key": NOT_NONE(NO_KEY),
       "init": [*STRANGE, X, X[0], np.complex64(X[:2])],
-      "metric": NO_CHOICE,
-      "num_iters": NO_INT,
       "sample_weight": [*STRANGE, X, X[:5, 0], np.complex64(X[:, 0])],
     },
+    {"x": X, "num_clusters": 2},
   ),
-  "output_gradients": (
+  "output_gradients": call(
     gq.output_gradients,
-    {"loss_fn": lambda o, t: jnp.sum(o * t, axis=1), "outputs": X, "targets": X},
+    "",
     {"loss_fn": [*NO_FUNCTION, lambda o, t: jnp.sum(o)], "outputs": [*NO_FLOATS, np.float32(1.0)]},
+    {"loss_fn": lambda o, t: jnp.sum(o * t, axis=1), "outputs": X, "targets": X},
   ),
-  "class_rarity": (
+  "class_rarity": call(
     gq.class_rarity,
-    {"labels": LABELS, "counts": np.array([6, 2])},
+    "",
     {
       "labels": [*NO_ARRAY, MASK, np.float32(LABELS)],
       "counts": [*NO_ARRAY, X, X[:0, 0], 3, np.array([6, -2]), np.array([1.0, np.nan])],
     },
+    {"labels": LABELS, "counts": np.array([6, 2])},
   ),
-  "held_out_rarity": (
+  "held_out_rarity": call(
     gq.held_out_rarity,
-    {"losses": X[:, 0], "embeddings": X, "labels": LABELS},
+    "",
     {
       "losses": [*NO_FLOATS, X],
-      "embeddings": [v for v in NO_FLOATS if v is not None] + [X[:5], X[:, :1], X[:, 0]],
-      "labels": [v for v in NO_LABELS if v is not None],
+      "embeddings": [*NOT_NONE(NO_FLOATS), X[:5], X[:, :1], X[:, 0]],
+      "labels": NOT_NONE(NO_LABELS),
       "neighbours": NO_INT,
       "largest": [*NO_REAL, 0.5],
     },
+    {"losses": X[:, 0], "embeddings": X, "labels": LABELS},
   ),
-  "margin_loss": (
+  "margin_loss": call(
     gq.margin_loss,
-    {
-      "loss_fn": optax.losses.softmax_cross_entropy_with_integer_labels,
-      "logits": X,
-      "labels": LABELS,
-      "rarity": X[:, 0],
-      "strength": 1.0,
-    },
+    "",
     {
       "loss_fn": [*NO_FUNCTION, lambda z, y: jnp.sum(z)],
       "logits": [*NO_FLOATS, np.float32(1.0), X[:5]],
@@ -259,102 +280,91 @@ CALLS = {
       "strength": [*NO_REAL, 4.5],
       "max_margin": [*NO_REAL, 0.5],
     },
+    {"loss_fn": CROSS_ENTROPY, "logits": X, "labels": LABELS, "rarity": X[:, 0], "strength": 1.0},
   ),
-  "adjusted_logits": (
+  "adjusted_logits": call(
     gq.adjusted_logits,
-    {"logits": X, "counts": np.array([6, 2, 1])},
+    "",
     {
       "logits": NO_FLOATS,
       "counts": [*NO_ARRAY, X, np.array([6, 2]), np.array([6, 2, -1])],
       "strength": ["x", None, float("nan"), True, 1j, THING, np.ones(2), np.float32("inf")],
     },
+    {"logits": X, "counts": np.array([6, 2, 1])},
   ),
-  "sketch": (
+  "sketch": call(
     gq.sketch,
+    "dim key",
+    {"per_example_tree": [*NOT_NONE(NO_TREE), {}, {"a": X, "b": X[:5]}]},
     {"per_example_tree": {"a": X}, "dim": 2, "key": 0},
-    {
-      "per_example_tree": [v for v in NO_TREE if v is not None] + [{}, {"a": X, "b": X[:5]}],
-      "dim": NO_INT,
-      "key": NO_KEY,
-    },
   ),
-  "grouped": (
+  "grouped": call(
     grouped,
+    "params batch labels has_aux num_groups",
+    {"loss_fn": [*NO_FUNCTION, SUM, with_embeddings]},
     {"params": W, "batch": X, "labels": LABELS},
-    GROUPED
-    | {
-      "labels": NO_LABELS,
-      "loss_fn": [*NO_FUNCTION, lambda p, x: jnp.sum(x), with_embeddings],
-      "has_aux": NO_FLAG,
-      "exact": NO_FLAG,
-      "block_size": [v for v in NO_INT if v is not None],
-    },
   ),
-  "clustered": (
+  "clustered": call(
     clustered,
+    "params batch mask num_groups metric num_iters",
+    {"key": NOT_NONE(NO_KEY), "loss_fn": [*NO_FUNCTION, loss_fn]},
     {"params": W, "batch": X},
-    GROUPED
-    | {
-      "mask": NO_MASK,
-      "key": [v for v in NO_KEY if v is not None],
-      "num_groups": NO_INT,
-      "loss_fn": [*NO_FUNCTION, loss_fn],
-      "metric": NO_CHOICE,
-      "num_iters": NO_INT,
-    },
   ),
-  "each": (
+  "each": call(
     each,
+    "params batch mask",
+    {"loss_fn": [*NO_FUNCTION, SUM, with_embeddings], "microbatch_size": NOT_NONE(NO_INT)},
     {"params": W, "batch": X},
-    GROUPED
-    | {
-      "mask": NO_MASK,
-      "loss_fn": [*NO_FUNCTION, lambda p, x: jnp.sum(x), with_embeddings],
-      "microbatch_size": [v for v in NO_INT if v is not None],
-    },
   ),
-  "each group": (
+  "each group": call(
     each_group,
+    "labels mask",
+    {"num_groups": NOT_NONE(NO_INT)},
     {"params": W, "batch": X, "labels": LABELS},
-    {"labels": NO_LABELS, "mask": NO_MASK, "num_groups": [v for v in NO_INT if v is not None]},
   ),
-  "noise_scale": (
+  "noise_scale": call(
     gq.noise_scale,
-    {"group_gradients": gq.GroupGradients(X[:2], np.array([4, 4]))},
+    "",
     {"group_gradients": [*NO_ARRAY, X, *NO_GROUPS, gq.GroupGradients(X[:1], np.ones(1))]},
+    {"group_gradients": gq.GroupGradients(X[:2], np.array([4, 4]))},
   ),
-  "suggest_num_clusters": (
+  "suggest_num_clusters": call(
     gq.suggest_num_clusters,
+    "batch_size",
+    {"noise_scale": [*STRANGE[:-1], X, 1j, None]},
     {"batch_size": 8, "noise_scale": 2.0},
-    {"batch_size": NO_INT, "noise_scale": [*STRANGE[:-1], X, 1j, None]},
   ),
-  "random_groups": (
+  "random_groups": call(
     gq.random_groups,
+    "key batch_size",
+    {"num_groups": [*NO_INT, 9]},
     {"key": 0, "batch_size": 8, "num_groups": 2},
-    {"key": NO_KEY, "batch_size": NO_INT, "num_groups": [*NO_INT, 9]},
   ),
-  "diagnostics": (
+  "diagnostics": call(
     gq.diagnostics,
-    {"opt_state": STATE},
+    "",
     {"opt_state": [*STRANGE, None, gq.grad_queue().init(W), optax.EmptyState()]},
+    {"opt_state": STATE},
   ),
-  "state_bytes": (
-    some_state_bytes,
-    {"tx": TX, "params": W},
-    {"tx": STRANGE, "params": [v for v in NO_FLOATS if v is not None]},
-  ),
-  "partition_specs": (
+  "state_bytes": call(no_bytes, "params", {"tx": STRANGE}, {"tx": TX, "params": W}),
+  "partition_specs": call(
     gq.partition_specs,
-    {"opt_state_shapes": STATE, "param_specs": SPECS},
+    "axis_name",
     {
       "opt_state_shapes": [*STRANGE, None, optax.EmptyState()],
       "param_specs": [*STRANGE, None, {"a": SPECS}, P("a", "b")],
-      "axis_name": NO_AXIS,
     },
+    {"opt_state_shapes": STATE, "param_specs": SPECS},
   ),
-  "delta_rho": (
+  "delta_rho": call(
     gq.delta_rho,
-    STATISTICS_OK,
-    STATISTICS | {"rho": [*NO_ARRAY, X, 1j]},
+    "",
+    {
+      "g": NO_FLOATS,
+      "mean": [*NO_FLOATS, X[:5]],
+      "std": [*NO_FLOATS, X[0]],
+      "rho": [*STRANGE[:-1], None, len, X, 1j],
+    },
+    {"g": X, "mean": X, "std": X},
   ),
 }

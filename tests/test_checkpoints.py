@@ -1,11 +1,13 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Checkpoints by Orbax go on bit by bit: Linen, NNX, sharded, other meshes, other lengths."""
+"""Checkpoints by Orbax go on bit by bit: of all states, sharded, on other meshes.
+
+Those of Flax, with its metadata, are in test_metadata.py.
+"""
 
 import subprocess
 import sys
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,15 +15,14 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from chains import queue_sgd
-from flax import nnx
-from flax.training.train_state import TrainState
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gq_optax as gq
 
-pytestmark = pytest.mark.standard_promotion  # networks of flax
+pytestmark = pytest.mark.standard_promotion  # Orbax
 
+cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 SCARCITY = gq.group_scarcity(3, queue_length=4)
 
 
@@ -51,63 +52,8 @@ def go_on_from_both(step, run, restored, batches):
   return run
 
 
-def test_linen_train_state_and_groups(tmp_path):
-  model, tx = nn.Dense(3), make_tx()
-  apply_fn = model.apply  # functions are part of the tree's structure, and must be the same ones
-  x, y = make_batches(8)
-  make = lambda: TrainState.create(
-    apply_fn=apply_fn, params=model.init(jax.random.key(0), x[0]), tx=tx
-  )
-
-  @jax.jit
-  def step(run, x, y):
-    state, groups = run
-
-    def loss_fn(params):
-      logits = state.apply_fn(params, x)
-      loss = optax.softmax_cross_entropy_with_integer_labels
-      weights, new_groups = SCARCITY.update(gq.output_gradients(loss, logits, y), groups)
-      return jnp.mean(weights * loss(logits, y)), new_groups
-
-    grads, groups = jax.grad(loss_fn, has_aux=True)(state.params)
-    return state.apply_gradients(grads=grads), groups
-
-  run = (make(), SCARCITY.init(3))
-  for batch in zip(x[:4], y[:4], strict=True):
-    run = step(run, *batch)
-  target = jax.eval_shape(lambda: (make(), SCARCITY.init(3)))
-  restored = save_and_restore(tmp_path / "linen", run, target)
-  run = go_on_from_both(step, run, restored, (x[4:], y[4:]))
-  assert int(run[0].opt_state[0].queue.count) == 8
-
-
-def test_nnx_model_and_optimizer(tmp_path):
-  x, y = make_batches(8)
-
-  def make():
-    model = nnx.Linear(8, 3, rngs=nnx.Rngs(0))
-    return model, nnx.Optimizer(model, make_tx(), wrt=nnx.Param)
-
-  graph, _ = nnx.split(make())
-
-  @jax.jit
-  def step(state, x, y):
-    model, optimizer = nnx.merge(graph, state)
-    loss = lambda m: optax.softmax_cross_entropy_with_integer_labels(m(x), y).mean()
-    optimizer.update(model, nnx.grad(loss)(model))
-    return nnx.state((model, optimizer))
-
-  state = nnx.state(make())
-  for batch in zip(x[:4], y[:4], strict=True):
-    state = step(state, *batch)
-  target = nnx.eval_shape(lambda: nnx.state(make()))
-  restored = save_and_restore(tmp_path / "nnx", state, target)
-  go_on_from_both(step, state, restored, (x[4:], y[4:]))
-
-
-def loss_fn(params, x, y):
-  logits = x @ params["w"] + params["b"]
-  return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+def losses(params, x, y):
+  return cross_entropy(x @ params["w"] + params["b"], y)
 
 
 @pytest.mark.several_devices
@@ -128,7 +74,8 @@ def test_sharded_and_on_another_mesh(tmp_path, devices_after):
   @jax.jit
   def step(run, x, y):
     params, state = run
-    updates, state = tx.update(jax.grad(loss_fn)(params, x, y), state, params)
+    mean = lambda params: jnp.mean(losses(params, x, y))
+    updates, state = tx.update(jax.grad(mean)(params), state, params)
     return optax.apply_updates(params, updates), state
 
   x, y = make_batches(8)
@@ -157,14 +104,6 @@ def test_sharded_and_on_another_mesh(tmp_path, devices_after):
 
 # Another length
 
-
-def feed(tx, params, values):
-  state = tx.init(params)
-  for v in values:
-    _, state = tx.update(jax.tree.map(lambda p, v=v: jnp.full_like(p, v), params), state)
-  return state
-
-
 REFUSED = """
 import jax, orbax.checkpoint as ocp, sys
 import gq_optax as gq
@@ -185,19 +124,26 @@ def test_orbax_refuses_another_length_by_itself(tmp_path):
   assert "ValueError: Requested shape: (5, 2) is not compatible" in run.stderr
 
 
-def test_a_queue_of_examples(tmp_path):
-  scarcity = gq.example_scarcity(24, loss_exponent=0.5, queue_dtype=jnp.bfloat16)
-  x, _ = make_batches(4)
+def test_a_whole_training_with_groups_and_a_queue_of_examples(tmp_path):
+  tx = make_tx()
+  examples = gq.example_scarcity(24, loss_exponent=0.5, queue_dtype=jnp.bfloat16)
+  x, y = make_batches(8)
+  params = {"w": jnp.ones((8, 3)), "b": jnp.zeros(3)}
 
   @jax.jit
-  def step(run, x):
-    weights, state = scarcity.update(x, run[1], losses=jnp.square(x[:, 0]))
-    return weights, state
+  def step(run, x, y):
+    params, opt_state, groups, recent = run
+    outputs = gq.output_gradients(cross_entropy, x @ params["w"], y)
+    weights, groups = SCARCITY.update(outputs, groups)
+    rare, recent = examples.update(x, recent, losses=jnp.square(x[:, 0]))
+    grads = jax.grad(lambda p: jnp.mean(weights * rare * losses(p, x, y)))(params)
+    updates, opt_state = tx.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, groups, recent
 
-  run = (jnp.ones(16), scarcity.init(8))
-  for batch in x[:2]:
-    run = step(run, batch)
-  target = jax.eval_shape(lambda: (jnp.ones(16), scarcity.init(8)))
-  restored = save_and_restore(tmp_path / "examples", run, target)
-  run = go_on_from_both(step, run, restored, (x[2:],))
-  assert int(run[1].count) == 4
+  make = lambda: (params, tx.init(params), SCARCITY.init(3), examples.init(8))
+  run = make()
+  for batch in zip(x[:4], y[:4], strict=True):
+    run = step(run, *batch)
+  restored = save_and_restore(tmp_path / "whole", run, jax.eval_shape(make))
+  run = go_on_from_both(step, run, restored, (x[4:], y[4:]))
+  assert int(run[1][0].queue.count) == int(run[3].count) == 8

@@ -183,23 +183,3 @@ class TestOfFourDevices:
     )
     for i in range(4):
       self.check((values[i], gradients[i]))
-
-
-@pytest.mark.parametrize(
-  ("wrong", "named"),
-  [
-    (lambda: gq.weighted_mean(jnp.float32(1.0), jnp.ones(1)), "losses must be"),
-    (lambda: gq.weighted_mean(jnp.arange(3), jnp.ones(3)), "losses must have a real floating"),
-    (lambda: gq.weighted_mean(jnp.ones((3, 2)), jnp.ones(3)), "weights must be as large"),
-    (lambda: gq.weighted_mean(jnp.ones(3), jnp.ones(3), jnp.ones(3)), "mask must be bool"),
-    (lambda: gq.weighted_mean(jnp.ones((3, 2)), jnp.ones((3, 2)), jnp.ones(3, bool)), "mask must"),
-    (lambda: gq.weighted_mean(jnp.ones(3), jnp.ones(3), axis_name=3), "axis_name"),
-    (lambda: gq.mean_one(jnp.float32(1.0)), "rarity must be"),
-    (lambda: gq.mean_one(jnp.ones(3), strength=5.0), "strength"),
-    (lambda: gq.mean_one(jnp.ones(3), max_weight=0.5), "max_weight"),
-    (lambda: gq.mean_one(jnp.ones(3), jnp.ones(2, bool)), "mask must be"),
-  ],
-)
-def test_wrong_calls_are_refused_by_name(wrong, named):
-  with pytest.raises(ValueError, match=named):
-    wrong()

@@ -162,21 +162,6 @@ def test_nnx_slots_lie_behind_a_replicated_axis(length):
 
 
 @pytest.mark.several_devices
-def test_nnx_without_a_mesh_gives_the_same_numbers():
-  with nnx.use_eager_sharding(False):
-    model, optimizer = make_nnx()
-    assert names(optimizer.opt_state[0].queue.slots["kernel"])[0] is None
-    for _ in range(4):
-      nnx_step(model, optimizer)
-  with jax.set_mesh(make_mesh()):
-    other, on_mesh = make_nnx()
-    for _ in range(4):
-      nnx_step(other, on_mesh)
-  slots = [o.opt_state[0].queue.slots["kernel"].get_value() for o in (optimizer, on_mesh)]
-  chex.assert_trees_all_close(*jax.device_get(slots), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.several_devices
 @pytest.mark.skipif(
   not hasattr(nnx, "as_pure"), reason="older versions of Flax know neither of the two"
 )

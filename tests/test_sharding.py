@@ -14,15 +14,11 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gq_optax as gq
-from benchmarks.cost import communication
 
 PARAMS = {"hidden": jnp.zeros((16, 8)), "out": {"kernel": jnp.zeros((8, 4)), "bias": jnp.zeros(4)}}
 SPECS = {"hidden": P("data"), "out": {"kernel": P(None, "data"), "bias": P()}}
 INTS = ("queue_length", "num_clusters")
-QUEUE = {
-  "hidden": P(None, "data"),
-  "out": {"kernel": P(None, None, "data"), "bias": P(None)},
-}
+QUEUE = {"hidden": P(None, "data"), "out": {"kernel": P(None, None, "data"), "bias": P(None)}}
 
 
 def is_spec(node):
@@ -233,20 +229,35 @@ def test_a_state_made_from_sharded_parameters_is_sharded_as_they_are(mesh):
   assert slots.sharding.is_equivalent_to(NamedSharding(mesh, QUEUE["hidden"]), slots.ndim)
 
 
-HLO = """
-%body (p: f32[4]) -> f32[4] {
-  %r = (f32[4]{0}, s32[]) all-reduce(%p, %q), to_apply=%add
-}
+@pytest.mark.several_devices
+@pytest.mark.parametrize("form", ["mean", "group"])
+def test_the_queue_of_parameters_cut_over_devices_is_that_of_one(form, mesh):
+  options = {"queue_length": 2, "update_norm": "match", "track": True}
+  options |= {"num_clusters": 2} if form == "group" else {}
+  alone, over = gq.grad_queue(**options), gq.grad_queue(**options, axis_name="data")
+  params = {"w": jnp.zeros((8, 3)), "b": jnp.zeros(4)}
+  draw = lambda key: {
+    "w": jax.random.normal(key, (2, 8, 3)) * jnp.arange(1.0, 9.0)[None, :, None],
+    "b": jax.random.normal(key, (2, 4)),
+  }
+  batches = [draw(jax.random.key(i)) for i in range(4)]
+  batches[2]["w"] = batches[2]["w"].at[0, 7, 0].set(jnp.nan)  # on the last device alone
 
-ENTRY %main (a: f32[8]) -> f32[8] {
-  %g = f32[8,2]{1,0} all-gather(%a), dimensions={0}
-  %w = f32[4] while(%g), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"5"}}
-  %v = f32[4] while(%g), condition=%c, body=%body
-}
-"""
+  def train(tx, batches, state):
+    results = []
+    for grads in batches:
+      mean = jax.tree.map(lambda g: (3.0 * g[0] + g[1]) / 4.0, grads)
+      updates = mean if form == "mean" else gq.GroupGradients(grads, jnp.array([3, 1]))
+      result, state = tx.update(updates, state)
+      results.append(result)
+    return results, state
 
-
-def test_bytes_sent_by_hand():
-  kinds, unknown = communication.sent(HLO)
-  assert kinds == {"all-gather": 64, "all-reduce": 20 * 5 + 20}
-  assert unknown == 1
+  expected = jax.jit(lambda *args: train(alone, *args))(batches, alone.init(params))
+  assert expected[1].queue.count == 3
+  rows, groups = {n: P("data") for n in params}, {n: P(None, "data") for n in params}
+  cut = gq.partition_specs(alone.init(params), rows)
+  spec = {"mesh": mesh, "in_specs": ([groups] * 4, cut), "out_specs": ([rows] * 4, cut)}
+  found = jax.jit(jax.shard_map(lambda *args: train(over, *args), **spec))(
+    batches, over.init(params)
+  )
+  chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)

@@ -190,7 +190,8 @@ def grad_queue(
       effective_length = jnp.minimum(effective_length, past.count)
       in_window = queue.window(past, effective_length)
     # Delta_rho with rho = 1 is the identity; not applying it makes it one bit by bit.
-    bounded = jnp.asarray(True) if scarcity is not None else jnp.asarray(rho) > 1.0
+    weighs = jnp.asarray(rho).astype(jnp.float32) > 1.0
+    bounded = jnp.asarray(True) if scarcity is not None else weighs
     active = jnp.logical_and(past.count > shortest, bounded)
 
     groups, mean, inertia = updates, tree, jnp.zeros([], jnp.float32)

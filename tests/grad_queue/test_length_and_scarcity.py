@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The effective queue length: how long has the loss been falling?"""
+"""The effective queue length: how long has the loss been falling? And Delta_rho by itself."""
 
 import chex
 import jax
@@ -78,16 +78,6 @@ def test_the_length_decides_what_the_statistics_are_of():
   np.testing.assert_allclose(rising, 1.5 * 3.0)  # one entry: sigma is 0, and g is not the mean
 
 
-def test_weighting_starts_with_the_shortest_length():
-  tx = gq.grad_queue((2, 9))
-  update, state = jax.jit(tx.update), tx.init(jnp.zeros([]))
-  found = []
-  for _ in range(5):
-    result, state = update(jnp.float32(1.0), state, value=0.0)
-    found.append(float(result))
-  np.testing.assert_allclose(found, [1, 1, 1, 1 / 3, 1 / 3], rtol=1e-6)
-
-
 def test_group_losses_stand_in_for_value():
   counts = jnp.array([3, 0, 1])
   losses = jnp.array([2.0, jnp.nan, 6.0])
@@ -97,3 +87,61 @@ def test_group_losses_stand_in_for_value():
   _, from_groups = tx.update(groups, state)
   _, from_value = tx.update(groups, state, value=3.0)
   chex.assert_trees_all_close(from_groups, from_value)
+
+
+# Delta_rho, and a function in its place.
+
+largest = float(np.finfo(np.float32).max)
+finite = st.floats(-largest, largest, width=32)
+Z = np.array([0.0, 0.1, 1 / 3, 1.0, 2.0, 3.0, 3.8], np.float32)
+
+
+def at(z):
+  """Arguments whose z-score is `z`."""
+  z = jnp.asarray(z, jnp.float32)
+  return 1.0 + 0.5 * z, jnp.ones_like(z), jnp.full_like(z, 0.5)
+
+
+def test_values_at_hand():
+  np.testing.assert_allclose(gq.delta_rho(*at(Z)), np.clip(Z, 1 / 3, 3), rtol=1e-5)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(g=finite, mean=finite, std=st.floats(0, largest, width=32))
+def test_bounds_hold_for_any_finite_input(g, mean, std):
+  weight = gq.delta_rho(jnp.float32(g), jnp.float32(mean), jnp.float32(std))
+  assert weight.dtype == jnp.float32
+  assert 1 / 3 * (1 - 1e-6) <= weight <= 3 * (1 + 1e-6)
+
+
+def test_no_deviation_at_all():
+  """Sigma = 0: the lower bound where g repeats the mean, else the upper one."""
+  g, std = jnp.array([1.0, 1.0000001, -5.0]), jnp.zeros(3)
+  np.testing.assert_allclose(gq.delta_rho(g, jnp.ones(3), std), [1 / 3, 3, 3], rtol=1e-6)
+
+
+def test_rho_below_one_counts_as_one():
+  np.testing.assert_array_equal(gq.delta_rho(*at(Z), rho=0.2), np.ones_like(Z))
+
+
+def test_a_function_of_the_user():
+  """Any pure function of (g, mean, std) will do; here a hard threshold."""
+  tx = gq.grad_queue(2, scarcity=lambda g, mean, std: jnp.where(abs(g - mean) > std, 2.0, 0.0))
+  update, state = jax.jit(tx.update), tx.init(jnp.zeros(2))
+  for g in (0.0, 1.0, 3.0):
+    _, state = update(jnp.full(2, g), state)
+  result, _ = update(jnp.array([2.5, 9.0]), state)
+  np.testing.assert_array_equal(result, [0.0, 18.0])
+
+
+def test_double_precision_stays_double():
+  with jax.enable_x64(True):
+    one = jnp.ones(2, jnp.float64)
+    assert gq.delta_rho(2.0 * one, one, one).dtype == jnp.float64
+
+
+def test_a_rho_that_no_int32_holds():
+  update, _ = (tx := gq.grad_queue(1, rho=10**10)).update(jnp.ones(3), tx.init(jnp.zeros(3)))
+  np.testing.assert_array_equal(update, 1.0)
+  weights = gq.delta_rho(jnp.full(3, 5.0), jnp.zeros(3), jnp.ones(3), rho=3 * 10**9)
+  np.testing.assert_array_equal(weights, 5.0)

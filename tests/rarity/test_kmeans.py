@@ -1,13 +1,11 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """K-means against hand cases, scikit-learn, and bad input."""
 
-import functools
 import warnings
 
 import chex
 import hypothesis
 import hypothesis.strategies as st
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -79,23 +77,6 @@ def test_hand_case_and_convergence():
   assert not gq.kmeans(x, 2, init=jnp.array([[0.0], [1.0]]), num_iters=1).converged
 
 
-def test_one_group_is_the_mean():
-  x = blobs(1)
-  result = gq.kmeans(x, 1, key=0, num_iters=2)
-  np.testing.assert_allclose(result.centroids[0], x.mean(0), rtol=1e-5, atol=1e-5)
-  np.testing.assert_allclose(result.inertia, ((x - x.mean(0)) ** 2).sum(), rtol=1e-5)
-
-
-def test_warm_start_continues():
-  x, init = blobs(2), blobs(2)[:6]
-  half = gq.kmeans(x, 6, init=init, num_iters=2)
-  chex.assert_trees_all_close(
-    gq.kmeans(x, 6, init=half.centroids, num_iters=2),
-    gq.kmeans(x, 6, init=init, num_iters=4),
-    rtol=1e-5,
-  )
-
-
 def test_cosine_groups_by_direction():
   angle = np.array([0.0, 0.1, 1.5, 1.6, 3.0, 3.1], np.float32)
   length = np.array([1e-3, 100.0, 5.0, 1e-2, 1e3, 7.0], np.float32)
@@ -118,19 +99,6 @@ def test_cosine_equals_spherical_lloyd_in_numpy():
   result = gq.kmeans(x, 5, init=x[:5], metric="cosine", num_iters=6)
   np.testing.assert_array_equal(result.labels, (unit @ centroids.T).argmax(1))
   np.testing.assert_allclose(result.centroids, centroids, atol=1e-5)
-
-
-def test_padding_moves_nothing():
-  x = blobs(5)
-  padded = np.concatenate([x, np.full((30, 5), 1e6, np.float32)])
-  weight = np.concatenate([np.ones(200), np.zeros(30)]).astype(np.float32)
-  plain = gq.kmeans(x, 4, init=x[:4])
-  masked = gq.kmeans(padded, 4, init=x[:4], sample_weight=weight)
-  np.testing.assert_array_equal(masked.labels[:200], plain.labels)
-  np.testing.assert_array_equal(masked.counts, plain.counts)
-  np.testing.assert_allclose(masked.inertia, plain.inertia, rtol=1e-4)
-  seeded = gq.kmeans(padded, 4, key=0, sample_weight=weight)
-  assert np.all(np.abs(seeded.centroids) < 1e3)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -213,48 +181,3 @@ def test_bfloat16_and_integers_compute_in_float32():
   chex.assert_type(expected.centroids, jnp.float32)
   chex.assert_type([expected.labels, expected.counts], jnp.int32)
   chex.assert_shape(expected, [(4, 3), (50,), (4,), (), ()])
-
-
-def test_keys_int_typed_and_raw_are_the_same():
-  x = blobs(7)
-  results = [gq.kmeans(x, 5, key=k) for k in (3, jax.random.key(3), jax.random.PRNGKey(3))]
-  chex.assert_trees_all_equal(*results)
-  chex.assert_trees_all_equal(gq.kmeans(x, 5), gq.kmeans(x, 5, key=0))
-
-
-def test_compiles_once_and_equals_eager_under_vmap_and_jit():
-  x = np.stack([blobs(seed, rows=60) for seed in range(3)])
-  run = functools.partial(gq.kmeans, num_clusters=4, num_iters=5)
-  each = [run(x[i], init=x[i, :4]) for i in range(3)]
-  expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-  batched = jax.vmap(lambda row: run(row, init=row[:4]))(x)
-  chex.assert_trees_all_close(batched, expected, rtol=1e-4)
-
-  with jax.disable_jit():
-    chex.assert_trees_all_close(run(x[0], init=x[0, :4]), each[0], rtol=1e-4)
-
-  traced = chex.assert_max_traces(lambda row, key: run(row, key=key), n=1)
-  jitted = jax.jit(traced)
-  for i in range(3):
-    jitted(x[i], jax.random.key(i))
-  chex.clear_trace_counter()
-
-
-@pytest.mark.parametrize(
-  ("kwargs", "message"),
-  [
-    ({"x": jnp.zeros(3), "num_clusters": 1}, r"x must be \[n, d\].*\(3,\)"),
-    ({"num_clusters": 0}, "num_clusters must be at least 1, but 0"),
-    ({"num_clusters": 7}, r"num_clusters must be at most the rows of x \(6\), but 7"),
-    ({"num_clusters": 2.0}, "num_clusters must be an int, but 2.0"),
-    ({"num_iters": -1}, "num_iters must be at least 0, but -1"),
-    ({"metric": "manhattan"}, "metric must be one of .*'manhattan'"),
-    ({"init": jnp.zeros((3, 2))}, r"init must be \[K, d\] = \[2, 2\].*\(3, 2\)"),
-    ({"sample_weight": jnp.ones(5)}, r"sample_weight must be \[n\] = \[6\].*\(5,\)"),
-    ({"key": 0.5}, "key must be an int or one PRNG key, but 0.5"),
-  ],
-)
-def test_bad_arguments_name_the_parameter_the_rule_and_what_was_found(kwargs, message):
-  arguments = {"x": jnp.ones((6, 2)), "num_clusters": 2, **kwargs}
-  with pytest.raises(ValueError, match=message):
-    gq.kmeans(**arguments)

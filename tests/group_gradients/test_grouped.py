@@ -5,12 +5,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from grouped_networks import (
   BATCH,
   GROUPS,
   LABELS,
+  MLP,
   NETWORKS,
   OUTSIDE,
   PATTERNS,
@@ -23,7 +23,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gq_optax as gq
-from benchmarks.harness import networks as models
 from gq_optax._group_gradients import blocks, grouped
 
 
@@ -175,32 +174,11 @@ def test_double_precision_stays_double():
       np.testing.assert_allclose(groups.grads[k], expected, rtol=1e-13)
 
 
-def test_into_the_queue():
-  """The update of `GroupGradients`, its losses in place of `value=`, under one jit."""
-  loss_fn, params, batch = dense()
-  tx = optax.chain(gq.grad_queue((1, 3)), optax.sgd(0.3))
-  function = gq.grouped_value_and_grad(loss_fn, GROUPS)
-
-  @jax.jit
-  def step(params, state):
-    value, groups = function(params, batch, jnp.asarray(LABELS))
-    updates, state = tx.update(groups, state, params)
-    return optax.apply_updates(params, updates), state, value
-
-  state, values = tx.init(params), []
-  for _ in range(8):
-    params, state, value = step(params, state)
-    values.append(float(value))
-  assert state[0].queue.count == 8
-  np.testing.assert_allclose(state[0].losses.values[0], values[-1], rtol=1e-5)
-  assert values[-1] < values[0]
-
-
 @pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_whole_step_is_kmeans_then_groups(masked):
   loss_fn, params, batch = dense()
-  model = models.MLP((16, 8), 3)
+  model = MLP((16, 8), 3)
   features = lambda p, b: (loss_fn(p, b), model.apply(p, b[0])[1])
   mask = jnp.asarray(~OUTSIDE) if masked else None
   given = jax.tree.map(spoil, batch) if masked else batch
@@ -216,58 +194,6 @@ def test_the_whole_step_is_kmeans_then_groups(masked):
   _, gradients = masked_passes(loss_fn)(params, batch, labels)
   chex.assert_trees_all_close(groups.grads, gradients, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(value, loss_fn(params, batch)[labels >= 0].mean(), rtol=1e-5)
-
-
-def mean_loss(params, batch):
-  return jnp.mean(batch @ params)
-
-
-@pytest.mark.parametrize(
-  ("loss_fn", "labels", "message"),
-  [
-    (
-      mean_loss,
-      jnp.zeros(6, jnp.int32),
-      r"one floating loss per example, shape \(6,\), but .*\(\)",
-    ),
-    (lambda w, x: x @ w[:, None], jnp.zeros(6, jnp.int32), r"shape \(6,\), but float32 .*\(6, 1\)"),
-    (lambda w, x: (x @ w, x), jnp.zeros(6, jnp.int32), "there is has_aux=True"),
-    (lambda w, x: (x @ w).astype(jnp.int32), jnp.zeros(6, jnp.int32), "but int32 of shape"),
-    (linear, jnp.zeros(5, jnp.int32), r"labels must be \[B\] with B = 6, but shape \(5,\)"),
-    (linear, jnp.zeros(6), "labels must have an integer dtype, but float32"),
-  ],
-)
-def test_errors_when_it_is_traced(loss_fn, labels, message):
-  with pytest.raises(ValueError, match=message):
-    gq.grouped_value_and_grad(loss_fn, 2)(jnp.ones(3), jnp.ones((6, 3)), labels)
-
-
-def test_errors_of_options_and_batches():
-  for options, message in (
-    ({"num_groups": 0}, "num_groups must be at least 1, but 0"),
-    ({"num_groups": 2.0}, "num_groups must be an int, but 2.0"),
-  ):
-    with pytest.raises(ValueError, match=message):
-      gq.grouped_value_and_grad(linear, **options)
-  function = gq.grouped_value_and_grad(lambda w, b: b["x"] @ w, 2)
-  batch = {"x": jnp.ones((6, 3)), "y": jnp.ones(5)}
-  with pytest.raises(ValueError, match="same leading axis B > 0, but shapes"):
-    function(jnp.ones(3), batch, jnp.zeros(6, jnp.int32))
-  with pytest.raises(ValueError, match="the parameter at the root must have a real floating"):
-    function(jnp.ones(3, jnp.int32), {"x": jnp.ones((6, 3))}, jnp.zeros(6, jnp.int32))
-  with_aux = gq.grouped_value_and_grad(lambda w, x: (x @ w, w), 2, has_aux=True)
-  with pytest.raises(ValueError, match=r"aux .*leading axis 6, but at the root shape \(3,\)"):
-    with_aux(jnp.ones(3), jnp.ones((6, 3)), jnp.zeros(6, jnp.int32))
-  with pytest.raises(ValueError, match=r"must return a pair \(losses, aux\), but ShapeDtype"):
-    gq.grouped_value_and_grad(linear, 2, has_aux=True)(jnp.ones(3), jnp.ones((6, 3)), LABELS[:6])
-  with pytest.raises(ValueError, match=r"must return a pair \(losses, embeddings\), but"):
-    gq.clustered_value_and_grad(linear, 2)(jnp.ones(3), jnp.ones((6, 3)))
-  whole = gq.clustered_value_and_grad(lambda w, x: (x @ w, x[:, 0]), 2)
-  with pytest.raises(ValueError, match=r"embeddings must be \[B, d\] with B = 6, but shape \(6,\)"):
-    whole(jnp.ones(3), jnp.ones((6, 3)))
-  whole = gq.clustered_value_and_grad(lambda w, x: (x @ w, x), 2)
-  with pytest.raises(ValueError, match=r"mask must be \[B\] with B = 6, but shape \(5,\)"):
-    whole(jnp.ones(3), jnp.ones((6, 3)), mask=jnp.ones(5, bool))
 
 
 def test_parameters_and_inputs_without_a_number():

@@ -81,18 +81,3 @@ def test_reducing_takes_the_bytes_that_its_page_says(accelerator, request):
   # Sums that are carried, and results; blocks of one weight; eight examples; some indices.
   rule = 2 * 2 * gradient + (2 * 2 + 1) * weight + 8 * 2 * example + 4 * 512 * 4
   assert memory.temp_size_in_bytes + memory.output_size_in_bytes <= rule < 10 * gradient  # of 512
-
-
-def test_errors(problem):
-  params, batch = problem
-  for options, message in (
-    ({"microbatch_size": 0}, "microbatch_size must be at least 1, but 0"),
-    ({"num_groups": 0}, "num_groups must be at least 1, but 0"),
-  ):
-    with pytest.raises(ValueError, match=message):
-      gq.per_example_value_and_grad(loss_fn, **options)
-  with pytest.raises(ValueError, match=r"one floating loss per example, shape \(14,\), but"):
-    gq.per_example_value_and_grad(lambda p, b: jnp.mean(loss_fn(p, b)))(params, batch)
-  reduce = gq.per_example_value_and_grad(loss_fn, num_groups=2)
-  with pytest.raises(ValueError, match=r"labels must be \[B\] with B = 14, but shape \(3,\)"):
-    reduce(params, batch, jnp.zeros(3, jnp.int32))

@@ -206,6 +206,8 @@ def test_the_rarest_examples_and_what_is_nearest_to_them(metric):
   assert set(rarest.indices[:4].tolist()) == {18, 19, 20, 21}
   assert rarest.indices[-7:].tolist() == [-1] * 7  # one of 24 was not finite
   assert rarest.nearest[-1].tolist() == [-1] * 3
+  for figures in (rarest.densities, rarest.losses, rarest.weights):
+    np.testing.assert_array_equal(figures[-7:], 0.0)
   place = rarest.indices.tolist().index(18)
   assert rarest.nearest[place].tolist() == [19, 20, 21]
   away = x[19] - x[18] if metric == "euclidean" else 0.0

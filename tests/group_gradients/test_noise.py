@@ -85,14 +85,3 @@ def test_random_groups_are_balanced_and_random(batch, groups):
 def test_suggested_clusters(batch, noise, expected):
   assert gq.suggest_num_clusters(batch, jnp.float32(noise)) == expected
   assert gq.suggest_num_clusters(batch, noise) == expected
-
-
-def test_bad_arguments():
-  with pytest.raises(ValueError, match="must be GroupGradients, but dict"):
-    gq.noise_scale({"a": jnp.ones((2, 3))})
-  with pytest.raises(ValueError, match="at least 2 groups, but 1"):
-    gq.noise_scale(gq.GroupGradients(jnp.ones((1, 3)), jnp.ones(1)))
-  with pytest.raises(ValueError, match=r"at most the batch size \(4\), but 5"):
-    gq.random_groups(0, 4, 5)
-  with pytest.raises(ValueError, match="Call it outside jit"):
-    jax.jit(lambda x: gq.suggest_num_clusters(4, x))(1.0)

@@ -5,7 +5,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+import optax
 
 import gq_optax as gq
 from gq_optax._rarity import embeddings
@@ -79,15 +79,31 @@ def test_leaf_projection_does_not_depend_on_other_leaves():
   np.testing.assert_array_equal(gq.sketch({**rest, "bias": tree["bias"]}, 32, key=0), alone)
 
 
-@pytest.mark.parametrize(
-  ("tree", "dim", "message"),
-  [
-    ({}, 8, "at least one leaf"),
-    ({"a": jnp.ones((4, 2)), "b": jnp.ones((5, 2))}, 8, r"same leading axis B.*\(5, 2\)"),
-    ({"a": jnp.ones((4, 2), jnp.int32)}, 8, "floating dtype, but int32"),
-    ({"a": jnp.ones((4, 2))}, 0, "dim must be at least 1, but 0"),
-  ],
-)
-def test_bad_arguments(tree, dim, message):
-  with pytest.raises(ValueError, match=message):
-    gq.sketch(tree, dim, key=0)
+def test_64_bit_mode_changes_no_sign():
+  tree = gradients(batch=4)
+  with jax.enable_x64(True):
+    wide = gq.sketch(tree, 8, key=0)
+  np.testing.assert_array_equal(wide, gq.sketch(tree, 8, key=0))
+
+
+def test_output_gradients_of_losses():
+  key = jax.random.key(0)
+  logits, labels = jax.random.normal(key, (6, 3)), jnp.arange(6) % 3
+  softmax = optax.losses.softmax_cross_entropy_with_integer_labels
+  expected = jax.nn.softmax(logits) - jax.nn.one_hot(labels, 3)
+  np.testing.assert_allclose(gq.output_gradients(softmax, logits, labels), expected, atol=1e-6)
+  targets = (labels > 0).astype(jnp.float32)
+  binary = gq.output_gradients(optax.losses.sigmoid_binary_cross_entropy, logits[:, 0], targets)
+  np.testing.assert_allclose(binary, jax.nn.sigmoid(logits[:, 0]) - targets, atol=1e-6)
+  squared = lambda outputs, targets: jnp.sum(0.5 * jnp.square(outputs - targets), axis=(1, 2))
+  outputs = jax.random.normal(key, (4, 2, 3), jnp.bfloat16)
+  residual = gq.output_gradients(squared, outputs, jnp.zeros((4, 2, 3), jnp.bfloat16))
+  assert residual.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(residual, outputs)
+  through = lambda x: jnp.sum(gq.output_gradients(squared, x, jnp.zeros((4, 2, 3))))
+  np.testing.assert_array_equal(jax.grad(through)(jnp.ones((4, 2, 3))), 0.0)
+
+
+def test_every_number_has_its_place():
+  sketch = gq.sketch(jnp.eye(70), 32, key=0)  # two whole rows of a sketch, and six numbers
+  np.testing.assert_array_equal(np.abs(sketch).sum(axis=1), 1.0)

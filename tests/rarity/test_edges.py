@@ -120,75 +120,9 @@ def test_an_isolated_example_does_not_come_first_however_far():
   assert 200 not in found.indices.tolist()
 
 
-def test_64_bits_and_strict_promotion():
-  x = np.asarray(two_kinds(64)[0], np.float64)
-  few = gq.kmeans(x.astype(np.float32), 4, num_iters=0)
-  with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
-    np.testing.assert_array_equal(gq.kmeans(x, 4, num_iters=0).centroids, few.centroids)
-    groups, examples = gq.group_scarcity(3, pooling=0.5), gq.example_scarcity(128)
-    for _ in range(2):
-      _, state = groups.update(x, groups.init(4))
-    assert gq.diagnostics(state)["groups_seen"].dtype == jnp.int32
-    groups.explain(x, state)
-    _, state = examples.update(x, examples.init(4))
-    assert gq.diagnostics(state)["queued_examples"].dtype == jnp.int32
-    examples.explain(x, state)
-    sketch = gq.sketch({"w": x.astype(np.float32)}, 3, 0)
-    tx = gq.grad_queue(num_clusters=2)
-    grads = {"w": jnp.asarray(x)}
-    tx.update(grads, tx.init({"w": jnp.zeros(4)}))
-  np.testing.assert_array_equal(sketch, gq.sketch({"w": x.astype(np.float32)}, 3, 0))
-
-
-@pytest.mark.parametrize("scarcity", [gq.example_scarcity, lambda **k: gq.group_scarcity(3, **k)])
-def test_options_that_are_traced(scarcity):
-  """No gradient flows to them, and NaN is as good as the lowest."""
-  x = jnp.asarray(two_kinds(64)[0])
-
-  def weights(exponent, max_weight):
-    made = scarcity(exponent=exponent, max_weight=max_weight)
-    return made.update(x, made.init(4))[0]
-
-  grads = jax.grad(lambda *options: jnp.sum(weights(*options) ** 2), (0, 1))(1.0, 50.0)
-  np.testing.assert_array_equal(grads, 0.0)
-  np.testing.assert_array_equal(jax.jit(weights)(jnp.nan, 50.0), weights(0.0, 50.0))
-  np.testing.assert_allclose(jax.jit(weights)(1.0, jnp.nan), 1.0, rtol=1e-5)
-
-
-def test_numbers_of_numpy_are_numbers():
-  for scarcity in (gq.group_scarcity(2, pooling=np.float32(0)), gq.example_scarcity()):
-    for dim in (np.int64(4), np.prod([2, 2]), jnp.int32(4)):
-      scarcity.init(dim)
-  x = two_kinds(64)[0]
-  for zero in (np.float32(0), np.array(0.0)):
-    scarcity = gq.example_scarcity(loss_exponent=zero)
-    scarcity.update(x, scarcity.init(4))  # needs no losses
-  wide = gq.example_scarcity(queue_dtype=jnp.float64)
-  wide.update(x, wide.init(4))
-
-
-def test_nothing_to_compare():
-  with pytest.raises(ValueError, match=r"x must be \[n, d\] with d at least 1, but shape \(4, 0\)"):
-    gq.kmeans(jnp.zeros((4, 0)), 1)
-  for scarcity in (gq.example_scarcity(), gq.group_scarcity(2)):
-    with pytest.raises(ValueError, match="numbers of an embedding must be at least 1, but 0"):
-      scarcity.init(jnp.zeros((5, 0)))
-    with pytest.raises(ValueError, match=r"B at least 1, but shape \(0, 4\) .* empty batch"):
-      scarcity.update(jnp.zeros((0, 4)), scarcity.init(4))
-  with pytest.raises(ValueError, match="the result of loss_fn must have a real floating dtype"):
-    gq.output_gradients(lambda o, y: jnp.ones(len(o), jnp.int32), jnp.ones((3, 2)), None)
-
-
 def test_one_minus_cosine_is_not_negative():
   for x in np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32):
     assert gq.kmeans(np.tile(x, (50, 1)), 1, metric="cosine").inertia >= 0.0
-
-
-@pytest.mark.parametrize("wrong", [{"w": jnp.ones((3, 2))}, (32, 8), 8.0])
-@pytest.mark.parametrize("make", [gq.example_scarcity, lambda: gq.group_scarcity(2)])
-def test_a_state_is_not_made_of_parameters(make, wrong):
-  with pytest.raises(ValueError, match=r"embedding_dim_or_template .*no gradient transformation"):
-    make().init(wrong)
 
 
 def test_integers_of_narrow_dtypes_are_read_as_numbers():

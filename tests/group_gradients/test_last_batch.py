@@ -55,11 +55,6 @@ def test_fewer_examples_than_clusters(number):
   np.testing.assert_array_equal(groups.grads["w"][number:], 0.0)
 
 
-def test_kmeans_itself_still_refuses():
-  with pytest.raises(ValueError, match=r"num_clusters must be at most the rows of x \(3\), but 4"):
-    gq.kmeans(rows(3), 4)
-
-
 @pytest.mark.parametrize("clusters", [1, 3])
 @pytest.mark.parametrize("queue_length", [2, (1, 2)])
 def test_a_mask_leaves_padding_out_of_clusters_and_means(clusters, queue_length):
@@ -85,14 +80,6 @@ def test_a_mask_leaves_padding_out_of_clusters_and_means(clusters, queue_length)
   np.testing.assert_array_equal(found["w"], 0.0)
   chex.assert_trees_all_equal(after.queue, state.queue)
   assert after.figures.skipped == 1
-
-
-def test_a_mask_is_for_per_example_gradients():
-  tx, mask = gq.grad_queue(), jnp.ones(8, bool)
-  groups = gq.GroupGradients(per_example(rows(8)), jnp.ones(8))
-  for updates in (W, groups):
-    with pytest.raises(ValueError, match=r"mask can only leave out per-example gradients"):
-      tx.update(updates, tx.init(W), mask=mask)
 
 
 @pytest.mark.parametrize("microbatch_size", [None, 2])

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from grouped_networks import (
   BATCH,
+  CNN,
   GROUPS,
   LABELS,
+  Encoder,
   convolutional,
   cross_entropy,
   dense,
@@ -22,7 +24,6 @@ from grouped_networks import (
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gq_optax as gq
-from benchmarks.harness import networks as models
 from gq_optax._group_gradients import blocks, grouped
 from gq_optax._group_gradients import linear as linearized
 
@@ -51,8 +52,8 @@ def test_a_straight_line_on_accelerators(network):
 @pytest.mark.parametrize(
   ("model", "x", "num_groups"),
   [
-    (models.Encoder(layers=1, width=64, vocabulary=50), jnp.zeros((128, 32), jnp.int32), 4),
-    (models.CNN(), jnp.zeros((256, 32, 32, 3)), 8),
+    (Encoder(64, 4, 50, 10), jnp.zeros((128, 32), jnp.int32), 4),
+    (CNN(), jnp.zeros((256, 32, 32, 3)), 8),
   ],
 )
 @pytest.mark.usefixtures("as_on_an_accelerator")
@@ -77,7 +78,7 @@ def test_rows_in_the_order_of_their_labels():
 
 def test_a_cpu_keeps_a_block_of_what_examples_keep():
   """A quarter of a group of sequences, not the batch; vectors keep too little for that."""
-  model, x = models.Encoder(layers=1, width=64, vocabulary=50), jnp.zeros((128, 32), jnp.int32)
+  model, x = Encoder(64, 4, 50, 10), jnp.zeros((128, 32), jnp.int32)
   y = jnp.zeros(len(x), jnp.int32)
   losses = lambda params, batch: cross_entropy(model.apply(params, batch[0])[0], batch[1])
   params = jax.eval_shape(model.init, jax.random.key(0), x[:1])

@@ -10,8 +10,6 @@ import numpy as np
 import optax
 from flax import nnx
 
-from benchmarks.harness import networks as models
-
 BATCH, GROUPS = 24, 4
 KEY = jax.random.key(0)
 # Half of the batch in one group, an empty one, and four examples of none.
@@ -23,6 +21,46 @@ PATTERNS = {
   "one group": np.where(OUTSIDE, GROUPS, 2),
   "none": np.full(BATCH, -1),
 }
+
+
+class MLP(nn.Module):
+  widths: tuple[int, ...]
+  classes: int
+
+  @nn.compact
+  def __call__(self, x):
+    for width in self.widths:
+      x = nn.relu(nn.Dense(width)(x))
+    return nn.Dense(self.classes)(x), x
+
+
+class CNN(nn.Module):
+  classes: int = 10
+
+  @nn.compact
+  def __call__(self, x):
+    for width in (32, 64, 64):
+      x = nn.max_pool(nn.relu(nn.Conv(width, (3, 3))(x)), (2, 2), (2, 2))
+    x = nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1)))
+    return nn.Dense(self.classes)(x), x
+
+
+class Encoder(nn.Module):
+  """A layer of a transformer over token ids, and the mean over positions."""
+
+  width: int
+  heads: int
+  vocabulary: int
+  classes: int
+
+  @nn.compact
+  def __call__(self, ids):
+    place = self.param("place", nn.initializers.normal(0.02), (1, ids.shape[1], self.width))
+    x = nn.Embed(self.vocabulary, self.width)(ids) + place
+    x = x + nn.MultiHeadDotProductAttention(self.heads)(nn.LayerNorm()(x))
+    y = nn.gelu(nn.Dense(4 * self.width)(nn.LayerNorm()(x)))
+    x = jnp.mean(nn.LayerNorm()(x + nn.Dense(self.width)(y)), axis=1)
+    return nn.Dense(self.classes)(x), x
 
 
 def normal(number, *shape, dtype=jnp.float32):
@@ -40,7 +78,7 @@ def of_flax(model, x, classes):
 
 
 def dense(dtype=jnp.float32):
-  model = models.MLP((16, 8), 3)
+  model = MLP((16, 8), 3)
   loss_fn, params, batch = of_flax(model, normal(0, BATCH, 7), 3)
   return (
     loss_fn,
@@ -50,11 +88,11 @@ def dense(dtype=jnp.float32):
 
 
 def convolutional():
-  return of_flax(models.CNN(3), normal(0, BATCH, 8, 8, 3), 3)
+  return of_flax(CNN(3), normal(0, BATCH, 8, 8, 3), 3)
 
 
 def transformer():
-  model = models.Encoder(layers=1, width=8, heads=2, vocabulary=11, num_classes=3)
+  model = Encoder(8, 2, 11, 3)
   return of_flax(model, jax.random.randint(KEY, (BATCH, 5), 0, 11), 3)
 
 

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from example_clouds import DIM, B, M, Twin, clouds, update
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import gq_optax as gq
 
@@ -122,28 +120,6 @@ def test_what_cannot_be_compared_is_neither_queued_nor_weighted():
   chex.assert_trees_all_close(state._replace(effective=alone_state.effective), alone_state)
 
 
-def test_nothing_to_compare_leaves_the_state_as_it_was():
-  scarcity = gq.example_scarcity(M)
-  _, state = update(scarcity, np.eye(DIM), scarcity.init(DIM))
-  masked = jnp.zeros(B, bool)
-  for x, mask in ((jnp.full((B, DIM), jnp.nan), ~masked), (jnp.ones((B, DIM)), masked)):
-    weights, after = scarcity.update(x, state, mask=mask)
-    chex.assert_trees_all_equal(after, state)
-    np.testing.assert_array_equal(weights, mask.astype(jnp.float32))
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_the_same_embedding_for_all_weighs_all_the_same(metric):
-  scarcity = gq.example_scarcity(M, metric=metric)
-  state = scarcity.init(DIM)
-  for size in (20, 24, 1):
-    # Of one direction; that the lengths differ leaves the rounding of a division in it.
-    lengths = np.linspace(1.0, 3.0, size) if metric == "cosine" else np.ones(size)
-    x = lengths[:, None] * np.array([[0.3, 0.7, -0.2, 0.45]])
-    weights, state = update(scarcity, x, state)
-    np.testing.assert_allclose(weights, 1.0, rtol=1e-4)
-
-
 def test_embeddings_as_short_as_rounding_weigh_one():
   """Output gradients of fitted examples, from bfloat16 logits: their direction is noise."""
   labels = np.arange(B) % 3
@@ -173,32 +149,6 @@ def test_bounds_hold_after_all_exponents_and_the_mean_stays_one():
     np.testing.assert_allclose(weights[:20], (24 - 8) / 20, rtol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.data())
-def test_any_input_gives_finite_weights_of_mean_one_within_the_bounds(data):
-  rows = 6
-  number = st.sampled_from([0.0, 1.0, -1.0, 1e-30, 1e30, -3e38, np.nan, np.inf, 0.5])
-  draw = lambda n: np.array(data.draw(st.lists(number, min_size=n, max_size=n)), np.float32)
-  x, losses = draw(3 * rows).reshape(rows, 3), draw(rows)
-  mask = np.array(data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows)))
-  metric = data.draw(st.sampled_from(["cosine", "euclidean"]))
-  scarcity = gq.example_scarcity(
-    8, metric=metric, loss_exponent=data.draw(st.sampled_from([0.5, 4.0])), max_weight=8.0
-  )
-  state = scarcity.init(3)
-  for order in (slice(None), slice(None, None, -1), slice(None)):
-    weights, state = scarcity.update(
-      jnp.asarray(x[order]), state, mask=jnp.asarray(mask), losses=jnp.asarray(losses[order])
-    )
-    chex.assert_tree_all_finite((weights, state))
-    weights = np.asarray(weights)
-    assert (weights[~mask] == 0.0).all()
-    if mask.any():
-      assert weights[mask].mean() == pytest.approx(1.0, rel=1e-5)
-      assert weights[mask].min() >= 1 / 8 * (1 - 1e-5)
-      assert weights[mask].max() <= 8 * (1 + 1e-5)
-
-
 def test_euclidean_weights_do_not_know_units_or_origin():
   x, _ = clouds(0, (18, 4, 1, 1), spread=0.3)
   scarcity = gq.example_scarcity(M, metric="euclidean", neighbours=1.0)
@@ -212,15 +162,6 @@ def test_euclidean_weights_do_not_know_units_or_origin():
   for weights in results[1:]:
     np.testing.assert_allclose(weights, results[0], rtol=1e-3)
   assert np.ptp(results[0]) > 0.3
-
-
-def test_traced_options_are_clamped():
-  x, _ = clouds(1, (18, 4, 1, 1))
-  run = lambda **o: update(gq.example_scarcity(M, **o), x, gq.example_scarcity(M).init(DIM))[0]
-  np.testing.assert_allclose(run(exponent=jnp.float32(-3.0)), 1.0, rtol=1e-5)
-  np.testing.assert_allclose(run(max_weight=jnp.float32(0.1)), 1.0, rtol=1e-5)
-  most = run(exponent=4.0)
-  np.testing.assert_allclose(run(exponent=jnp.float32(9.0)), most, rtol=1e-6)
 
 
 # JAX's transformations, dtypes, devices.
@@ -243,40 +184,6 @@ def test_no_loop_in_the_compiled_update_and_nothing_compiled_twice():
   assert state.count == 3
 
 
-def test_scan_and_vmap_over_seeds_equal_single_runs():
-  scarcity = gq.example_scarcity(M, neighbours=1.0)
-  batches = jnp.stack([clouds(seed, (18, 4, 1, 1))[0] for seed in range(6)]).reshape(2, 3, B, DIM)
-  run = lambda batches: jax.lax.scan(
-    lambda state, x: scarcity.update(x, state)[::-1], scarcity.init(DIM), batches
-  )
-  together = jax.jit(jax.vmap(run))(batches)
-  for seed in range(2):
-    state, singles = scarcity.init(DIM), []
-    for x in batches[seed]:
-      weights, state = scarcity.update(x, state)
-      singles.append(weights)
-    expected = (state, jnp.stack(singles))
-    found = jax.tree.map(lambda v, seed=seed: v[seed], together)
-    chex.assert_trees_all_close(found, expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-  ("metric", "dtype"), [("cosine", jnp.bfloat16), ("euclidean", jnp.float16)]
-)
-def test_dtypes_are_explicit(metric, dtype):
-  scarcity = gq.example_scarcity(M, metric=metric, queue_dtype=dtype)
-  x = jax.random.normal(jax.random.key(0), (B, 2, 2), dtype)
-  state = scarcity.init(jax.ShapeDtypeStruct((B, 2, 2), dtype))
-  weights, after = scarcity.update(x, state)
-  chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
-  chex.assert_type(weights, jnp.float32)
-  assert state.queue.dtype == dtype
-  # Copies in the queue are rounded as the batch is: they are exactly equal.
-  single = jnp.broadcast_to(x[:1], x.shape)
-  weights, _ = scarcity.update(single, scarcity.update(single, state)[1])
-  np.testing.assert_allclose(weights, 1.0, rtol=1e-6)
-
-
 @pytest.mark.parametrize("compiled", [False, True])
 def test_what_overflows_the_queue_dtype_is_not_queued(compiled):
   scarcity = gq.example_scarcity(M, metric="euclidean", queue_dtype=jnp.float16)
@@ -287,48 +194,3 @@ def test_what_overflows_the_queue_dtype_is_not_queued(compiled):
   assert state.filled.sum() == B - 1
   chex.assert_tree_all_finite(state)
   assert weights[0] == 1.0
-
-
-def test_no_gradient_flows_through_the_weights():
-  scarcity = gq.example_scarcity(M, loss_exponent=0.5)
-  x = jnp.asarray(clouds(0, (18, 4, 1, 1))[0])
-
-  def loss(scale):
-    losses = scale * jnp.arange(1.0, B + 1.0)
-    weights, _ = scarcity.update(scale * x, scarcity.init(DIM), losses=losses)
-    return jnp.mean(weights * scale), weights
-
-  gradient, weights = jax.grad(loss, has_aux=True)(jnp.float32(2.0))
-  assert gradient == pytest.approx(float(jnp.mean(weights)))
-
-
-@pytest.mark.parametrize(
-  ("options", "message"),
-  [
-    ({"queue_size": 0}, "queue_size must be at least 1, but 0"),
-    ({"bandwidth": 0.0}, r"bandwidth must be in \(0.0, inf\), but 0.0"),
-    ({"neighbours": -1.0}, r"neighbours must be in \[0.0, inf\), but -1.0"),
-    ({"exponent": 5.0}, r"exponent must be in \[0.0, 4.0\], but 5.0"),
-    ({"loss_exponent": -1.0}, r"loss_exponent must be in \[0.0, 4.0\], but -1.0"),
-    ({"metric": "manhattan"}, "metric must be one of"),
-    ({"max_weight": 0.5}, r"max_weight must be in \[1.0, inf\), but 0.5"),
-    ({"queue_dtype": jnp.int8}, "queue_dtype must be a real floating dtype"),
-  ],
-)
-def test_options_out_of_range(options, message):
-  with pytest.raises(ValueError, match=message):
-    gq.example_scarcity(**options)
-
-
-def test_shapes_that_do_not_fit():
-  scarcity = gq.example_scarcity(M)
-  state = scarcity.init(DIM)
-  with pytest.raises(ValueError, match=r"embeddings must be \[B, ...\] with 4 numbers"):
-    scarcity.update(jnp.ones((3, 5)), state)
-  with pytest.raises(ValueError, match="mask must be bool, but float32"):
-    scarcity.update(jnp.ones((3, 4)), state, mask=jnp.ones(3))
-  with pytest.raises(ValueError, match=r"losses must be \[B\] with B = 3"):
-    scarcity.update(jnp.ones((3, 4)), state, losses=jnp.ones(2))
-  with pytest.raises(ValueError, match="2 numbers or more .* metric='euclidean'"):
-    scarcity.init(1)
-  assert gq.example_scarcity(M, metric="euclidean").init(1).queue.shape == (M, 1)
