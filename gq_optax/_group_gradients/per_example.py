@@ -83,18 +83,22 @@ def per_example_value_and_grad(
     labels = jnp.where(mask, checks.labels(labels, size, number), number)
     params, batch, labels = _axes.alike((params, batch, labels))
     parts = -(-size // (microbatch_size or size))
-    places = jnp.arange(parts * -(-size // parts), dtype=jnp.int32).reshape(parts, -1)
+    missing = -size % parts
+    # The last example is repeated, as one of no group, to make the microbatches equal.
+    known_labels = jnp.pad(labels, (0, missing), constant_values=number).reshape(parts, -1)
+    repeated = jnp.minimum(jnp.arange(size + missing, dtype=jnp.int32), size - 1)
+    equal = (lambda x: x) if missing == 0 else blocks.take(repeated)
+    rows = jax.tree.map(lambda x: equal(x).reshape(parts, -1, *x.shape[1:]), batch)
+    counts = blocks.sizes(labels, number)
 
-    def add(means, places):
-      # The last microbatch may repeat the last example, as one of no group.
-      rows, label = jax.tree.map(blocks.take(jnp.minimum(places, size - 1)), (batch, labels))
-      known = lambda _: (jnp.where(places < size, label, number), counts, ())
+    def add(means, part):
+      rows, known_labels = part
+      known = lambda _: (known_labels, counts, ())
       losses, *_, more = grouped.group_means(loss_fn, params, rows, False, known, number)
       return jax.tree.map(jnp.add, means, more), losses
 
-    counts = blocks.sizes(labels, number)
     zeros = _axes.alike(grouped.zeros(params, number), params, batch, labels)
-    means, losses = jax.lax.scan(add, zeros, places)
+    means, losses = jax.lax.scan(add, zeros, (rows, known_labels))
     losses = losses.reshape(-1)[:size]
     _, means = grouped.with_losses(params, means, losses, labels, number)
     return blocks.masked(losses, mask), means

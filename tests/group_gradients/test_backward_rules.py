@@ -173,7 +173,7 @@ def test_what_jax_can_not_batch_is_ours_to_explain():
 def test_sparse_batches_are_refused_by_path():
   sparse = jax.experimental.sparse.BCOO.fromdense(np.eye(24, 4, dtype=np.float32), n_batch=1)
   loss_fn = lambda w, batch: batch["x"] @ w
-  with pytest.raises(ValueError, match=r"dense arrays, but BCOO was found at \['x'\].*todense"):
+  with pytest.raises(ValueError, match=r"dense arrays, but BCOO at \['x'\] was found.*todense"):
     gq.grouped_value_and_grad(loss_fn, 2)(jnp.ones(4), {"x": sparse}, LABELS)
   with pytest.raises(ValueError, match="embeddings must be numbers, but BCOO was found"):
     gq.example_scarcity().update(sparse, gq.example_scarcity().init(4))
