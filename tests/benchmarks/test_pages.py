@@ -1,7 +1,6 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Pages are what the results give; what is told beside a table is in it; guides are short."""
 
-import json
 import re
 
 import numpy as np
