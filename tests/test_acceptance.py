@@ -55,7 +55,7 @@ def test_shard_map_with_its_default_checks_gives_each_device_its_own():
 
 NUMBERS = checkify.float_checks | checkify.div_checks
 CHECKS = NUMBERS | checkify.index_checks
-# Examples of no group go out of bounds there, to be dropped; and in "embeddings" the check of indices
+# Examples of no group go out of bounds there, to be dropped; in "embeddings" the check of indices
 # itself fails, in a gradient of Optax's cross-entropy.
 DROPS = ("grouped", "clustered", "per example", "embeddings")
 WITHOUT_MASK = ("examples", "groups", "kmeans, cosine", "queue of examples", "clustered", "losses")

@@ -179,12 +179,15 @@ def _in_turn(program, params, batch, choose, num_groups, block_size):
   shapes = program.jaxpr.out_avals[: program.results.num_leaves]
   results = [jnp.zeros((block_size, *x.shape), x.dtype) for x in shapes]
   nothing = jax.tree.map(lambda s: s[0], zeros(params, 1))
+  first = linear.may_scale_first(program)
 
   def one(block):
     examples = jax.tree.map(blocks.take(block.examples), batch)
-    losses, aux, parts = linear.run(program, params, examples)
-    scaled = lambda part: [blocks.scaled(x, block, counts) for x in part.cotangents]
-    gradient = linear.added(nothing, parts, lambda part: part.contract(part.kept, scaled(part)))
+    scaled = lambda x: blocks.scaled(x, block, counts)
+    ones = jnp.ones(block_size, shapes[0].dtype)
+    losses, aux, parts = linear.run(program, params, examples, scaled(ones) if first else ones)
+    of = lambda part: part.cotangents if first else list(map(scaled, part.cotangents))
+    gradient = linear.added(nothing, parts, lambda part: part.contract(part.kept, of(part)))
     return alike((gradient, jax.tree.leaves((losses, aux))))
 
   def add(sums, block):

@@ -92,8 +92,20 @@ def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
   return Program(program, traced[-1], results, axes)
 
 
-def run(program: Program, params: optax.Params, batch: Any) -> tuple[jax.Array, Any, list[Part]]:
-  """Losses `[B]`, aux, and the gradients of all examples, not summed yet."""
+def may_scale_first(program: Program) -> bool:
+  """May an example be scaled in front of its way back, which costs nothing there?
+
+  Not where a backward rule of the user's may not be linear, nor in float16, where it may vanish.
+  """
+  made: list[Any] = [v.aval for e in program.linear.eqns for v in e.outvars]
+  narrow = any(getattr(aval, "dtype", None) == jnp.float16 for aval in made)
+  return not narrow and "custom_lin" not in jaxprs.operations(program.linear.eqns)
+
+
+def run(
+  program: Program, params: optax.Params, batch: Any, scales: jax.Array | None = None
+) -> tuple[jax.Array, Any, list[Part]]:
+  """Losses `[B]`, aux, and the gradients of all examples, by scales `[B]` or 1, not summed yet."""
   with checks.batched():
     forward = jax.vmap(program.forward, (None, 0), (0, program.kept_axes))
     (losses, aux), kept = forward(params, batch)
@@ -106,7 +118,11 @@ def run(program: Program, params: optax.Params, batch: Any) -> tuple[jax.Array, 
     loss = lambda *t: jaxprs.run(follow, known, [*own, *taps], [*of_one, *t], linear.outvars)
     return jax.linear_transpose(loss, *(v.aval for v in taps))([one])
 
-  cotangents = jax.vmap(back)([known[v] for v in own], jnp.ones_like(losses)) if taps else ()
+  cotangents = (
+    jax.vmap(back)([known[v] for v in own], jnp.ones_like(losses) if scales is None else scales)
+    if taps
+    else ()
+  )
   of_tap = dict(zip(taps, cotangents, strict=True))
 
   def part(often):
