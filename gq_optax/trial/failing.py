@@ -251,8 +251,10 @@ def look(
   at_random = find_slices(embeddings, labels, shuffled(labels, predicted, first), first)
   hits = logits.argmax(axis=-1) == labels
   tell = lambda own: tell_slices(own, labels, hits, loss, ~first)
+  told = check(labels, chance, fails, again)
+  told = np.where((told == ALIKE) & (near == 0), "", told)  # nothing alike is near: no word of many
   return Failing(
-    chance, predicted, loss, fails, embeddings, near, check(labels, chance, fails, again),
+    chance, predicted, loss, fails, embeddings, near, told,
     slices, tell(slices), tell(at_random), far,
   )  # fmt: skip
 
