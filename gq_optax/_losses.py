@@ -52,7 +52,7 @@ def weighted_mean(
     >>> print(gq.weighted_mean(losses, weights, mask))
     3.25
 
-  Reference: docs/safety.md, and docs/scale.md for what the mean is over.
+  Reference: docs/safety.md, and docs/mean-one.md for what the mean is over.
   """
   losses = _validate.floating("losses", losses)
   if losses.ndim == 0:
