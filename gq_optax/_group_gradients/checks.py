@@ -117,6 +117,5 @@ def labels(labels: Any, size: int, num_groups: int) -> jax.Array:
   """Labels `[B]` as int32 in `[0, K]`, K for an example of no group."""
   _validate.shape("labels", labels, f"[B] with B = {size}", (size,))
   labels = _validate.integer("labels", labels)
-  narrow = labels.astype(jnp.int32)  # of wider ones that may wrap
-  inside = (narrow >= 0) & (narrow < num_groups) & (narrow.astype(labels.dtype) == labels)
-  return jnp.where(inside, narrow, num_groups)
+  inside = (labels >= 0) & (labels < num_groups)
+  return jnp.where(inside, labels, num_groups).astype(jnp.int32)

@@ -38,8 +38,6 @@ def class_rarity(labels: jax.Array, counts: jax.Array) -> jax.Array:
   """
   labels = _validate.integer("labels", labels)
   counts = _validate.counts("counts", counts)
-  # A number of classes may be too large for the dtype of the labels.
-  labels = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
   known = jnp.logical_and(labels >= 0, labels < counts.size)
   own = jnp.where(known, labels, 0).astype(jnp.int32)
   return jnp.where(known, jax.lax.stop_gradient(jnp.max(counts) / counts)[own], 1.0)
