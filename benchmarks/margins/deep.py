@@ -30,7 +30,7 @@ import gq_optax as gq
 from benchmarks.margins import networks
 
 cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
-RATES = (0.01, 0.02, 0.04)
+RATES = (0.04, 0.08, 0.16)  # and beyond, by factors of two, until the best lies inside
 AFTER = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # strengths of adjustment after training
 HEADS = (0.5, 1.0, 1.5)  # exponents of the weights under which the last layer is trained again
 FITS = 0.999
@@ -138,18 +138,17 @@ def rates(
   """
   leader = LEADERS[family]
   job = lambda rate: Job(task, network, leader, ARMS[leader].strengths[0], rate, *SCREEN)
-  score = lambda job: (
-    rows[job]["fits"],
-    sum(rows[job]["validation"][k] for k in ("natural", "mean")),
+  score = lambda rate: (
+    rows[job(rate)]["fits"],
+    sum(rows[job(rate)]["validation"][k] for k in ("natural", "mean")),
   )
-  tried = [job(rate) for rate in RATES]
-  for beyond in ({RATES[0]: RATES[0] / 2, RATES[-1]: RATES[-1] * 2}, {}):
-    if any(t not in rows for t in tried):
-      return tried, None
-    best = max(tried, key=score).rate
-    if best in beyond:
-      tried.append(job(beyond[best]))
-  return tried, best if tried[-1] in rows else None
+  tried = list(RATES)
+  while all(job(rate) in rows for rate in tried):
+    best = max(tried, key=score)
+    if best not in (tried[0], tried[-1]):
+      return list(map(job, tried)), best
+    tried = [best / 2, *tried] if best == tried[0] else [*tried, best * 2]
+  return list(map(job, tried)), None
 
 
 # Data

@@ -114,12 +114,14 @@ def test_rates_are_chosen_among_what_fits_and_the_grid_grows_at_its_edge():
   rates = lambda: deep.rates(rows, "classes", "dense", "none")
   assert rates() == ([job(rate=r) for r in deep.RATES], None)
   for rate, natural in zip(deep.RATES, (60.0, 70.0, 80.0), strict=True):
-    rows[job(rate=rate)] = row(job(rate=rate), natural, fits=rate < 0.03)
-  assert rates() == ([job(rate=r) for r in deep.RATES], 0.02)
-  rows[job(rate=0.04)] = row(job(rate=0.04), 80.0)
-  assert rates() == ([job(rate=r) for r in (*deep.RATES, 0.08)], None)
-  rows[job(rate=0.08)] = row(job(rate=0.08), 75.0)
-  assert rates()[1] == 0.04
+    rows[job(rate=rate)] = row(job(rate=rate), natural, fits=rate < 0.1)
+  assert rates() == ([job(rate=r) for r in deep.RATES], 0.08)
+  for beyond in (0.32, 0.64):
+    rows[job(rate=beyond / 2)] = row(job(rate=beyond / 2), 100 * beyond + 60.0)
+    grown = [r for r in (*deep.RATES, 0.32, 0.64) if r <= beyond]
+    assert rates() == ([job(rate=r) for r in grown], None)
+  rows[job(rate=0.64)] = row(job(rate=0.64), 75.0)
+  assert rates()[1] == 0.32
 
 
 def test_what_decides_comes_first_and_all_arms_come():
