@@ -87,11 +87,8 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
   }
   is_ours = lambda node: isinstance(node, tuple(readers))
   nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=is_ours) if is_ours(node)]
-  if not nodes:
-    raise ValueError(
-      "opt_state must hold the state of a grad_queue, a group_scarcity or an example_scarcity, but"
-      " none was found."
-    )
+  rule = "hold the state of a grad_queue, a group_scarcity or an example_scarcity"
+  _validate.require(nodes, "opt_state", rule, "none")
   figures = {}
   for number, state in enumerate(nodes):
     prefix = f"{number}/" if len(nodes) > 1 else ""
@@ -132,11 +129,10 @@ def _read_examples(state: ExampleScarcityState) -> dict[str, jax.Array]:
 
 
 def _read_queue(state: GradQueueState) -> dict[str, jax.Array]:
-  if state.figures is None:
-    raise ValueError(
-      "opt_state: diagnostics needs grad_queue(track=True), but a state without figures was found."
-    )
-  figures = {name: jnp.asarray(value) for name, value in state.figures._asdict().items()}
+  found, rule = state.figures, "be that of a grad_queue(track=True)"
+  _validate.require(found is not None, "opt_state", rule, "a state without figures")
+  assert found is not None  # for type checkers
+  figures = {name: jnp.asarray(value) for name, value in found._asdict().items()}
   counts, inertia = figures.pop("group_counts"), figures.pop("inertia")
   if counts.shape[0] > 1:
     figures.update({f"group_count/{k}": count for k, count in enumerate(counts)})
@@ -161,8 +157,8 @@ def state_bytes(tx: optax.GradientTransformation, params: Any) -> int:
     >>> gq.state_bytes(gq.grad_queue(queue_length=3), jnp.zeros(1000))  # 3 x 4000 and two counters
     12008
   """
-  if not callable(getattr(tx, "init", None)):
-    raise ValueError(f"tx must be a gradient transformation, but {type(tx).__name__} was found.")
+  transforms = callable(getattr(tx, "init", None))
+  _validate.require(transforms, "tx", "be a gradient transformation", type(tx).__name__)
   params = _validate.batch("params", params)
   leaves = jax.tree.leaves(jax.eval_shape(tx.init, params))
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)

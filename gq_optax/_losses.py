@@ -55,8 +55,8 @@ def weighted_mean(
   Reference: docs/safety.md, and docs/mean-one.md for what the mean is over.
   """
   losses = _validate.floating("losses", losses)
-  if losses.ndim == 0:
-    raise ValueError("losses must be [B] or [B, ...], but a scalar was found. Take no mean before.")
+  way_out = "Take no mean before."
+  _validate.require(losses.ndim > 0, "losses", "be [B] or [B, ...]", "a scalar", way_out)
   weights = _validate.real("weights", weights)
   _validate.shape("weights", weights, f"as large as the losses, {losses.shape}", losses.shape)
   unmasked = _axes.alike(_validate.mask("mask", mask, *losses.shape), losses)
@@ -114,8 +114,7 @@ def mean_one(
   Reference: docs/choosing.md.
   """
   rarity = _validate.real("rarity", rarity)
-  if rarity.ndim == 0:
-    raise ValueError("rarity must be [B] or [B, ...], but a scalar was found.")
+  _validate.require(rarity.ndim > 0, "rarity", "be [B] or [B, ...]", "a scalar")
   unmasked = _validate.mask("mask", mask, *rarity.shape)
   _validate.number("strength", strength, 0.0, 4.0)
   _validate.number("max_weight", max_weight, 1.0)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gq_optax import _validate
+from gq_optax._losses import clamped
 
 
 def margin_loss(
@@ -124,31 +125,25 @@ def adjusted_logits(
   logits = _validate.floating("logits", logits).astype(jnp.float32)
   counts = _validate.counts("counts", counts)
   _validate.number("strength", strength, -float(jnp.finfo(jnp.float32).max))
-  if logits.shape[-1:] != counts.shape:
-    raise ValueError(
-      f"counts must be [C] with the C of logits [..., C], but shapes {counts.shape} and"
-      f" {logits.shape} were found."
-    )
+  fits, found = logits.shape[-1:] == counts.shape, f"shapes {counts.shape} and {logits.shape}"
+  _validate.require(fits, "counts", "be [C] with the C of logits [..., C]", found, verb="were")
   move = jnp.asarray(strength, jnp.float32) * jnp.log(counts / jnp.sum(counts))
   return logits + jnp.broadcast_to(jax.lax.stop_gradient(move), logits.shape)
 
 
 def _temperatures(rarity, strength, max_margin):
-  """t, float32 in the shape of rarity. `fmax` takes the bound in place of a NaN."""
+  """t, float32 in the shape of rarity."""
   rarity = rarity.astype(jnp.float32)
-  strength = jnp.minimum(jnp.fmax(jnp.asarray(strength, jnp.float32), 0.0), 4.0)
-  max_margin = jnp.fmax(jnp.asarray(max_margin, jnp.float32), 1.0)
+  strength, max_margin = clamped(strength, 0.0, 4.0), clamped(max_margin, 1.0)
   good = jnp.logical_and(jnp.isfinite(rarity), rarity > 0.0)
   t = jnp.clip(jnp.where(good, rarity, 1.0) ** -strength, 1.0 / max_margin, 1.0)
   return jax.lax.stop_gradient(t)
 
 
 def _check_axes(name, array, t):
-  if array.shape[: t.ndim] != t.shape:
-    raise ValueError(
-      f"rarity must have the first axes of {name}, as [B] has of [B, ...], but shapes {t.shape} and"
-      f" {array.shape} were found."
-    )
+  fits, found = array.shape[: t.ndim] == t.shape, f"shapes {t.shape} and {array.shape}"
+  rule = f"have the first axes of {name}, as [B] has of [B, ...]"
+  _validate.require(fits, "rarity", rule, found, verb="were")
 
 
 def _over(t, array):

@@ -60,19 +60,14 @@ def partition_specs(
   _validate.axis_name("axis_name", axis_name)
   specs: dict[tuple[Any, ...], PartitionSpec] = {}
   for path, spec in _boxes.leaves_with_path(param_specs, is_leaf=_is_spec):
-    if not _is_spec(spec):
-      raise ValueError(
-        f"param_specs must hold a PartitionSpec at {_name(path)}, but {type(spec).__name__} was"
-        " found."
-      )
+    rule = f"hold a PartitionSpec at {_validate.path_name(path)}"
+    _validate.require(_is_spec(spec), "param_specs", rule, type(spec).__name__)
     specs[path] = spec
   nodes = jax.tree_util.tree_leaves_with_path(opt_state_shapes, is_leaf=_is_ours)
   ours = [node for _, node in nodes if _is_ours(node)]
-  if not ours:
-    raise ValueError(
-      "opt_state_shapes must hold the state of grad_queue, of group_scarcity or of"
-      " example_scarcity, but none was found. Of an nnx.Optimizer pass optimizer.opt_state."
-    )
+  rule = "hold the state of grad_queue, of group_scarcity or of example_scarcity"
+  way_out = "Of an nnx.Optimizer pass optimizer.opt_state."
+  _validate.require(ours, "opt_state_shapes", rule, "none", way_out)
   shapes: dict[tuple[Any, ...], tuple[int, ...]] = {}
   for state in ours:
     if isinstance(state, GradQueueState):
@@ -80,15 +75,11 @@ def partition_specs(
         shapes[path] = leaf.shape[1:]
 
   def own(path):
-    if path not in specs:
-      raise ValueError(
-        f"param_specs must have a spec for every parameter, but none was found for {_name(path)}."
-      )
-    if len(specs[path]) > len(shapes[path]):
-      raise ValueError(
-        f"param_specs must have at most one entry for each axis, but {specs[path]} was found for"
-        f" {_name(path)} of shape {shapes[path]}."
-      )
+    where = _validate.path_name(path)
+    _validate.require(path in specs, "param_specs", f"have a spec for {where}", "none")
+    few, found = len(specs[path]) <= len(shapes[path]), f"{specs[path]} for shape {shapes[path]}"
+    rule = f"have at most one entry for each axis at {where}"
+    _validate.require(few, "param_specs", rule, found)
     return specs[path]
 
   def place(path, node):
@@ -131,7 +122,3 @@ def _is_spec(node: Any) -> bool:
 
 def _is_ours(node: Any) -> bool:
   return isinstance(node, GradQueueState | GroupScarcityState | ExampleScarcityState)
-
-
-def _name(path: tuple[Any, ...]) -> str:
-  return jax.tree_util.keystr(path) or "the root"

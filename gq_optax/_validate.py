@@ -20,10 +20,10 @@ from gq_optax import _boxes
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def require(holds: Any, name: str, rule: str, found: Any, way_out: str = "") -> None:
+def require(holds: Any, name: str, rule: str, found: Any, way_out: str = "", verb="was") -> None:
   """Raises ValueError where a rule does not hold."""
   if not holds:
-    raise ValueError(f"{name} must {rule}, but {found} was found.{' ' * bool(way_out)}{way_out}")
+    raise ValueError(f"{name} must {rule}, but {found} {verb} found.{' ' * bool(way_out)}{way_out}")
 
 
 # Options, known when a program is traced.

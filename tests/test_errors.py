@@ -63,13 +63,13 @@ UPDATES = [
   ({"w": W, "b": None}, rf"{TREE}.*, but .*None.* was found"),
   (gq.GroupGradients({"w": PAIR["w"]}, B), TREE),
   ({"w": W, "b": jnp.ones(3)}, r"updates must be a mean gradient.*shape \(3,\).*shape \(2,\)"),
-  ({"w": W.T, "b": B}, r"updates must be a mean gradient .*shape .* was found for a parameter"),
+  ({"w": W.T, "b": B}, r"updates must be a mean gradient .*shape .* was found. The parameter"),
   (
     EACH | {"b": jnp.ones((5, 2))},
     r"per-example gradients \[B, \*p\].*at \['w'\] shape \(6, 3, 2\).*of shape \(3, 2\)",
   ),
-  (EACH | {"b": B}, r"alike for all leaves.* was found for a parameter"),
-  (EACH | {"w": W}, r"alike for all leaves.*at .* was found for a parameter"),
+  (EACH | {"b": B}, r"alike for all leaves.* was found. The parameter"),
+  (EACH | {"w": W}, r"alike for all leaves.*at .* was found. The parameter"),
   (jax.tree.map(lambda g: g[:0], EACH), r"not empty, but at \['b'\] shape \(0, 2\) was found"),
   (jax.tree.map(lambda g: jnp.stack([g, g]), EACH), r"updates must be .*\(2, 6, 2\)"),
   (
@@ -100,7 +100,7 @@ def test_wrong_trees_and_shapes(updates, message):
 
 
 TWO, TRACKED = {"num_clusters": 2}, {"num_clusters": 3, "track": True}
-ALONE = r"embeddings can only group per-example gradients \[B, \*p\], but a mean gradient"
+ALONE = r"embeddings must belong to per-example gradients \[B, \*p\], but a mean gradient"
 SIX = r"must be \[B, d\] with B = 6, but shape"
 ADAPTIVE = r"adaptive queue_length.*pass value=, or GroupGradients"
 ARGUMENTS = [
@@ -112,8 +112,8 @@ ARGUMENTS = [
   (TWO | {"embed": lambda tree: tree["b"][:3]}, EACH, {}, rf"embed.* {SIX} \(3, 2\) was found"),
   ({"queue_length": (1, 2)}, EACH, {"value": jnp.ones(6)}, r"value must be a scalar, but shape"),
   (TWO, PARAMS, {"embeddings": jnp.ones((6, 2))}, ALONE),
-  ({}, PARAMS, {"mask": jnp.ones(6, bool)}, "mask can only leave out per-example gradients"),
-  ({}, GROUPS, {"mask": jnp.ones(6, bool)}, "mask can only leave out per-example gradients"),
+  ({}, PARAMS, {"mask": jnp.ones(6, bool)}, "mask must belong to per-example gradients"),
+  ({}, GROUPS, {"mask": jnp.ones(6, bool)}, "mask must belong to per-example gradients"),
   (TRACKED, GROUPS, {}, r"num_clusters must be .*GroupGradients \(2\), but 3 was found"),
   *[({"queue_length": (1, 3)}, updates, {}, ADAPTIVE) for updates in (PARAMS, EACH, GROUPS)],
 ]

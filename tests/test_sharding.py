@@ -110,11 +110,11 @@ def test_masked_parameters_and_single_arrays():
   ("tx", "specs", "message"),
   [
     (optax.sgd(0.1, 0.9), SPECS, "must hold the state of grad_queue, of group_scarcity"),
-    (gq.grad_queue(), {"hidden": P("data")}, r"none was found for \['out'\]\['bias'\]"),
+    (gq.grad_queue(), {"hidden": P("data")}, r"a spec for \['out'\]\['bias'\]"),
     (
       gq.grad_queue(),
       SPECS | {"hidden": P("data", None, None)},
-      r"at most one entry for each axis, but .* for \['hidden'\] of shape \(16, 8\)",
+      r"at most one entry for each axis at \['hidden'\], but .* for shape \(16, 8\)",
     ),
     (gq.grad_queue(), SPECS | {"hidden": "data"}, r"PartitionSpec at \['hidden'\], but str"),
   ],

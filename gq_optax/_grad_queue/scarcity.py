@@ -190,11 +190,9 @@ def _without_rounding(g: jax.Array, past: Statistics) -> jax.Array:
 
 def _checked(scarcity: ScarcityFn, g: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
   weight = scarcity(g, mean, std)
-  if jnp.shape(weight) != g.shape or not jnp.issubdtype(jnp.result_type(weight), jnp.floating):
-    raise ValueError(
-      f"scarcity must return a float weight of shape {g.shape} for every coordinate, but"
-      f" {jax.typeof(weight)} was found."
-    )
+  fits = jnp.shape(weight) == g.shape and jnp.issubdtype(jnp.result_type(weight), jnp.floating)
+  rule = f"return a float weight of shape {g.shape} for every coordinate"
+  _validate.require(fits, "scarcity", rule, jax.typeof(weight))
   return weight.astype(g.dtype)
 
 

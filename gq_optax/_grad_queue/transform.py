@@ -169,16 +169,12 @@ def grad_queue(
     _check_state(state, longest, adaptive, track, num_clusters, kinds, exact)
     past, losses = state.queue, state.losses
     form = _form(tree, updates.counts if is_group else None, past.slots)
-    if form == "mean" and embeddings is not None and num_clusters > 1:
-      raise ValueError(
-        "embeddings can only group per-example gradients [B, *p], but a mean gradient was found."
-      )
-    if form != "per_example" and mask is not None:
-      raise ValueError(
-        "mask can only leave out per-example gradients [B, *p], but a mean gradient or"
-        " GroupGradients was found."
-      )
+    rule, means = "belong to per-example gradients [B, *p]", "a mean gradient"
+    ungrouped = form == "mean" and embeddings is not None and num_clusters > 1
+    _validate.require(not ungrouped, "embeddings", rule, means)
     if mask is not None:
+      alone = form == "per_example"
+      _validate.require(alone, "mask", rule, f"{means} or GroupGradients")
       mask = _validate.mask("mask", mask, jax.tree.leaves(tree)[0].shape[0])
     embeddings = None if embeddings is None else _validate.floating("embeddings", embeddings)
 
@@ -203,11 +199,9 @@ def grad_queue(
     if form != "mean":
       gradients, counts = groups.grads, _group_gradients.sizes(groups.counts)
       shares = _group_gradients.shares(counts)
-      if track and len(counts) != num_clusters:
-        raise ValueError(
-          "with track=True, num_clusters must be the number of groups of the GroupGradients"
-          f" ({len(counts)}), but {num_clusters} was found."
-        )
+      rule = f"be the number of groups of the GroupGradients ({len(counts)})"
+      counted = not track or len(counts) == num_clusters
+      _validate.require(counted, "with track=True, num_clusters", rule, num_clusters)
     known = None if is_group else jax.tree.leaves(mean)
     gradients = jax.tree.leaves(gradients)
     weighed = weigh(gradients, known, shares, past, in_window, active, rho, scarcity, track)
@@ -260,10 +254,9 @@ def _form(tree: Any, counts: jax.Array | None, slots: optax.Updates) -> str:
     slots: the queue `[L, *p]`, which knows the parameters' shapes.
   """
   expected, found = (jax.tree.structure(_boxes.bare(t)) for t in (slots, tree))
-  if not expected == found:  # type: ignore[operator]  # missing in the stubs of jaxlib
-    raise ValueError(
-      f"updates must have the tree structure of the parameters, {expected}, but {found} was found."
-    )
+  same: Any = expected == found  # type: ignore[operator]  # missing in the stubs of jaxlib
+  rule = f"have the tree structure of the parameters, {expected}"
+  _validate.require(same, "updates", rule, found)
   pairs = zip(_boxes.leaves_with_path(tree), jax.tree.leaves(slots), strict=True)
   shapes = [(path, g.shape, s.shape[1:]) for (path, g), s in pairs]
   form, rule = "group", "GroupGradients with grads [K, *p] and counts [K]"
@@ -274,21 +267,23 @@ def _form(tree: Any, counts: jax.Array | None, slots: optax.Updates) -> str:
     form = "per_example"
   sizes = [found[:1] for _, found, _ in shapes] if counts is None else [counts.shape]
   for path, found, parameter in shapes:
-    if found != (*sizes[0], *parameter) or sizes[0] in ((), (0,)):
-      where = _validate.path_name(path)
-      raise ValueError(
-        f"updates must be {rule}, alike for all leaves and not empty, but at {where} shape {found}"
-        f" was found for a parameter of shape {parameter}."
-      )
-  is_masked = lambda node: isinstance(node, optax.MaskedNode)
-  if any(map(is_masked, jax.tree.leaves(tree, is_leaf=is_masked))):
-    # `optax.masked` would hand the leaves it hides on as they are: batched.
-    raise ValueError(
-      "updates of grad_queue inside optax.masked or optax.partition must be mean gradients [*p]:"
-      " the others would be left with a batch axis. For several optimizers put the queue in"
-      " front: optax.chain(grad_queue(...), optax.partition(...)). Frozen parameters must not reach"
-      " it at all: take the gradients of the trained ones alone."
+    fits = found == (*sizes[0], *parameter) and sizes[0] not in ((), (0,))
+    where, of = (
+      f"at {_validate.path_name(path)} shape {found}",
+      f"The parameter is of shape {parameter}.",
     )
+    _validate.require(fits, "updates", f"be {rule}, alike for all leaves and not empty", where, of)
+  is_masked = lambda node: isinstance(node, optax.MaskedNode)
+  # `optax.masked` would hand the leaves it hides on as they are: batched.
+  _validate.require(
+    not any(map(is_masked, jax.tree.leaves(tree, is_leaf=is_masked))),
+    "updates of grad_queue inside optax.masked or optax.partition",
+    "be mean gradients [*p]",
+    "a batch axis, which the others would be left with,",
+    "For several optimizers put the queue in front: optax.chain(grad_queue(...),"
+    " optax.partition(...)). Frozen parameters must not reach it at all: take the gradients of the"
+    " trained ones alone.",
+  )
   return form
 
 
@@ -332,22 +327,18 @@ def _check_state(state, longest, adaptive, track, num_clusters, kinds, exact) ->
       hint = "" if exact else ", or params= where that is the parameters' dtype"
       if exact or not _dtypes.holds(s.dtype, kind):
         rows.append((f"queue_dtype at {_validate.path_name(path)}{hint}", kind, s.dtype))
+  way_out = "Make one by tx.init(params): the queue fills again in a few steps."
   for option, wanted, found in rows:
-    if wanted != found:
-      raise ValueError(
-        f"state must have been made with the options of this grad_queue, {option}: {wanted}, but"
-        f" {found} was found. Make one by tx.init(params): the queue fills again in a few steps."
-      )
+    rule = f"have been made with the options of this grad_queue, {option}: {wanted}"
+    _validate.require(wanted == found, "state", rule, found, way_out)
 
 
 def _queue_lengths(queue_length: Any) -> tuple[int, int]:
   if not isinstance(queue_length, tuple):
     length = _validate.static_int("queue_length", queue_length, 1)
     return length, length
-  if len(queue_length) != 2:
-    raise ValueError(
-      f"queue_length must be an int or a pair (shortest, longest), but {queue_length} was found."
-    )
+  rule = "be an int or a pair (shortest, longest)"
+  _validate.require(len(queue_length) == 2, "queue_length", rule, queue_length)
   shortest = _validate.static_int("queue_length[0], the shortest,", queue_length[0], 1)
   longest = _validate.static_int("queue_length[1], the longest,", queue_length[1], shortest)
   return shortest, longest

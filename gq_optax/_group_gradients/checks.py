@@ -13,12 +13,7 @@ from jax.extend import core
 
 from gq_optax import _axes, _dtypes, _validate
 from gq_optax._group_gradients import jaxprs
-
-
-def require(holds: bool, rule: str, found: Any, hint: str = "", verb: str = "was") -> None:
-  """Refuses what breaks a rule."""
-  if not holds:
-    raise ValueError(f"{rule}, but {found} {verb} found.{hint}")
+from gq_optax._validate import require
 
 
 def inputs(loss_fn: Any, params: Any, batch: Any, second: str = "") -> tuple[Any, Any, int]:
@@ -35,26 +30,26 @@ def inputs(loss_fn: Any, params: Any, batch: Any, second: str = "") -> tuple[Any
   """
   batch = _validate.batch("batch", batch)
   leaves, structure = jax.tree.flatten(params)
-  require(bool(leaves), "params must hold at least one array", structure)
+  require(leaves, "params", "hold at least one array", structure)
   params = _axes.alike(_validate.parameters("params", params), batch)
   shapes = [jnp.shape(x) for x in jax.tree.leaves(batch)]
   fits = len({s[:1] for s in shapes}) == 1 and shapes[0][:1] not in ((), (0,))
-  rule = "every leaf of batch must have the same leading axis B > 0"
-  require(fits, rule, f"shapes {shapes}", verb="were")
+  rule = "have the same leading axis B > 0"
+  require(fits, "every leaf of batch", rule, f"shapes {shapes}", verb="were")
   size, losses = shapes[0][0], jax.eval_shape(loss_fn, params, batch)
   is_pair = isinstance(losses, tuple) and len(losses) == 2
-  hint = " For (losses, aux) there is has_aux=True of gq.grouped_value_and_grad." if is_pair else ""
+  hint = "For (losses, aux) there is has_aux=True of gq.grouped_value_and_grad." if is_pair else ""
   if second:
-    require(is_pair, f"loss_fn must return a pair (losses, {second})", losses)
+    require(is_pair, "loss_fn", f"return a pair (losses, {second})", losses)
     losses, more = losses
-    rule = f"{second} of loss_fn must have one entry per example, leading axis {size}"
+    rule = f"have one entry per example, leading axis {size}"
     for path, x in jax.tree_util.tree_leaves_with_path(more):
       where = jax.tree_util.keystr(path) or "the root"
-      require(x.shape[:1] == (size,), rule, f"at {where} shape {x.shape}")
-  rule = f"loss_fn must return one floating loss per example, shape ({size},)"
-  require(isinstance(losses, jax.ShapeDtypeStruct), rule, losses, hint)
+      require(x.shape[:1] == (size,), f"{second} of loss_fn", rule, f"at {where} shape {x.shape}")
+  rule = f"return one floating loss per example, shape ({size},)"
+  require(isinstance(losses, jax.ShapeDtypeStruct), "loss_fn", rule, losses, hint)
   fits = losses.shape == (size,) and jnp.issubdtype(losses.dtype, jnp.floating)
-  require(fits, rule, f"{losses.dtype} of shape {losses.shape}")
+  require(fits, "loss_fn", rule, f"{losses.dtype} of shape {losses.shape}")
   _warn_of_pairs(loss_fn, params, batch)
   return params, batch, size
 
@@ -83,9 +78,9 @@ def _warn_of_pairs(loss_fn, params, batch):
 def no_collectives(program: core.Jaxpr) -> None:
   """Refuses a linearized loss that exchanges tangents: each device has groups of its own."""
   found = ", ".join(jaxprs.collectives(program))
-  rule = "loss_fn must not exchange between devices what hangs on the parameters"
-  hint = " Gather parameters before, and put statistics of the batch in jax.lax.stop_gradient."
-  require(not found, rule, found, hint)
+  rule = "not exchange between devices what hangs on the parameters"
+  hint = "Gather parameters before, and put statistics of the batch in jax.lax.stop_gradient."
+  require(not found, "loss_fn", rule, found, hint)
 
 
 def of_one(loss_fn: Callable[..., Any], has_aux: bool = False) -> Callable[..., tuple[Any, Any]]:
@@ -94,9 +89,9 @@ def of_one(loss_fn: Callable[..., Any], has_aux: bool = False) -> Callable[..., 
   def loss(params, example):
     result = loss_fn(params, jax.tree.map(lambda x: x[None], example))
     losses, aux = result if has_aux else (result, None)
-    rule = "loss_fn must return one loss per example of any batch, shape (1,) of a batch of one"
-    hint = " jnp.squeeze without axis= is a frequent cause."
-    require(losses.shape == (1,), rule, f"shape {losses.shape}", hint)
+    rule = "return one loss per example of any batch, shape (1,) of a batch of one"
+    hint = "jnp.squeeze without axis= is a frequent cause."
+    require(losses.shape == (1,), "loss_fn", rule, f"shape {losses.shape}", hint)
     dtype = _dtypes.at_least_float32(losses.dtype)
     return losses[0].astype(dtype), jax.tree.map(lambda x: x[0], aux)
 

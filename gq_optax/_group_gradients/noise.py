@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from gq_optax import _validate
-from gq_optax._group_gradients import checks
 from gq_optax._group_gradients.group_gradients import GroupGradients, arrays, shares, sizes
 
 
@@ -50,8 +49,8 @@ def random_groups(key: jax.Array | int, batch_size: int, num_groups: int) -> jax
   """
   batch_size = _validate.static_int("batch_size", batch_size, 1)
   num_groups = _validate.static_int("num_groups", num_groups, 1)
-  rule = f"num_groups must be at most the batch size ({batch_size})"
-  checks.require(num_groups <= batch_size, rule, num_groups)
+  rule = f"be at most the batch size ({batch_size})"
+  _validate.require(num_groups <= batch_size, "num_groups", rule, num_groups)
   labels = jnp.arange(batch_size, dtype=jnp.int32) % num_groups
   return jax.random.permutation(_validate.prng_key("key", key), labels)
 
@@ -92,10 +91,10 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
   1812.06162), appendix A.1.
   """
   is_ours, found = isinstance(group_gradients, GroupGradients), type(group_gradients).__name__
-  checks.require(is_ours, "group_gradients must be GroupGradients", found)
+  _validate.require(is_ours, "group_gradients", "be GroupGradients", found)
   grads, counts, _ = arrays("group_gradients", group_gradients)
   groups, counts, share = len(counts), sizes(counts), shares(counts)
-  checks.require(groups >= 2, "group_gradients: noise_scale needs at least 2 groups", groups)
+  _validate.require(groups >= 2, "group_gradients", "have at least 2 groups", groups)
   squared_norm, between = jnp.zeros([], jnp.float32), jnp.zeros([], jnp.float32)
   for leaf in jax.tree.leaves(grads):
     rule = f"[K, *p] with K = {groups}"

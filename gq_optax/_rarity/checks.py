@@ -25,12 +25,13 @@ def embedding_dim(template: Any, metric: str) -> int:
   elif shape is not None and len(shape) > 1:
     dim = _validate.static_int("the numbers of an embedding", math.prod(shape[1:]), 1)
   else:
+    name = "embedding_dim_or_template as the template of init"
+    rule = "be [B, ...], what update gets, or the length of an embedding as an int"
     found = type(template).__name__ if shape is None else f"shape {tuple(shape)}"
-    raise ValueError(
-      "embedding_dim_or_template as the template of init must be [B, ...], what update gets, or the"
-      f" length of an embedding as an int, but {found} was found. Weights for examples are no"
-      " gradient transformation: init takes no parameters, and they stand beside the optimizer, not"
-      " in optax.chain."
+    _validate.require(
+      *(False, name, rule, found),
+      "Weights for examples are no gradient transformation: init takes no parameters, and they"
+      " stand beside the optimizer, not in optax.chain.",
     )
   _check_width(dim, metric)
   return dim
@@ -42,12 +43,12 @@ def as_rows(embeddings: Any, dim: int, metric: str) -> jax.Array:
   found = embeddings.shape
   _validate.static_shape("embeddings", found)
   _validate.on_auto_axes("embeddings", embeddings)
-  rule = f"with {dim} numbers for each example, as the state was made for,"
+  filled, wide = found[:1] != (0,), len(found) > 1 and math.prod(found[1:]) == dim
+  rule, hint = "be [B, ...] with B at least 1", "Leave out the step of an empty batch."
+  _validate.require(filled, "embeddings", rule, f"shape {found}", hint)
+  rule = f"be [B, ...] with {dim} numbers for each example, as the state was made for"
   hint = f"For embeddings of another width: {_WAY_OUT}"
-  if len(found) > 1 and found[0] == 0:
-    rule, hint = "with B at least 1,", "Leave out the step of an empty batch."
-  if len(found) < 2 or found[0] == 0 or math.prod(found[1:]) != dim:
-    raise ValueError(f"embeddings must be [B, ...] {rule} but shape {found} was found. {hint}")
+  _validate.require(wide, "embeddings", rule, f"shape {found}", hint)
   _check_width(dim, metric)
   return jax.lax.stop_gradient(embeddings).reshape(found[0], dim).astype(jnp.float32)
 
@@ -57,22 +58,20 @@ def first_centroids(centroids: Any, num_groups: int, metric: str) -> jax.Array:
   _validate.shape("centroids", centroids, f"[K, d] = [{num_groups}, d]", (num_groups, None))
   rows = _validate.real("centroids", centroids).astype(jnp.float32)
   finite = jnp.all(jnp.isfinite(rows), axis=1)
-  if not isinstance(finite, jax.core.Tracer) and not jnp.all(finite):
-    raise ValueError(
-      f"centroids must be finite, but NaN or Inf was found in {int(jnp.sum(~finite))} of"
-      f" {num_groups} rows. Compute them from embeddings that are finite."
-    )
+  if not isinstance(finite, jax.core.Tracer):
+    found = f"NaN or Inf in {int(jnp.sum(~finite))} of {num_groups} rows"
+    way_out = "Compute them from embeddings that are finite."
+    _validate.require(jnp.all(finite), "centroids", "be finite", found, way_out)
   rows = jax.lax.stop_gradient(jnp.where(finite[:, None], rows, 0.0))
   return lloyd.unit_rows(rows)[0] if metric == "cosine" else rows
 
 
 def check_centroids(centroids: jax.Array | None, dim: int) -> None:
   """Raises ValueError unless the centroids, if there are any, are as wide as embeddings."""
-  if centroids is not None and centroids.shape[1] != dim:
-    raise ValueError(
-      f"centroids must be [K, d] with the {dim} numbers of an embedding, but shape"
-      f" {centroids.shape} was found. Compute them from embeddings of the same kind."
-    )
+  if centroids is not None:
+    rule = f"be [K, d] with the {dim} numbers of an embedding"
+    found, way_out = f"shape {centroids.shape}", "Compute them from embeddings of the same kind."
+    _validate.require(centroids.shape[1] == dim, "centroids", rule, found, way_out)
 
 
 def state_of(
@@ -88,18 +87,15 @@ def state_of(
   """
   _validate.instance("state", state, kind)
   for option, wanted, found in options(state):
-    if wanted != found:
-      raise ValueError(
-        f"state must have been made with the options of this {name}, {option}={wanted}, but"
-        f" {found} was found. {_WAY_OUT}"
-      )
+    rule = f"have been made with the options of this {name}, {option}={wanted}"
+    _validate.require(wanted == found, "state", rule, found, _WAY_OUT)
   return jax.lax.stop_gradient(_validate.state("state", state))
 
 
 def _check_width(dim: int, metric: str) -> None:
   """One number has no direction but its sign: rare and frequent would be the same."""
-  if metric == "cosine" and dim == 1:
-    raise ValueError(
-      "embeddings of metric='cosine' must have 2 numbers or more for each example, but 1 was found:"
-      " all of one sign have the same direction. Use metric='euclidean', or embeddings of more."
-    )
+  name, rule = "embeddings of metric='cosine'", "have 2 numbers or more for each example"
+  way_out = (
+    "All of one sign have the same direction: use metric='euclidean', or embeddings of more."
+  )
+  _validate.require(metric != "cosine" or dim > 1, name, rule, 1, way_out)

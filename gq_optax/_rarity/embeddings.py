@@ -54,16 +54,11 @@ def output_gradients(
 
   def total(outputs):
     losses = _validate.floating("the result of loss_fn", loss_fn(outputs, targets))
-    _validate.shape(
-      "the result of loss_fn",
-      losses,
-      f"one loss per example, [{outputs.shape[0]}]",
-      outputs.shape[:1],
-    )
+    rule = f"one loss per example, [{outputs.shape[0]}]"
+    _validate.shape("the result of loss_fn", losses, rule, outputs.shape[:1])
     return jnp.sum(losses)
 
-  if outputs.ndim == 0:
-    raise ValueError("outputs must be [B, ...], but a scalar was found.")
+  _validate.require(outputs.ndim > 0, "outputs", "be [B, ...]", "a scalar")
   return jax.lax.stop_gradient(jax.grad(total)(outputs))
 
 
@@ -100,19 +95,17 @@ def sketch(per_example_tree: optax.Updates, dim: int, key: jax.Array | int) -> j
   dim = _validate.static_int("dim", dim, 1)
   key = _validate.prng_key("key", key)
   leaves = jax.tree_util.tree_leaves_with_path(per_example_tree)
-  if not leaves:
-    raise ValueError("per_example_tree must have at least one leaf, but none was found.")
+  _validate.require(leaves, "per_example_tree", "have at least one leaf", "none")
   parts = []
   for path, leaf in leaves:
     name = jax.tree_util.keystr(path)
     leaf = _validate.floating(f"per_example_tree{name}", leaf)
     _validate.static_shape(f"per_example_tree{name}", leaf.shape)
     first = jnp.shape(leaves[0][1])
-    if leaf.ndim == 0 or leaf.shape[:1] != first[:1]:
-      raise ValueError(
-        "every leaf of per_example_tree must have the same leading axis B, but shapes"
-        f" {first} and {leaf.shape} (at {name or 'the root'}) were found."
-      )
+    fits = leaf.ndim > 0 and leaf.shape[:1] == first[:1]
+    found = f"shapes {first} and {leaf.shape} (at {name or 'the root'})"
+    rule = "have the same leading axis B"
+    _validate.require(fits, "every leaf of per_example_tree", rule, found, verb="were")
     # The key follows the leaf's name, so that the projection of a leaf does not hang on the others.
     parts.append(_sketch_leaf(leaf, dim, jax.random.fold_in(key, zlib.crc32(name.encode()) >> 1)))
   return functools.reduce(jnp.add, parts)

@@ -189,11 +189,9 @@ def example_scarcity(
       losses = _validate.floating("losses", losses)
       _validate.shape("losses", losses, f"[B] with B = {len(x)}", (len(x),))
       losses = jax.lax.stop_gradient(losses).astype(jnp.float32)
-    elif by_loss:
-      raise ValueError(
-        "losses must be the losses of the examples, [B], where loss_exponent is not 0, but None"
-        " was found. Give losses= to update."
-      )
+    rule = "be the losses of the examples, [B], where loss_exponent is not 0"
+    lost = losses is not None or not by_loss
+    _validate.require(lost, "losses", rule, None, "Give losses= to update.")
     options = bandwidth, neighbours, exponent, loss_exponent if by_loss else None, max_weight
     options, rounding = jax.lax.stop_gradient(options), float(jnp.finfo(embeddings.dtype).eps)
     return _update(x, unmasked, losses, state, options, rounding, metric, axis_name)

@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from gq_optax import _validate
-from gq_optax._rarity import lloyd
-
-# Similarities that are there at a time: 64 MiB of float32, however many examples there are.
-_AT_A_TIME = 2**24
+from gq_optax._losses import clamped
+from gq_optax._rarity import density, lloyd
 
 
 def held_out_rarity(
@@ -72,14 +70,11 @@ def held_out_rarity(
   neighbours = _validate.static_int("neighbours", neighbours, 1)
   _validate.number("largest", largest, 1.0)
   losses = jax.lax.stop_gradient(_validate.floating("losses", losses).astype(jnp.float32))
-  if losses.ndim != 1:
-    raise ValueError(f"losses must be [n], but shape {losses.shape} was found.")
-  if (embeddings is None) != (labels is None):
-    found, missing = ("labels", "embeddings") if embeddings is None else ("embeddings", "labels")
-    raise ValueError(
-      f"embeddings and labels must be given together: neighbours are sought among examples of the"
-      f" same label, but {found} without {missing} were found."
-    )
+  _validate.require(losses.ndim == 1, "losses", "be [n]", f"shape {losses.shape}")
+  both = (embeddings is None) == (labels is None)
+  found = "embeddings without labels" if labels is None else "labels without embeddings"
+  way_out = "Neighbours are sought among examples of the same label."
+  _validate.require(both, "embeddings and labels", "be given together", found, way_out)
   probability = jnp.exp(-jnp.maximum(losses, 0.0))
   if embeddings is not None:
     rows, finite = _rows(embeddings, losses.size)
@@ -87,18 +82,17 @@ def held_out_rarity(
     _validate.shape("labels", labels, f"[n] with n = {losses.size}", losses.shape)
     finite = jnp.logical_and(finite, jnp.isfinite(losses))
     probability = _smoothed(probability, rows, labels, finite, min(neighbours, losses.size))
-  largest = jnp.fmax(jnp.asarray(largest, jnp.float32), 1.0)
-  return jnp.where(jnp.isfinite(losses), jnp.clip(1.0 / probability, 1.0, largest), 1.0)
+  rarity = jnp.clip(1.0 / probability, 1.0, clamped(largest, 1.0))
+  return jnp.where(jnp.isfinite(losses), rarity, 1.0)
 
 
 def _rows(embeddings, size):
   """Rows of length one `[n, d]`, and which are finite; those that are not become zero."""
   x = jax.lax.stop_gradient(_validate.floating("embeddings", embeddings))
-  if x.shape[:1] != (size,) or math.prod(x.shape[1:]) < 2:
-    raise ValueError(
-      f"embeddings must be [n, ...] with n = {size} and two numbers or more for each example, but"
-      f" shape {x.shape} was found. One number alone has no direction."
-    )
+  fits = x.shape[:1] == (size,) and math.prod(x.shape[1:]) >= 2
+  rule = f"be [n, ...] with n = {size} and two numbers or more for each example"
+  way_out = "One number alone has no direction."
+  _validate.require(fits, "embeddings", rule, f"shape {x.shape}", way_out)
   x = x.reshape(size, -1).astype(jnp.float32)
   finite = jnp.all(jnp.isfinite(x), axis=1)
   return lloyd.unit_rows(x)[0], finite
@@ -109,15 +103,12 @@ def _smoothed(probability, rows, labels, finite, neighbours):
   """The mean probability of the nearest rows of the same label, the row itself always there."""
   numbers = jnp.arange(len(rows), dtype=jnp.int32)
 
-  def of_one(own):
-    number, row, label = own
+  def of_one(number, row, label):
     alike = jnp.einsum("nd,d->n", rows, row, precision=jax.lax.Precision.HIGHEST)
-    alike = jnp.where(jnp.logical_and(finite, labels == label), alike, -jnp.inf)
-    alike = jnp.where(jnp.logical_and(numbers != number, finite[number]), alike, -jnp.inf)
-    nearness, which = jax.lax.top_k(alike, neighbours - 1)
+    near = (labels == label) & (numbers != number) & finite & finite[number]
+    nearness, which = jax.lax.top_k(jnp.where(near, alike, -jnp.inf), neighbours - 1)
     there = nearness > -jnp.inf
     total = probability[number] + jnp.sum(jnp.where(there, probability[which], 0.0))
     return total / (1.0 + jnp.sum(there, dtype=jnp.float32))
 
-  at_a_time = max(1, min(len(rows), _AT_A_TIME // len(rows)))
-  return jax.lax.map(of_one, (numbers, rows, labels), batch_size=at_a_time)
+  return density.in_blocks(jax.vmap(of_one), (numbers, rows, labels), len(rows))

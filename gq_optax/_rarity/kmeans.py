@@ -83,15 +83,12 @@ def kmeans(
   _validate.static_shape("x", x.shape)
   _validate.on_auto_axes("x", x)
   rows, dim = x.shape
-  if dim == 0:
-    raise ValueError(f"x must be [n, d] with d at least 1, but shape {x.shape} was found.")
+  _validate.require(dim > 0, "x", "be [n, d] with d at least 1", f"shape {x.shape}")
   num_clusters = _validate.static_int("num_clusters", num_clusters, 1)
   num_iters = _validate.static_int("num_iters", num_iters, 0)
   _validate.one_of("metric", metric, ("euclidean", "cosine"))
-  if num_clusters > rows:
-    raise ValueError(
-      f"num_clusters must be at most the rows of x ({rows}), but {num_clusters} was found."
-    )
+  rule = f"be at most the rows of x ({rows})"
+  _validate.require(num_clusters <= rows, "num_clusters", rule, num_clusters)
   if sample_weight is None:
     weight = jnp.ones(rows, jnp.float32)
   else:
