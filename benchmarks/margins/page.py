@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Writes curves, table and comparison of `deep` into docs/evidence/when-every-example-fits.md.
+"""Writes curves and comparisons of `deep` into docs/evidence/when-every-example-fits.md.
 
     python -m benchmarks.margins.page --results benchmarks/margins/results/deep.jsonl
 
@@ -26,6 +26,9 @@ RESULTS = Path(__file__).parent / "results" / "deep.jsonl"
 AFTER, HEAD = "adjustment after training", "last layer again"
 # What an arm has to beat, by task.
 REFERENCES = {"classes": (AFTER, "logit adjustment"), "kinds": ("weights",)}
+
+# Points of natural accuracy below plain training up to which curves are compared.
+GIVEN_UP = 10.0
 
 Points = dict[float, tuple[float, float, float]]  # strength: natural, rarest, mean
 
@@ -54,10 +57,10 @@ def plain_start() -> set[str]:
   return set(deep.ARMS) - {"none", "none, longer"} - {a for a in deep.ARMS if "held" in a}
 
 
-def at_equal_natural(ours: Points, other: Points, column: int) -> float | None:
+def at_equal_natural(ours: Points, other: Points, column: int, least: float) -> float | None:
   """The mean lead of one curve over another where both have the same natural accuracy."""
   hull = [np.array(sorted(points.values())) for points in (ours, other)]
-  low, high = max(h[0, 0] for h in hull), min(h[-1, 0] for h in hull)
+  low, high = max(least, *(h[0, 0] for h in hull)), min(h[-1, 0] for h in hull)
   if min(len(h) for h in hull) < 2 or high - low < 0.5:
     return None
   where = np.linspace(low, high, 50)
@@ -81,9 +84,10 @@ def comparison(by_draw: dict[tuple[int, int], dict[str, Points]], task: str) -> 
   for reference in REFERENCES[task]:
     for arm in arms:
       leads = [
-        [at_equal_natural(found[arm], found[reference], column) for column in (1, 2)]
+        [at_equal_natural(found[arm], found[reference], column, least) for column in (1, 2)]
         for found in by_draw.values()
-        if arm in found and reference in found and arm != reference
+        if {arm, reference, "none"} <= set(found) and arm != reference
+        for least in [found["none"][0.0][0] - GIVEN_UP]
       ]
       known = [[v for v in lead if v is not None] for lead in leads]
       known = [lead for lead in known if len(lead) == 2]
@@ -91,29 +95,6 @@ def comparison(by_draw: dict[tuple[int, int], dict[str, Points]], task: str) -> 
         cells = [interval([lead[i] for lead in known]) for i in range(2)]
         lines.append(f"| {arm} | {reference} | {cells[0]} | {cells[1]} |")
   return lines if len(lines) > 2 else ["Nothing can be compared yet."]
-
-
-def table(rows: dict[deep.Job, dict[str, Any]]) -> list[str]:
-  """Every finished strength of the screening run."""
-  head = [
-    "| arm, strength | natural | mean | rarest three | training accuracy |",
-    "|---|---|---|---|---|",
-  ]
-  lines = []
-  for job, row in rows.items():
-    if (job.seed, job.order) != deep.SCREEN:
-      continue
-    cells = [f"{row['test'][key]:.1f}" for key in ("natural", "mean", "rarest")]
-    fit = f"{row['training accuracy']:.1f}" + ("" if row["fits"] else ", **does not fit**")
-    lines.append(
-      f"| {job.arm}, {job.strength:g}, rate {job.rate:g} | {' | '.join(cells)} | {fit} |"
-    )
-    if job.arm == "none":
-      for name, part in ((AFTER, "after"), (HEAD, "head")):
-        for s, v in row["test"][part].items():
-          cells = [f"{v[key]:.1f}" for key in ("natural", "mean", "rarest")]
-          lines.append(f"| {name}, {float(s):g}, rate {job.rate:g} | {' | '.join(cells)} | {fit} |")
-  return head + lines
 
 
 def plot(found: dict[str, Points], title: str, path: Path) -> None:
@@ -156,7 +137,6 @@ def section(rows: dict[deep.Job, dict[str, Any]], task: str, network: str, figur
     where = Path("../..") / path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     alternative = f"Natural accuracy against the mean of the three rarest: {title}"
     parts += [f"![{alternative}]({where.as_posix()})", "\n".join(comparison(by_draw, task))]
-    parts += ["\n".join(table(chosen))]
   return "\n\n".join(parts)
 
 
