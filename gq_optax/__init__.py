@@ -1,6 +1,13 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Grad Queue (arXiv 2404.16917) for JAX and Optax: rare training signals made to count.
 
+- `_grad_queue`: weights for the coordinates of a gradient, as in the paper.
+- `_rarity`: how rare an example is, and weights for examples.
+- `_group_gradients`: the gradients of groups of a batch.
+- `_losses`: weights of mean 1 and the weighted mean; `_margins`: margins, and adjusted logits.
+- `_diagnostics`: figures out of states; `_sharding`: specs for states.
+- What all use: `_validate` (what comes in), `_axes` (devices), `_dtypes`, `_boxes` (of Flax).
+
 The public names stand in `_public`. They are imported when one is first asked for, so that
 `gq-trial` can say what it sees before JAX is imported (PEP 562).
 """

@@ -23,7 +23,7 @@ def diagnostics(opt_state: optax.Updates) -> dict[str, jax.Array]:
   name                  meaning
   ====================  ===========================================================================
   effective_length      entries of the queue that the statistics are of
-  mean_weight           mean coordinate weight; 1 until the queue is full
+  mean_weight           mean coordinate weight; 1 for the first L + 1 gradients
   amplified, damped     share of coordinates with a weight above, below 1
   cosine, norm_ratio    of the update against the raw mean gradient
   group_count/k         examples in group k of the last step (with num_clusters > 1)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _validate
+from gq_optax import _masks, _validate
 from gq_optax._losses import clamped
 
 
@@ -81,10 +81,10 @@ def margin_loss(
   logits = _validate.floating("logits", logits).astype(jnp.float32)
   t = _temperatures(_validate.real("rarity", rarity), strength, max_margin)
   _check_axes("logits", logits, t)
-  losses = loss_fn(logits * _over(t, logits), labels)
+  losses = loss_fn(logits * _masks.over(t, logits), labels)
   losses = _validate.floating("the result of loss_fn", losses)
   _check_axes("the result of loss_fn", losses, t)
-  return losses / _over(t, losses).astype(losses.dtype)
+  return losses / _masks.over(t, losses).astype(losses.dtype)
 
 
 def adjusted_logits(
@@ -144,8 +144,3 @@ def _check_axes(name, array, t):
   fits, found = array.shape[: t.ndim] == t.shape, f"shapes {t.shape} and {array.shape}"
   rule = f"have the first axes of {name}, as [B] has of [B, ...]"
   _validate.require(fits, "rarity", rule, found, verb="were")
-
-
-def _over(t, array):
-  """Temperatures with axes of one behind their own, as many as the array has."""
-  return t.reshape(t.shape + (1,) * (array.ndim - t.ndim))

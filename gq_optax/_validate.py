@@ -119,7 +119,8 @@ def key(name: str, value: Any) -> None:
     known = scalar or raw
   else:
     known = type(value) is int and -(2**63) <= value < 2**63
-  require(known, name, "be an int or one PRNG key", repr(value))
+  # Only where it is refused: what an array holds would have to come from the device.
+  require(known, name, "be an int or one PRNG key", "" if known else repr(value))
 
 
 def prng_key(name: str, value: Any) -> jax.Array:

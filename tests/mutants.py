@@ -4,9 +4,9 @@
   python tests/mutants.py [number ...]
 
 Twenty lines were drawn with `random.Random(31).sample` from the 432 lines of `_rarity`,
-`_grad_queue` and `_gradients` that compute or compare. Drawn anew were those of which a change
-makes the library slower alone, or nothing at all. The last two survived an audit. A line is found
-by its text, wherever it moves.
+`_grad_queue` and `_group_gradients` that compute or compare. Drawn anew were those of which a
+change makes the library slower alone, or nothing at all. The last two survived an audit. A line
+is found by its text, wherever it moves.
 """
 
 import argparse
@@ -38,18 +38,18 @@ MUTANTS = [
    "functools.reduce(jnp.maximum, family)", "grad_queue/test_bad_input.py -k overflow"),
   ("scarcity._weighed", "weights = jnp.where(active, weights, 1.0)",
    "weights = jnp.where(active, weights, 0.5)", "test_diagnostics.py -k mean_gradient"),
-  ("explain.explain_examples", "jnp.where((rarest >= 0)[:, None], found[rarest], 0.0)",
-   "found[rarest]", "rarity/test_example_kinds.py -k rarest"),
+  ("explain.explain_examples", "jnp.where(ranked, found[rarest].T, 0.0)",
+   "found[rarest].T", "rarity/test_example_kinds.py -k rarest"),
   ("blocks.cut", "jnp.full(ends[1], batch_size, jnp.int32)",
    "jnp.full(ends[1], 0, jnp.int32)", "group_gradients/test_grouped.py -k blocks"),
   ("lloyd.reseed", "jnp.where(taken, groups[:, None], -1)",
    "jnp.where(taken, groups[:, None], 0)", "rarity/test_seeding.py -k one_by_one"),
-  ("lloyd.candidates", "jnp.where(members(owner, len(found)), weight[None], 0.0)",
-   "jnp.where(members(owner, len(found)), 1.0, 0.0)", "rarity/test_seeding.py -k many_rows"),
-  ("scarcity._checked", "if jnp.shape(weight) != g.shape or not jnp.issubdtype(",
-   "if not jnp.issubdtype(", "test_errors.py -k wrong_shape"),
-  ("lloyd.frame", "power_of_two(jnp.max(jnp.where(weight > 0.0, tallest, 0.0)))",
-   "power_of_two(jnp.max(tallest))", "rarity/test_edges.py -k no_weight"),
+  ("lloyd.candidates", "jnp.where(_masks.members(owner, len(found)), weight[None], 0.0)",
+   "jnp.where(_masks.members(owner, len(found)), 1.0, 0.0)", "rarity/test_seeding.py -k many_rows"),
+  ("scarcity._checked", "fits = jnp.shape(weight) == g.shape and jnp.issubdtype(",
+   "fits = jnp.issubdtype(", "test_errors.py -k wrong_shape"),
+  ("lloyd.frame", "power_of_two(jnp.max(jnp.where(weight > 0.0, largest, 0.0)))",
+   "power_of_two(jnp.max(largest))", "rarity/test_edges.py -k no_weight"),
   ("norms.norms", "pick(update, n), 1.0 / unit)",
    "pick(update, n), 1.0)", "grad_queue/test_rules.py -k update_norm_holds"),
   ("scarcity._weighed", "active = jnp.logical_and(active, share > 0.0)",
@@ -59,8 +59,8 @@ MUTANTS = [
    "rarity/test_seeding.py -k mass"),
   ("density.weigh", "unit = jnp.sum(trust) / jnp.where(total > 0.0, total, 1.0)",
    "unit = 1.0", "rarity/test_example_scarcity.py -k formula"),
-  ("explain.explain_examples", "apart = itself[:, None] != jnp.arange(",
-   "apart = -1 != jnp.arange(", "rarity/test_example_kinds.py -k rarest"),
+  ("explain.explain_examples", "(ids_of_rows[:, None] != ids[None]) & live",
+   "live", "rarity/test_example_kinds.py -k rarest"),
   ("groups._similarity", "jnp.sum(jnp.square(centroids - c[None]), axis=1)",
    "jnp.sum(jnp.abs(centroids - c[None]), axis=1)", "rarity/test_groups.py -k pooling"),
   ("figures.measure", "jnp.clip(cosine, -1.0, 1.0)", "cosine", "test_diagnostics.py -k cosine"),

@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(gq_optax.__file__).parent
 ROOMS = ("_grad_queue", "_rarity", "_group_gradients")
 # What a room may import of another: K-means and embeddings, and nothing else.
 SHARED = {"_rarity.kmeans", "_rarity.embeddings", "_group_gradients.GroupGradients"}
-TOOLS = {"_axes", "_boxes", "_dtypes", "_validate", "_group_gradients", "_losses"}
+TOOLS = {"_axes", "_boxes", "_dtypes", "_masks", "_validate", "_group_gradients", "_losses"}
 TOP = {p.stem for p in PACKAGE.glob("_*.py")} - {"__init__"}
 
 

@@ -7,30 +7,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _dtypes, _validate
+from gq_optax import _dtypes, _masks, _validate
 from gq_optax._group_gradients import GroupGradients
 from gq_optax._rarity.embeddings import unit_sketch
 from gq_optax._rarity.kmeans import kmeans_padded
 
 
-def clustered(
+def cluster_means(
   per_example: optax.Updates,
   num_clusters: int,
-  step: jax.Array,
+  queued: jax.Array,
   *,
   embeddings: jax.Array | None,
   embed: Callable[[optax.Updates], jax.Array] | None,
   key: jax.Array | int,
   mask: jax.Array | None,
-) -> tuple[GroupGradients, optax.Updates, jax.Array]:
-  r"""The mean gradients of the clusters and of the batch, and the inertia of the K-means.
+) -> tuple[GroupGradients, list[jax.Array], jax.Array]:
+  r"""The mean gradients of the clusters, that of the batch leaf by leaf, and the K-means' inertia.
 
   .. math:: c_k = \tfrac{1}{n_k} \sum_{i: k(i) = k} g_i
 
   Args:
     per_example: pytree of `[B, *p]` leaves.
     num_clusters: K; of more than B the surplus is empty. One cluster is the whole batch.
-    step: int32 `[]`, the steps so far: every step is seeded anew.
+    queued: int32 `[]`, the gradients queued so far: each number seeds anew.
     embeddings: `[B, d]`, or None: they are made of the gradients.
     embed: the function that makes them; None: a sketch of each gradient.
     key: int or PRNG key.
@@ -51,20 +51,19 @@ def clustered(
       # Labels have no derivative; without this, the loops that find them would be differentiated.
       jax.lax.stop_gradient(embeddings),
       num_clusters,
-      sample_weight=None if mask is None else mask.astype(jnp.float32),
-      key=jax.random.fold_in(kmeans_key, step),
+      sample_weight=everyone.astype(jnp.float32),
+      key=jax.random.fold_in(kmeans_key, queued),
     )
-    clusters = jnp.arange(num_clusters, dtype=result.labels.dtype)
-    member = jnp.logical_and(result.labels[None] == clusters[:, None], everyone[None])
+    member = jnp.logical_and(_masks.members(result.labels, num_clusters), everyone[None])
     inertia = result.inertia
-  # A last group of all: in the mean made of the others, 0 times infinity would be NaN.
+  # The last group is the whole batch: a mean made of the others would make NaN of 0 * Inf.
   member = jnp.concatenate([member, everyone[None]])
   counts = jnp.sum(member, axis=1, dtype=jnp.float32)
 
   def means(g):
     dtype = _dtypes.at_least_float32(g.dtype)
-    if mask is not None:  # NaN in padding, too
-      g = jnp.where(mask.reshape(-1, *(1,) * (g.ndim - 1)), g, jnp.zeros_like(g))
+    if mask is not None:  # a pass more over the gradients
+      g = _masks.masked(g, mask)
     if num_clusters == 1:
       sums = jnp.repeat(jnp.sum(g, axis=0, dtype=dtype, keepdims=True), 2, axis=0)
     else:
@@ -75,9 +74,9 @@ def clustered(
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=dtype,
       )
-    return sums / jnp.maximum(counts, 1.0).astype(dtype).reshape(-1, *(1,) * (g.ndim - 1))
+    return sums / _masks.over(jnp.maximum(counts, 1.0).astype(dtype), sums)
 
-  found = jax.tree.map(means, per_example)
-  groups = GroupGradients(jax.tree.map(lambda x: x[:-1], found), counts[:-1])
-  mean = jax.tree.map(lambda x, g: x[-1].astype(g.dtype), found, per_example)
-  return groups, mean, inertia
+  every = jax.tree.map(means, per_example)
+  groups = GroupGradients(jax.tree.map(lambda x: x[:-1], every), counts[:-1])
+  leaves = zip(jax.tree.leaves(every), jax.tree.leaves(per_example), strict=True)
+  return groups, [x[-1].astype(g.dtype) for x, g in leaves], inertia

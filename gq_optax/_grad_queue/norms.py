@@ -41,8 +41,9 @@ def _largest(family):
 
 
 def add_rows(rows: list[tuple[jax.Array, ...]]) -> jax.Array:
-  """The sum of rows of scalars, float32 `[n]`."""
-  return jnp.stack([jnp.sum(jnp.stack(column)) for column in zip(*rows, strict=True)])
+  """The sum of rows of three scalars, float32 `[3]`; zeros without rows."""
+  nothing = (jnp.zeros([], jnp.float32),) * 3
+  return jnp.stack([jnp.sum(jnp.stack(column)) for column in zip(nothing, *rows, strict=True)])
 
 
 def all_finite(leaves: list[jax.Array], axis_name: _axes.AxisName | None = None) -> jax.Array:
@@ -51,8 +52,8 @@ def all_finite(leaves: list[jax.Array], axis_name: _axes.AxisName | None = None)
   sizes = [_largest(pick(leaves, numbers)) for numbers in families(leaves)]
   finite = [size <= jnp.finfo(size.dtype).max.astype(size.dtype) for size in sizes]
   all_of_them = jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
-  # XLA computes what is cheap again in every kernel that needs it, here with an input a leaf in a
-  # kernel a leaf; a root it does not.
+  # XLA computes cheap values again in each kernel that reads them, here one kernel for each leaf.
+  # It does not do so for a root.
   once = jnp.sqrt(all_of_them.astype(jnp.float32)) > 0.5
   return _axes.everywhere(once, axis_name)
 
@@ -85,9 +86,8 @@ def norms(
   unit = _axes.largest(jnp.max(jnp.stack([jnp.zeros([], jnp.float32), *sizes])), axis_name)
   # A power of two is exact, and as an exponential it is computed once, as said in `all_finite`.
   unit = jnp.exp2(jnp.round(jnp.log2(jnp.clip(unit, 2.0**-120, 2.0**120))))
-  nothing = (jnp.zeros([], jnp.float32),) * 3
   parts = [_products(pick(raw, n), pick(update, n), 1.0 / unit) for n in families(raw, update)]
-  squares = _axes.total(add_rows([nothing, *parts]), axis_name)
+  squares = _axes.total(add_rows(parts), axis_name)
   return Norms(root(squares[0]), root(squares[1]), squares[2])
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _boxes, _dtypes
+from gq_optax import _boxes, _dtypes, _masks
 from gq_optax._grad_queue import norms
 
 
@@ -95,7 +95,7 @@ _LARGE = 2.0**13  # deviations from here on are in units of 2^66, smaller ones i
 
 @jax.jit  # leaves of one shape are traced once
 def statistics(
-  slots: jax.Array, newest: jax.Array, in_window: jax.Array | None = None
+  slots: jax.Array, newest_slot: jax.Array, in_window: jax.Array | None = None
 ) -> Statistics:
   r"""Mean and population standard deviation of one leaf over the window, in two passes.
 
@@ -104,7 +104,7 @@ def statistics(
 
   Args:
     slots: `[L, *p]`, any float dtype.
-    newest: int32 `[]`, the slot of the newest entry.
+    newest_slot: int32 `[]`, that of the newest entry.
     in_window: bool `[L]`; None when every slot counts.
 
   Returns:
@@ -114,7 +114,7 @@ def statistics(
   length = slots.shape[0]
   # The loop over the L slots is unrolled: XLA makes one pass over memory of it, while a reduction
   # over the leading axis is ten times slower on CPU and needs temporaries.
-  origin = slots.at[newest].get(mode="promise_in_bounds").astype(dtype) * _QUARTER
+  origin = slots.at[newest_slot].get(mode="promise_in_bounds").astype(dtype) * _QUARTER
   deviations = [slots[i].astype(dtype) * _QUARTER - origin for i in range(length)]
   # A scalar to multiply by: dividing arrays, XLA would write all the deviations out first.
   share: jax.Array | float = 1.0 / length
@@ -154,7 +154,7 @@ def narrowed(queue: Queue, gradients: list[jax.Array], shares: jax.Array | None)
   for slots, g in zip(jax.tree.leaves(queue.slots), gradients, strict=True):
     if not _dtypes.holds(slots.dtype, g.dtype):
       if shares is not None:
-        g = jnp.where((shares > 0.0).reshape(-1, *(1,) * (g.ndim - 1)), g, jnp.zeros_like(g))
+        g = _masks.masked(g, shares > 0.0)
       found.append(g.astype(slots.dtype))
   return found
 

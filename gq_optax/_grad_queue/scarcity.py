@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _axes, _dtypes, _group_gradients, _validate
+from gq_optax import _axes, _dtypes, _group_gradients, _masks, _validate
 from gq_optax._grad_queue import norms, queue
 from gq_optax._grad_queue.queue import Queue, Statistics
 
@@ -62,7 +62,7 @@ def delta_rho(
 
 @jax.custom_jvp
 def _bounded_ratio(distance: jax.Array, std: jax.Array, bound: jax.Array) -> jax.Array:
-  """`delta_rho` of a distance in the unit of `std`, which is 0 or of the order of 1."""
+  """`delta_rho` as a step computes it: distance and deviation scaled alike, see `Statistics`."""
   return jnp.clip(distance / jnp.maximum(std, _TINY), 1.0 / bound, bound)
 
 
@@ -109,7 +109,7 @@ def weigh(
 
   Args:
     gradients: leaves `[*p]`, or `[K, *p]`.
-    mean: the raw mean gradient of the batch; None: it is added up out of those of the groups.
+    mean: the raw mean gradient of the batch beside those of the groups; None: it is added up.
     shares: float32 `[K]`, the part of the batch in each group; None for a mean gradient. A group of
       share 0 is never read.
     past: the queue before this step.
@@ -138,7 +138,7 @@ def weigh(
     share = shares[k]
     # What stands in an empty group may be NaN.
     group = [_group_gradients.one_of(g, k) for g in gradients]
-    group = [jnp.where(share > 0.0, g, jnp.zeros_like(g)) for g in group]
+    group = [_masks.masked(g, share > 0.0) for g in group]
     update, weights = weighed(group, share)
     plus = lambda old, new: old + share.astype(old.dtype) * new.astype(old.dtype)
     return Weighed(
@@ -198,9 +198,7 @@ def _checked(scarcity: ScarcityFn, g: jax.Array, mean: jax.Array, std: jax.Array
 
 def _sums(weights):
   """Sums over all coordinates: of the weight, and the numbers of those above 1 and below 1."""
-  nothing = (jnp.zeros([], jnp.float32),) * 3
-  parts = [_counted(norms.pick(weights, numbers)) for numbers in norms.families(weights)]
-  return norms.add_rows([nothing, *parts])
+  return norms.add_rows([_counted(norms.pick(weights, n)) for n in norms.families(weights)])
 
 
 @jax.jit  # leaves of one shape are traced once

@@ -62,23 +62,24 @@ def grad_queue(
   ================================  ==============================================================
   case                              what happens
   ================================  ==============================================================
-  at most L gradients seen          every weight is exactly 1; groups combine as always
+  at most L gradients queued        every weight is exactly 1; groups combine as always. Of a pair
+                                    L is `shortest`
   sigma = 0                         weight 1/rho where g equals mu, else rho
-  several groups                    c_k equals mu if they differ by at most 4 units of rounding
+  groups, per-example gradients     c_k equals mu if they differ by at most 4 units of rounding
   rho = 1                           every weight is 1: the same as without `grad_queue`, bit by bit
-  a NaN or Inf in the gradient      the raw mean gradient passes on, the state stays as it was
+  a NaN or Inf in the gradient      the raw mean gradient passes on; the state stays, but `skipped`
   the weighted update overflows     the update passes on, the gradient is not queued
   overflow of `queue_dtype`         counts as not finite
   empty group                       contributes nothing, whatever stands in it
   fewer examples than clusters      the surplus groups are empty
-  every group empty                 the update is 0, the state stays as it was
+  every group empty                 the update is 0; the state stays, but `skipped`
   `value` not finite                the loss is not recorded, the gradient is
   bfloat16, float16                 statistics in float32, the update in the gradient's dtype
   float64                           weights and norms right within the range of float32
   ================================  ==============================================================
 
-  Nothing stands in front of it where it gets one of the two batched forms: a clip would take the
-  norm of all gradients at once, a scale would change the counts (docs/safety.md). `optax.masked`
+  With batched gradients put nothing in front of it: a clip would take the norm of all gradients at
+  once, a scale would change the counts (docs/safety.md). `optax.masked`
   and `optax.partition` would leave other leaves batched, and fail: wrap the optimizer behind it.
   Frozen parameters must not reach it: take the gradients of the trained ones alone
   (docs/recipes.md). `optax.MultiSteps` and `optax.apply_if_finite` go around the mean
@@ -170,11 +171,10 @@ def grad_queue(
     past, losses = state.queue, state.losses
     form = _form(tree, updates.counts if is_group else None, past.slots)
     rule, means = "belong to per-example gradients [B, *p]", "a mean gradient"
-    ungrouped = form == "mean" and embeddings is not None and num_clusters > 1
-    _validate.require(not ungrouped, "embeddings", rule, means)
+    misplaced = form == "mean" and embeddings is not None and num_clusters > 1
+    _validate.require(not misplaced, "embeddings", rule, means)
     if mask is not None:
-      alone = form == "per_example"
-      _validate.require(alone, "mask", rule, f"{means} or GroupGradients")
+      _validate.require(form == "per_example", "mask", rule, f"{means} or GroupGradients")
       mask = _validate.mask("mask", mask, jax.tree.leaves(tree)[0].shape[0])
     embeddings = None if embeddings is None else _validate.floating("embeddings", embeddings)
 
@@ -187,30 +187,29 @@ def grad_queue(
       in_window = queue.window(past, effective_length)
     # Delta_rho with rho = 1 is the identity; not applying it makes it one bit by bit.
     weighs = jnp.asarray(rho).astype(jnp.float32) > 1.0
-    bounded = jnp.asarray(True) if scarcity is not None else weighs
-    active = jnp.logical_and(past.count > shortest, bounded)
+    active = past.count > shortest
+    active = active if scarcity is not None else jnp.logical_and(active, weighs)
 
-    groups, mean, inertia = updates, tree, jnp.zeros([], jnp.float32)
+    groups, mean, inertia = updates, None, jnp.zeros([], jnp.float32)
     if form == "per_example":
-      groups, mean, inertia = clusters.clustered(
+      groups, mean, inertia = clusters.cluster_means(
         tree, num_clusters, past.count, embeddings=embeddings, embed=embed, key=key, mask=mask
       )
-    gradients, shares, counts = mean, None, jnp.zeros(num_clusters, jnp.float32)
+    gradients, shares, counts = tree, None, jnp.zeros(num_clusters, jnp.float32)
     if form != "mean":
       gradients, counts = groups.grads, _group_gradients.sizes(groups.counts)
       shares = _group_gradients.shares(counts)
       rule = f"be the number of groups of the GroupGradients ({len(counts)})"
-      counted = not track or len(counts) == num_clusters
-      _validate.require(counted, "with track=True, num_clusters", rule, num_clusters)
-    known = None if is_group else jax.tree.leaves(mean)
+      fits = not track or len(counts) == num_clusters
+      _validate.require(fits, "with track=True, num_clusters", rule, num_clusters)
     gradients = jax.tree.leaves(gradients)
-    weighed = weigh(gradients, known, shares, past, in_window, active, rho, scarcity, track)
+    weighed = weigh(gradients, mean, shares, past, in_window, active, rho, scarcity, track)
     raw = [m.astype(g.dtype) for m, g in zip(weighed.mean, jax.tree.leaves(tree), strict=True)]
 
-    accept = norms.all_finite([*raw, *queue.narrowed(past, gradients, shares)], axis_name)
+    usable = norms.all_finite([*raw, *queue.narrowed(past, gradients, shares)], axis_name)
     if shares is not None:
-      accept = jnp.logical_and(accept, jnp.sum(counts) > 0.0)
-    changed = jnp.logical_and(accept, active if shares is None else True)
+      usable = jnp.logical_and(usable, jnp.sum(counts) > 0.0)
+    changed = jnp.logical_and(usable, active if shares is None else True)
     factor = jnp.ones([], jnp.float32)
     if track or update_norm is not None:
       measured = norms.norms(raw, weighed.update, axis_name)
@@ -218,9 +217,9 @@ def grad_queue(
       factor = norms.factor(update_norm, measured)
     scale = None if update_norm is None else factor
     result = [_chosen(u, r, changed, scale) for u, r in zip(weighed.update, raw, strict=True)]
-    # Besides keeping the gradient of a failed step out, looking at the result orders the write
-    # after the last read of the slots; without that order XLA copies the queue, twice, every step.
-    accept = jnp.logical_and(accept, norms.all_finite(result, axis_name))
+    # A step whose result overflows is not queued. This also orders the write after the last read of
+    # the slots: without that order XLA copies the queue twice a step.
+    queued = jnp.logical_and(usable, norms.all_finite(result, axis_name))
 
     figures_after = None
     if weighed.sums is not None:
@@ -228,12 +227,12 @@ def grad_queue(
       weights = _axes.total(weighed.sums, axis_name) / jnp.maximum(size, 1.0)
       factor = jnp.where(changed, factor, 1.0)
       figures_after = figures.measure(
-        state.figures, accept, effective_length, weights, measured, factor, counts, inertia
+        state.figures, queued, effective_length, weights, measured, factor, counts, inertia
       )
-    losses = jax.tree.map(lambda new, old: jnp.where(accept, new, old), losses, state.losses)
-    # The names in boxes of Flax are those of the gradient, not of the slots.
+    losses = jax.tree.map(lambda new, old: jnp.where(queued, new, old), losses, state.losses)
+    # In the structure of the gradient: boxes of Flax in it name the axes `[*p]`.
     result = jax.tree.unflatten(jax.tree.structure(tree), result)
-    return result, GradQueueState(queue.push(past, raw, accept), losses, figures_after)
+    return result, GradQueueState(queue.push(past, raw, queued), losses, figures_after)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -259,15 +258,15 @@ def _form(tree: Any, counts: jax.Array | None, slots: optax.Updates) -> str:
   _validate.require(same, "updates", rule, found)
   pairs = zip(_boxes.leaves_with_path(tree), jax.tree.leaves(slots), strict=True)
   shapes = [(path, g.shape, s.shape[1:]) for (path, g), s in pairs]
+  if counts is None and all(found == parameter for _, found, parameter in shapes):
+    return "mean"
   form, rule = "group", "GroupGradients with grads [K, *p] and counts [K]"
   if counts is None:
-    if all(found == parameter for _, found, parameter in shapes):
-      return "mean"
     rule = "a mean gradient [*p], per-example gradients [B, *p], or GroupGradients"
     form = "per_example"
-  sizes = [found[:1] for _, found, _ in shapes] if counts is None else [counts.shape]
+  lead = shapes[0][1][:1] if counts is None else counts.shape
   for path, found, parameter in shapes:
-    fits = found == (*sizes[0], *parameter) and sizes[0] not in ((), (0,))
+    fits = found == (*lead, *parameter) and lead not in ((), (0,))
     where, of = (
       f"at {_validate.path_name(path)} shape {found}",
       f"The parameter is of shape {parameter}.",

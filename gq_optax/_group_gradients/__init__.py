@@ -11,7 +11,8 @@ Read in this order:
 - `jaxprs`: programs of JAX taken apart, which `linear` needs.
 - `clustered`: the whole way from a batch to the gradients of its clusters.
 - `per_example`: the gradient of every example, or the groups', a few at a time.
-- `checks`: what a loss function of single examples must take and return.
+- `checks`: what a loss function of single examples must take and return; a label out of range
+  becomes K, which is no group.
 - `noise`: how noisy is the gradient of a batch, and how many groups are worth having?
 """
 

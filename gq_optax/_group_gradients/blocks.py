@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _dtypes
+from gq_optax import _dtypes, _masks
 from gq_optax._group_gradients import linear
 
 
@@ -25,24 +25,14 @@ class Blocks(NamedTuple):
   group: jax.Array
 
 
-def members(labels: jax.Array, num_groups: int) -> jax.Array:
-  """Who belongs to which group, bool `[K, B]`."""
-  return labels[None] == jnp.arange(num_groups, dtype=jnp.int32)[:, None]
-
-
 def take(examples: jax.Array) -> Callable[[jax.Array], jax.Array]:
   """Picks examples that are known to be there."""
   return lambda x: x.at[examples].get(mode="promise_in_bounds")
 
 
-def masked(x: jax.Array, valid: jax.Array) -> jax.Array:
-  """Zeros in the place of examples that do not count, whatever stands there."""
-  return jnp.where(valid.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
-
-
 def sizes(labels: jax.Array, num_groups: int) -> jax.Array:
   """How many examples each group has, int32 `[K]`."""
-  return jnp.sum(members(labels, num_groups), axis=1, dtype=jnp.int32)
+  return jnp.sum(_masks.members(labels, num_groups), axis=1, dtype=jnp.int32)
 
 
 def scaled(cotangents: jax.Array, block: Blocks, counts: jax.Array) -> jax.Array:
@@ -60,7 +50,7 @@ def scaled(cotangents: jax.Array, block: Blocks, counts: jax.Array) -> jax.Array
   count = counts.at[block.group].get(mode="promise_in_bounds")
   share = 1.0 / jnp.maximum(count, 1).astype(dtype)
   result = (cotangents.astype(dtype) * share).astype(linear.wide(cotangents.dtype))
-  return masked(result, block.valid)
+  return _masks.masked(result, block.valid)
 
 
 def means(part: linear.Part, labels: jax.Array, counts: jax.Array, size: int) -> list[jax.Array]:
@@ -80,9 +70,7 @@ def means(part: linear.Part, labels: jax.Array, counts: jax.Array, size: int) ->
     kept = [held(rows(x)).reshape(size, *x.shape[1:]) for x in part.kept]
     of_one = [scaled(rows(x), block, counts).reshape(size, *x.shape[1:]) for x in part.cotangents]
     result = [s.astype(_dtypes.at_least_float32(s.dtype)) for s in part.contract(kept, of_one)]
-    return (
-      [jnp.where(block.valid[0], s, jnp.zeros_like(s)) for s in result] if part.ruled else result
-    )
+    return [_masks.masked(s, block.valid[0]) for s in result] if part.ruled else result
 
   def together(sums):
     more = jax.vmap(one)(others)

@@ -59,19 +59,18 @@ def clustered_value_and_grad(
 
   def value_and_grad(params, batch, key=None, mask=None):
     params, batch, size = checks.inputs(loss_fn, params, batch, "embeddings")
-    if mask is not None:
-      mask = _validate.mask("mask", mask, size)
+    mask = _validate.mask("mask", mask, size)
     key = _validate.prng_key("key", 0 if key is None else key)
     params, batch = _axes.alike((params, batch), mask, key)
 
     def choose(aux):
       embeddings = aux()
       _validate.shape("embeddings", embeddings, f"[B, d] with B = {size}", (size, None))
-      weight = None if mask is None else mask.astype(jnp.float32)
+      weight = mask.astype(jnp.float32)
       clusters = kmeans_padded(
         embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
       )
-      labels = clusters.labels if mask is None else jnp.where(mask, clusters.labels, num_groups)
+      labels = jnp.where(mask, clusters.labels, num_groups)
       return labels, blocks.sizes(labels, num_groups), clusters
 
     results = grouped.group_means(loss_fn, params, batch, True, choose, num_groups)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _axes, _dtypes, _validate
+from gq_optax import _axes, _dtypes, _masks, _validate
 from gq_optax._group_gradients import blocks, checks, jaxprs, linear
 from gq_optax._group_gradients.group_gradients import GroupGradients
 
@@ -88,7 +88,7 @@ def grouped_value_and_grad(
     params, batch = _axes.alike((params, batch), labels)
     known = lambda _: (labels, blocks.sizes(labels, num_groups), ())
     losses, aux, *_, means = group_means(loss_fn, params, batch, has_aux, known, num_groups)
-    aux = jax.tree.map(lambda a: blocks.masked(a, labels < num_groups), aux)
+    aux = jax.tree.map(lambda a: _masks.masked(a, labels < num_groups), aux)
     value, groups = with_losses(params, means, losses, labels, num_groups)
     return ((value, aux) if has_aux else value), groups
 
@@ -106,7 +106,8 @@ def group_means(
     batch: pytree of `[B, ...]` arrays.
     has_aux: whether there is aux.
     choose: gets a function that returns aux, and returns the labels `[B]`, K for an example of no
-      group; the sizes `[K]` of the groups; and anything else.
+      group; the sizes `[K]` that the sums are divided by, those of the whole batch where this is a
+      microbatch; and anything else.
     num_groups: K.
 
   Returns:
@@ -130,7 +131,7 @@ def with_losses(
   params: optax.Params, means: optax.Updates, losses: jax.Array, labels: jax.Array, num_groups: int
 ) -> tuple[jax.Array, GroupGradients]:
   """The mean loss over the examples of all groups, 0 if there are none, and `GroupGradients`."""
-  member, counts = blocks.members(labels, num_groups), blocks.sizes(labels, num_groups)
+  member, counts = _masks.members(labels, num_groups), blocks.sizes(labels, num_groups)
   grads = jax.tree.map(lambda mean, p: mean.astype(p.dtype), means, params)
   numbers = counts.astype(losses.dtype)
   share = 1.0 / jnp.maximum(numbers, 1.0)[:, None]
@@ -173,20 +174,21 @@ def _in_turn(program, params, batch, choose, num_groups, block_size):
   labels, counts, more = choose(lambda: jax.lax.map(aux_of, batch, batch_size=block_size))
   counts = jnp.pad(counts, (0, 2))
   # Examples of no group are the group K here, run for their losses and aux; K + 1 is empty.
-  parts = blocks.cut(labels, num_groups + 1, block_size)
-  every = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+  first_and_others = blocks.cut(labels, num_groups + 1, block_size)
+  every = jax.tree.map(lambda *x: jnp.concatenate(x), *first_and_others)
   alike = lambda tree: _axes.alike(tree, params, batch, labels)
   shapes = program.jaxpr.out_avals[: program.results.num_leaves]
   results = [jnp.zeros((block_size, *x.shape), x.dtype) for x in shapes]
   nothing = jax.tree.map(lambda s: s[0], zeros(params, 1))
-  first = linear.may_scale_first(program)
+  scale_first = linear.may_scale_first(program)
 
   def one(block):
     examples = jax.tree.map(blocks.take(block.examples), batch)
     scaled = lambda x: blocks.scaled(x, block, counts)
-    ones = jnp.ones(block_size, shapes[0].dtype)
-    losses, aux, parts = linear.run(program, params, examples, scaled(ones) if first else ones)
-    of = lambda part: part.cotangents if first else list(map(scaled, part.cotangents))
+    scales = jnp.ones(block_size, shapes[0].dtype)
+    scales = scaled(scales) if scale_first else scales
+    losses, aux, parts = linear.run(program, params, examples, scales)
+    of = lambda part: part.cotangents if scale_first else list(map(scaled, part.cotangents))
     gradient = linear.added(nothing, parts, lambda part: part.contract(part.kept, of(part)))
     return alike((gradient, jax.tree.leaves((losses, aux))))
 
@@ -198,6 +200,6 @@ def _in_turn(program, params, batch, choose, num_groups, block_size):
   # A scan, not a loop that ends with the last block that is filled: it can be differentiated.
   sums, found = jax.lax.scan(add, alike(jax.tree.leaves(zeros(params, num_groups))), every)
   place = jnp.where(every.valid, every.examples, len(labels))
-  in_order = lambda x: jnp.zeros((len(labels), *x.shape[2:]), x.dtype).at[place].set(x)
+  in_order = lambda x: jnp.zeros((len(labels), *x.shape[2:]), x.dtype).at[place].set(x, mode="drop")
   losses, aux = jax.tree.unflatten(program.results, map(in_order, found))
   return losses, aux, labels, more, sums

@@ -71,7 +71,7 @@ def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux
   """Traces the loss of one example of the batch."""
   _validate.on_auto_axes("batch", batch)
   _validate.static_shape("batch", jax.tree.leaves(batch)[0].shape[:1])
-  loss, traced = checks.of_one(loss_fn, has_aux), []
+  loss, traced = checks.of_one(loss_fn, has_aux), []  # a list: `make_jaxpr` hands on arrays alone
 
   def forward(params, example):
     value, linear, aux = jax.linearize(lambda p: loss(p, example), params, has_aux=True)
@@ -161,7 +161,12 @@ def added(zeros: optax.Updates, parts: list[Part], of: Callable[..., Any]) -> li
 
 
 def _cut(linear, own):
-  """Equations before and behind the cut; the taps, and whether examples use their weights often."""
+  """Equations before and behind the cut; the taps, and whether examples use their weights often.
+
+  First it is found what differs between examples. Scales and biases count as what differs, since
+  the gradient of one is small; loops that mix both stay whole, in front. Behind the cut are the
+  first equations that mix both, and rules of the user's. The taps are what these read.
+  """
   eqns, size = linear.eqns, lambda v: math.prod(v.aval.shape)
   tangents, differ = jaxprs.downstream(eqns, linear.invars), jaxprs.downstream(eqns, own)
   read = lambda e: [v for v in jaxprs.variables(e.invars) if v in tangents]
@@ -211,5 +216,5 @@ def _by_examples(eqn, inputs):
 
 
 def wide(dtype: Any) -> Any:
-  """In sums over examples float16 would overflow, or vanish."""
+  """float32 for float16, which would overflow or vanish in a sum; else the dtype itself."""
   return jnp.float32 if dtype == jnp.float16 else dtype

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gq_optax import _validate
+from gq_optax import _masks, _validate
 from gq_optax._group_gradients.group_gradients import GroupGradients, arrays, shares, sizes
 
 
@@ -99,11 +99,10 @@ def noise_scale(group_gradients: GroupGradients) -> NoiseScale:
   for leaf in jax.tree.leaves(grads):
     rule = f"[K, *p] with K = {groups}"
     _validate.shape("group_gradients: grads", leaf, rule, (groups, *leaf.shape[1:]))
-    each = lambda x, ndim=leaf.ndim: x.reshape(-1, *(1,) * (ndim - 1))
-    filled = jnp.where(each(counts) > 0.0, leaf.astype(jnp.float32), 0.0)
-    mean = jnp.sum(each(share) * filled, axis=0, keepdims=True)
+    filled, part = _masks.masked(leaf.astype(jnp.float32), counts > 0.0), _masks.over(share, leaf)
+    mean = jnp.sum(part * filled, axis=0, keepdims=True)
     squared_norm += jnp.sum(jnp.square(mean))
-    between += jnp.sum(each(share) * jnp.square(filled - mean))
+    between += jnp.sum(part * jnp.square(filled - mean))
   batch = jnp.sum(counts)
   trace = between * batch / (groups - 1)
   unbiased = squared_norm - trace / batch

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _axes, _validate
+from gq_optax import _axes, _masks, _validate
 from gq_optax._group_gradients import blocks, checks, grouped
 
 
@@ -75,7 +75,7 @@ def per_example_value_and_grad(
         (losses, _), result = jax.lax.map(each, batch, batch_size=microbatch_size)
     if mask is None:
       return losses, result
-    return jax.tree.map(lambda x: blocks.masked(x, mask), (losses, result))
+    return jax.tree.map(lambda x: _masks.masked(x, mask), (losses, result))
 
   def groups(params, batch, labels, mask=None):
     params, batch, size = checks.inputs(loss_fn, params, batch)
@@ -94,13 +94,13 @@ def per_example_value_and_grad(
     def add(means, part):
       rows, known_labels = part
       known = lambda _: (known_labels, counts, ())
-      losses, *_, more = grouped.group_means(loss_fn, params, rows, False, known, number)
-      return jax.tree.map(jnp.add, means, more), losses
+      losses, *_, of_part = grouped.group_means(loss_fn, params, rows, False, known, number)
+      return jax.tree.map(jnp.add, means, of_part), losses
 
     zeros = _axes.alike(grouped.zeros(params, number), params, batch, labels)
     means, losses = jax.lax.scan(add, zeros, (rows, known_labels))
     losses = losses.reshape(-1)[:size]
-    _, means = grouped.with_losses(params, means, losses, labels, number)
-    return blocks.masked(losses, mask), means
+    _, groups_of_batch = grouped.with_losses(params, means, losses, labels, number)
+    return _masks.masked(losses, mask), groups_of_batch
 
   return gradients if num_groups is None else groups

@@ -14,5 +14,5 @@ Read in this order:
 - `checks`: what comes in: embeddings as rows `[B, d]`, first centroids, states.
 - `explain`: what stands for each group, and the rarest examples, for a person to see.
 
-The other rooms may use K-means and embeddings from here, and nothing else.
+`_grad_queue` and `_group_gradients` use only `kmeans` and `embeddings` from here.
 """

@@ -80,7 +80,7 @@ def stride(number: jax.Array, size: int) -> jax.Array:
   return jnp.where(number > size, strided, place)
 
 
-def reach(
+def squared_reach(
   x: jax.Array,
   live_x: jax.Array,
   order: jax.Array,
@@ -89,7 +89,7 @@ def reach(
   largest: jax.Array,
   total: Reduce,
 ) -> jax.Array:
-  r"""The distance :math:`h \sum d^3 / \sum d^2` at which two examples begin to differ.
+  r"""The squared distance :math:`h \sum d^3 / \sum d^2` at which two examples begin to differ.
 
   The quotient is the mean distance of a pair that is drawn with a chance of :math:`d^2`. The plain
   mean over pairs would shrink to the width of one kind where nearly all examples are of that kind.
@@ -110,35 +110,35 @@ def reach(
   apart = [jnp.where(picked & live[None], distances(x[places], rows), 0.0) for rows, live in others]
   power = lambda p: total(functools.reduce(jnp.add, [jnp.sum(d**p) for d in apart]))
   squares, cubes = power(2), power(3)
-  wide = bandwidth * jnp.where(squares > 0.0, cubes / jnp.where(squares > 0.0, squares, 1.0), 0.0)
+  wide = bandwidth * (cubes / jnp.where(squares > 0.0, squares, 1.0))
   floor = _SAME * largest
   return jnp.where(wide > floor, wide, jnp.where(floor > 0.0, floor, 1.0))
 
 
 def neighbours(
   x: jax.Array,
-  name: jax.Array,
+  ids: jax.Array,
   rows: jax.Array,
   live: jax.Array,
-  names: jax.Array,
-  reach: jax.Array,
+  ids_of_rows: jax.Array,
+  squared_reach: jax.Array,
   losses: jax.Array | None = None,
 ) -> jax.Array:
   """The live rows that resemble each row of x, `[n, 1]`, and the sum of their losses, `[n, 2]`.
 
-  Rows are 1 alike where equal, .61 at the reach, .01 at three times it.
+  The similarity is 1 for equal rows, .61 at the squared reach, .01 at three times it.
 
   Args:
     x: `[n, d]`.
-    name: int32 `[n]`; a row of the same name is the row itself, and not its neighbour.
+    ids: int32 `[n]`; a row of the same id is the row itself, and not its neighbour.
     rows: `[r, d]`.
     live: bool `[r]`.
-    names: int32 `[r]`.
-    reach: float32 `[]`.
+    ids_of_rows: int32 `[r]`.
+    squared_reach: float32 `[]`.
     losses: float32 `[r]`, or None.
   """
-  others = jnp.logical_and(live[None], name[:, None] != names[None])
-  alike = jnp.exp(-0.5 * jnp.square(distances(x, rows) / reach))
+  others = jnp.logical_and(live[None], ids[:, None] != ids_of_rows[None])
+  alike = jnp.exp(-0.5 * jnp.square(distances(x, rows) / squared_reach))
   alike = jnp.where(others, alike, 0.0)
   parts = [alike] if losses is None else [alike, alike * losses[None]]
   return jnp.stack([jnp.sum(part, axis=1) for part in parts], axis=1)

@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""What to cluster: low-dimensional descriptions of the examples of a batch."""
+"""What describes an example: the gradient of its outputs, or a sketch of its gradient."""
 
 import functools
 import math

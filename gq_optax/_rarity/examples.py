@@ -190,8 +190,8 @@ def example_scarcity(
       _validate.shape("losses", losses, f"[B] with B = {len(x)}", (len(x),))
       losses = jax.lax.stop_gradient(losses).astype(jnp.float32)
     rule = "be the losses of the examples, [B], where loss_exponent is not 0"
-    lost = losses is not None or not by_loss
-    _validate.require(lost, "losses", rule, None, "Give losses= to update.")
+    given = losses is not None or not by_loss
+    _validate.require(given, "losses", rule, None, "Give losses= to update.")
     options = bandwidth, neighbours, exponent, loss_exponent if by_loss else None, max_weight
     options, rounding = jax.lax.stop_gradient(options), float(jnp.finfo(embeddings.dtype).eps)
     return _update(x, unmasked, losses, state, options, rounding, metric, axis_name)
@@ -216,28 +216,30 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
   # The batch in front of the queue.
   new = _queueable(x, unmasked, losses, state, rounding, metric, most)
   both = [jnp.concatenate([a.astype(b.dtype), b]) for a, b in zip(new, state[:4], strict=True)]
-  queue, live, _, losses = both
-  rows, unit, largest = density.centred(queue.astype(jnp.float32), live, live, metric, total, most)
+  rows, live, _, losses = both
+  rows, unit, largest = density.centred(rows.astype(jnp.float32), live, live, metric, total, most)
 
-  # Of the batch of all devices. What is summed over the devices is the same on each of them.
-  own = _axes.alike((rows[:size], live[:size], unmasked), x)
-  everyone, counted, everyone_unmasked = (_axes.gather(part, axis_name) for part in own)
+  # The batch of all devices. Each device compares it with rows of its own, and sums over the
+  # devices are the same on all of them.
+  of_device = _axes.alike((rows[:size], live[:size], unmasked), x)
+  everyone, counted, everyone_unmasked = (_axes.gather(part, axis_name) for part in of_device)
   order = density.live_first(live)
+  # One sort serves twice, unless several devices share the batch.
   first = order if axis_name is None else density.live_first(counted)
+  # Batch and queue apart: one array of all pairs would be written to memory.
+  parts = slice(size), slice(size, None)
+  pairs = [(rows[part], live[part]) for part in parts]
   bandwidth = clamped(bandwidth, 1e-6)
-  # In two parts: one array of all pairs would be written to memory.
-  batch, past = slice(size), slice(size, None)
-  others = [(rows[part], live[part]) for part in (batch, past)]
-  reach = density.reach(everyone, counted, first, others, bandwidth, largest, total)
-  name, nobody = jnp.arange(len(everyone), dtype=jnp.int32), jnp.full(len(state.queue), -1)
-  names = _axes.own(name, axis_name, size), nobody.astype(jnp.int32)
+  squared_reach = density.squared_reach(everyone, counted, first, pairs, bandwidth, largest, total)
+  ids = jnp.arange(len(everyone), dtype=jnp.int32)
+  ids_of = _axes.own(ids, axis_name, size), jnp.full(len(state.queue), -1, jnp.int32)
 
-  def resembling(x, name):
-    lost = [None if loss_exponent is None else losses[part] for part in (batch, past)]
-    parts = zip(others, names, lost, strict=True)
-    return sum(density.neighbours(x, name, *rows, own, reach, loss) for rows, own, loss in parts)
+  def resembling(x, ids):
+    lost = [None if loss_exponent is None else losses[part] for part in parts]
+    others = zip(pairs, ids_of, lost, strict=True)
+    return sum(density.neighbours(x, ids, *r, own, squared_reach, loss) for r, own, loss in others)
 
-  found = total(density.in_blocks(resembling, (everyone, name), max(size, len(state.queue))))
+  found = total(density.in_blocks(resembling, (everyone, ids), max(size, len(state.queue))))
 
   ratio = jnp.ones([], jnp.float32)
   if loss_exponent is not None:
@@ -250,12 +252,12 @@ def _update(x, unmasked, losses, state, options, rounding, metric, axis_name):
   weights = to_mean_one(weights, counted.astype(jnp.float32), bound)
   weights = jnp.where(counted, weights, everyone_unmasked.astype(jnp.float32))
 
-  # What is queued, where it is too much at even stride.
+  # The new queue. Of a batch that is too large it takes rows at even stride.
   taken = order[density.stride(jnp.sum(live[:size], dtype=jnp.int32), len(state.queue))]
   squares = jnp.sum(jnp.square(weights))
   after = ExampleScarcityState(
-    **{name: part[taken] for name, part in zip(state._fields, both, strict=False)},
-    reach=jnp.sqrt(reach) * unit,
+    **{field: part[taken] for field, part in zip(state._fields, both, strict=False)},
+    reach=jnp.sqrt(squared_reach) * unit,
     effective=jnp.square(jnp.sum(weights)) / jnp.where(squares > 0.0, squares, 1.0),
     count=optax.safe_increment(state.count),
   )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _validate
+from gq_optax import _masks, _validate
 from gq_optax._rarity import density, lloyd
 
 
@@ -60,7 +60,7 @@ def explain_groups(
   x, weight, _ = lloyd.enter(x, jnp.ones_like(x[:, 0]), metric, frame)
   centroids = lloyd.enter_centroids(frame, state.centroids)
   labels = lloyd.nearest(x, centroids, metric)
-  member = jnp.logical_and(lloyd.members(labels, len(centroids)), weight[None] > 0.0)
+  member = jnp.logical_and(_masks.members(labels, len(centroids)), weight[None] > 0.0)
   away = jnp.where(member, lloyd.distance(x, labels, centroids)[None], jnp.inf)
   indices, distances = _nearest(away, num_examples, frame.scale, metric)
   seen = jnp.any(state.counts > 0, axis=0)
@@ -135,24 +135,23 @@ def explain_examples(
   there = jnp.concatenate([live, state.filled])
   # Center and unit are those of the queue: an outlier among the embeddings makes nothing coarse.
   in_queue = jnp.logical_and(there, jnp.arange(len(both)) >= len(x))
-  both, scale, _ = density.centred(both, there, in_queue, metric)
+  both, unit, _ = density.centred(both, there, in_queue, metric)
   x, queue = both[: len(x)], both[len(x) :]
-  reach = jnp.square(state.reach / scale)
   # The square of what one far outlier leaves may underflow.
-  reach = jnp.where(state.reach > 0.0, jnp.maximum(reach, jnp.finfo(jnp.float32).tiny), 1.0)
-  name = jnp.arange(len(x), dtype=jnp.int32)
-  nobody = jnp.full(len(queue), -1, jnp.int32)
-  others = queue, state.filled, nobody, reach, state.losses
-  among = lambda x, name: density.neighbours(x, name, *others)
-  found = density.in_blocks(among, (x, name), len(queue))
+  squared_reach = jnp.maximum(jnp.square(state.reach / unit), jnp.finfo(jnp.float32).tiny)
+  squared_reach = jnp.where(state.reach > 0.0, squared_reach, 1.0)
+  ids, nobody = jnp.arange(len(x), dtype=jnp.int32), jnp.full(len(queue), -1, jnp.int32)
+  others = queue, state.filled, nobody, squared_reach, state.losses
+  among = lambda x, ids: density.neighbours(x, ids, *others)
+  found = density.in_blocks(among, (x, ids), len(queue))
   weights = density.weigh(found[:, 0], live, neighbours)
   top, rarest = _top(jnp.where(live, weights, -jnp.inf), num_examples)
   ranked = rarest >= 0
 
-  def nearest_to(rows, own, there):
-    other = (own[:, None] != name[None]) & live[None] & there[:, None]
+  def nearest_to(rows, ids_of_rows, valid):
+    other = (ids_of_rows[:, None] != ids[None]) & live[None] & valid[:, None]
     away = jnp.where(other, density.distances(rows, x), jnp.inf)
-    return _nearest(away, num_nearest, scale, metric)
+    return _nearest(away, num_nearest, unit, metric)
 
   nearest, distances = density.in_blocks(nearest_to, (x[rarest], rarest, ranked), len(x))
   alike, lost = jnp.where(ranked, found[rarest].T, 0.0)
@@ -166,11 +165,11 @@ def explain_examples(
   )
 
 
-def _nearest(away, number, scale, metric):
+def _nearest(away, number, unit, metric):
   """Where the smallest of `[..., n]` are, and they in units of the embeddings, or 1 - cosine."""
   closeness, places = _top(-away, number)
   # Half the squared distance of two unit vectors is 1 - cosine.
-  return places, -closeness * (0.5 if metric == "cosine" else scale * scale)
+  return places, -closeness * (0.5 if metric == "cosine" else unit * unit)
 
 
 def _top(values, number):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gq_optax import _axes, _validate
+from gq_optax import _axes, _masks, _validate
 from gq_optax._losses import clamped, to_mean_one
 from gq_optax._rarity import checks, lloyd
 from gq_optax._rarity.explain import GroupExplanation, explain_groups
@@ -208,7 +208,7 @@ def _update(x, unmasked, state, given, key, options, metric, num_iters):
       centroids, _ = lloyd.iterations(x, pull, centroids, metric, 1, dead)
       centroids, _ = lloyd.iterations(x, pull, centroids, metric, num_iters - 1, False)
     labels = lloyd.nearest(x, centroids, metric)
-    member = jnp.logical_and(lloyd.members(labels, num_groups), has_group[None])
+    member = jnp.logical_and(_masks.members(labels, num_groups), has_group[None])
     counts = jnp.sum(member, axis=1, dtype=jnp.int32)
     ring = jnp.where(written[:, None], counts[None], state.counts)
     by_group = _group_weights(ring, counts, centroids, *options)

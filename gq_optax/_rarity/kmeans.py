@@ -102,15 +102,14 @@ def kmeans(
 
 
 def kmeans_padded(
-  x: jax.Array, num_clusters: int, *, sample_weight: jax.Array | None = None, **options: Any
+  x: jax.Array, num_clusters: int, *, sample_weight: jax.Array, **options: Any
 ) -> KMeansResult:
   """As `kmeans`, but of fewer rows than groups too, as in the last batch: the surplus is empty."""
   rows = len(x)
   missing = max(num_clusters - rows, 0)
-  weight = jnp.ones(rows, jnp.float32) if sample_weight is None else sample_weight
   if missing:
-    x, weight = jnp.pad(x, ((0, missing), (0, 0))), jnp.pad(weight, (0, missing))
-  result = kmeans(x, num_clusters, sample_weight=weight, **options)
+    x, sample_weight = jnp.pad(x, ((0, missing), (0, 0))), jnp.pad(sample_weight, (0, missing))
+  result = kmeans(x, num_clusters, sample_weight=sample_weight, **options)
   return result._replace(labels=result.labels[:rows])
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _axes
+from gq_optax import _axes, _masks
 
 # Of a row's squared length: a squared distance of less is the rounding of a mean of equal rows.
 _SAME = 1e-12
@@ -160,7 +160,7 @@ def distance(x, labels, centroids):
   return jnp.sum(jnp.square(x - centroids[labels]), axis=1)
 
 
-def reseed(x, labels, weight, centroids, dead=True):
+def reseed(x, labels, weight, centroids, dead):
   """Gives each empty group the farthest row that is still free; ties go to the lowest index.
 
   No loop, and on accelerators no branch, though most often no group is empty: a device that waits
@@ -168,8 +168,8 @@ def reseed(x, labels, weight, centroids, dead=True):
   under `vmap`, where both sides are run.
   """
   num_clusters = len(centroids)
-  empty = jnp.logical_not(jnp.any(members(labels, num_clusters) & (weight > 0.0)[None], axis=1))
-  empty = jnp.logical_and(empty, dead)
+  member = _masks.members(labels, num_clusters) & (weight > 0.0)[None]
+  empty = jnp.logical_and(jnp.logical_not(jnp.any(member, axis=1)), dead)
 
   def move(labels):
     away = distance(x, labels, centroids)
@@ -206,25 +206,18 @@ def farthest(away, number):
   return jax.lax.platform_dependent(away, cuda=by_sorting, default=search)
 
 
-def members(labels, num_clusters):
-  """Who belongs to which group, bool `[K, n]`."""
-  return labels[None] == jnp.arange(num_clusters, dtype=labels.dtype)[:, None]
-
-
 def means(x, labels, weight, centroids, metric):
   """The weighted mean of every group; a group without weight stays where it was."""
-  member = jnp.where(members(labels, centroids.shape[0]), weight[None], 0.0)
-  total = jnp.sum(member, axis=1)
+  member = jnp.where(_masks.members(labels, len(centroids)), weight[None], 0.0)
   sums = jnp.einsum("kn,nd->kd", member, x, precision=jax.lax.Precision.HIGHEST)
   if metric == "cosine":
     # Sums of rows of length one, with weights of at most 1: no square overflows.
     length = jnp.sqrt(jnp.sum(jnp.square(sums), axis=1))
     alive = length > 0.0  # members that cancel leave no direction
-    means = sums / jnp.where(alive, length, 1.0)[:, None]
   else:
-    means = sums / jnp.where(total > 0.0, total, 1.0)[:, None]
-    alive = total > 0.0
-  return jnp.where(alive[:, None], means, centroids)
+    length = jnp.sum(member, axis=1)
+    alive = length > 0.0
+  return jnp.where(alive[:, None], sums / jnp.where(alive, length, 1.0)[:, None], centroids)
 
 
 def draw(noise, mass):
@@ -274,7 +267,7 @@ def candidates(key, x, weight, size):
     least = jnp.minimum(nearer, least)
     found = jnp.concatenate([found, x[rows]])
     mass = weight * distance(x, owner, found)
-  owned = jnp.where(members(owner, len(found)), weight[None], 0.0)
+  owned = jnp.where(_masks.members(owner, len(found)), weight[None], 0.0)
   return found, jnp.sum(owned, axis=1)
 
 
