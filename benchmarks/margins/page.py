@@ -70,6 +70,8 @@ def at_equal_natural(ours: Points, other: Points, column: int, least: float) -> 
 
 def interval(values: Sequence[float]) -> str:
   """Mean and 95 % interval; one value stands alone."""
+  if not values:
+    return "-"
   mean = np.mean(values)
   if len(values) < 2:
     return f"{mean:+.1f} (one run)"
@@ -79,22 +81,28 @@ def interval(values: Sequence[float]) -> str:
 
 def comparison(by_draw: dict[tuple[int, int], dict[str, Points]], task: str) -> list[str]:
   """A table: every arm against what it has to beat, at equal natural accuracy."""
-  lines = ["| arm | against | rarest three | mean |", "|---|---|---|---|"]
-  arms = dict.fromkeys(arm for found in by_draw.values() for arm in found)
-  for reference in REFERENCES[task]:
-    for arm in arms:
-      leads = [
-        [at_equal_natural(found[arm], found[reference], column, least) for column in (1, 2)]
-        for found in by_draw.values()
-        if {arm, reference, "none"} <= set(found) and arm != reference
-        for least in [found["none"][0.0][0] - GIVEN_UP]
-      ]
-      known = [[v for v in lead if v is not None] for lead in leads]
-      known = [lead for lead in known if len(lead) == 2]
-      if known:
-        cells = [interval([lead[i] for lead in known]) for i in range(2)]
-        lines.append(f"| {arm} | {reference} | {cells[0]} | {cells[1]} |")
+  references = REFERENCES[task]
+  head = "".join(f" {reference}: rarest three | mean |" for reference in references)
+  lines = [f"| against |{head}", "|---|" + "---|---|" * len(references)]
+  for arm in dict.fromkeys(arm for found in by_draw.values() for arm in found):
+    cells = [leads(by_draw, arm, reference) for reference in references]
+    if any(map(any, cells)):
+      lines.append(f"| {arm} |" + "".join(f" {interval(c)} |" for pair in cells for c in pair))
   return lines if len(lines) > 2 else ["Nothing can be compared yet."]
+
+
+def leads(
+  by_draw: dict[tuple[int, int], dict[str, Points]], arm: str, reference: str
+) -> tuple[list[float], list[float]]:
+  """What an arm leads by, a number for each draw: on the three rarest, and on the mean."""
+  found: tuple[list[float], list[float]] = ([], [])
+  for curve in by_draw.values():
+    if arm != reference and {arm, reference, "none"} <= set(curve):
+      least = curve["none"][0.0][0] - GIVEN_UP
+      both = [at_equal_natural(curve[arm], curve[reference], i, least) for i in (1, 2)]
+      for values, lead in zip(found, both, strict=True):
+        values += [] if lead is None else [lead]
+  return found
 
 
 def plot(found: dict[str, Points], title: str, path: Path) -> None:
