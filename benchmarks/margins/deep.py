@@ -16,7 +16,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -403,9 +403,10 @@ def read_rows(path: Path) -> dict[Job, Row]:
   return {Job(**{key: row[key] for key in Job._fields}): row for row in rows}
 
 
-def left(rows: dict[Job, Row], tasks: Iterable[str] = tuple(DECISIVE)) -> list[Job]:
+def left(rows: dict[Job, Row], only: Sequence[str] = ()) -> list[Job]:
   """What is known to be missing; more follows once the rates of a family are there."""
-  return list(dict.fromkeys(j for j in wanted(rows) if j not in rows and j.task in tasks))
+  asked = lambda job: all(word in (job.task, job.network) for word in only)
+  return list(dict.fromkeys(job for job in wanted(rows) if job not in rows and asked(job)))
 
 
 def main() -> None:
@@ -414,13 +415,13 @@ def main() -> None:
   parser.add_argument("--results", type=Path, default=Path("out/margins.jsonl"))
   parser.add_argument("--minutes", type=float, default=float("inf"))
   parser.add_argument("--list", action="store_true")
-  parser.add_argument("--task", choices=list(DECISIVE), help="only this one, beside another call")
+  words = [*DECISIVE, *NETWORKS]
+  parser.add_argument("--only", nargs="+", choices=words, default=[], help="beside another call")
   parser.add_argument("--tiny", action="store_true", help="for tests")
   args = parser.parse_args()
   scale = TINY if args.tiny else FULL
   began, load = time.time(), functools.lru_cache(2)(long_tail)
-  tasks = [args.task] if args.task else list(DECISIVE)
-  while todo := left(rows := read_rows(args.results), tasks):
+  while todo := left(rows := read_rows(args.results), args.only):
     if args.list:
       each = {n: [r["seconds"] for r in rows.values() if r["network"] == n] for n in NETWORKS}
       mean = {network: np.median(s) if s else np.nan for network, s in each.items()}

@@ -120,7 +120,7 @@ def plot(found: dict[str, Points], title: str, path: Path) -> None:
   plt.close(figure)
 
 
-def fitting(rows: dict[deep.Job, dict[str, Any]]) -> dict[deep.Job, dict[str, Any]]:
+def at_chosen_rates(rows: dict[deep.Job, dict[str, Any]]) -> dict[deep.Job, dict[str, Any]]:
   """Of every arm the runs at the rate of its family; other rates were only tried."""
   chosen = {}
   for job, row in rows.items():
@@ -133,11 +133,15 @@ def fitting(rows: dict[deep.Job, dict[str, Any]]) -> dict[deep.Job, dict[str, An
 def section(rows: dict[deep.Job, dict[str, Any]], task: str, network: str, figures: Path) -> str:
   """One network and task."""
   here = {job: row for job, row in rows.items() if (job.task, job.network) == (task, network)}
-  chosen = fitting(here)
+  chosen = at_chosen_rates(here)
+  loose = [f"{job.arm} {job.strength:g}" for job, row in chosen.items() if not row["fits"]]
+  chosen = {job: row for job, row in chosen.items() if row["fits"]}
   title = f"{task}, {'small ResNet' if network == 'conv' else 'dense network'}"
   todo = sum((job.task, job.network) == (task, network) for job in deep.left(rows))
   state = f"{len(here)} runs are there" + (f", at least {todo} are missing." if todo else ".")
   parts = [f"## {title[0].upper()}{title[1:]}", state]
+  if loose:
+    parts[1] += f" Left out, since not every example fits: {', '.join(sorted(set(loose)))}."
   by_draw = {draw: curves(chosen, draw) for draw in sorted({(j.seed, j.order) for j in chosen})}
   if deep.SCREEN in by_draw:
     path = figures / f"{task}_{network}.svg"
