@@ -2,7 +2,6 @@
 """What is masked, far away or a long way from 0 does not change what is held rare."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from kinds import blobs
@@ -23,42 +22,56 @@ def means(weights, mask, rare):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-@pytest.mark.parametrize("what", ["masked", "zero", "nan"])
-def test_the_scale_is_of_rows_that_count(what, metric):
+def test_the_scale_is_of_rows_that_count(metric):
   """Of 64 sequences of 16 tokens the first token is left out: every 16th row."""
   x, rare = two_kinds()
   scarcity = gq.example_scarcity(metric=metric)
   expected = means(scarcity.update(x, scarcity.init(4))[0], rare | ~rare, rare)
   counts = np.arange(1024) % 16 != 0
-  mask = counts if what == "masked" or (what, metric) == ("zero", "euclidean") else None
-  left = {"masked": x, "zero": x * counts[:, None], "nan": np.where(counts[:, None], x, np.nan)}
-  weights, state = scarcity.update(left[what], scarcity.init(4), mask=mask)
-  np.testing.assert_allclose(means(weights, counts, rare), expected, rtol=0.1)
-  assert state.reach > 0.1
+  zeros = counts if metric == "euclidean" else None  # which are a place there
+  for left, mask in (
+    (x, counts),
+    (x * counts[:, None], zeros),
+    (np.where(counts[:, None], x, np.nan), None),
+  ):
+    weights, state = scarcity.update(left, scarcity.init(4), mask=mask)
+    np.testing.assert_allclose(means(weights, counts, rare), expected, rtol=0.1)
+    assert state.reach > 0.1
 
 
-@pytest.mark.parametrize("counted", [0, 1, 63, 64, 65, 200])
-def test_the_sample_is_of_what_counts_and_no_more(counted):
+def test_the_sample_is_of_what_counts_and_no_more():
   """With few rows all of them are in it: the weights are those of a batch of these alone."""
-  x, _ = two_kinds(256)
-  rows = np.sort(np.random.default_rng(1).permutation(256)[:counted])
-  scarcity = gq.example_scarcity(512)
-  _, state = scarcity.update(two_kinds(300, seed=2)[0], scarcity.init(4))
-  weights, _ = scarcity.update(x, state, mask=np.isin(np.arange(256), rows))
-  if counted:
-    alone, _ = scarcity.update(x[rows], state)
-    np.testing.assert_allclose(weights[rows], alone, rtol=1e-4)
-  np.testing.assert_array_equal(np.delete(weights, rows), 0.0)
+  scarcity, (x, _), places = gq.example_scarcity(512), two_kinds(256), np.arange(256)
+  _, state = scarcity.update(two_kinds(256, seed=2)[0], scarcity.init(4))
+  for counted in (0, 1, 63, 64, 65, 200):
+    rows = np.sort(np.random.default_rng(1).permutation(256)[:counted])
+    weights = np.asarray(scarcity.update(x, state, mask=np.isin(places, rows))[0])
+    np.testing.assert_array_equal(np.delete(weights, rows), 0.0)
+    others = np.delete(x, rows, axis=0)
+    first = np.concatenate([x[rows], others])
+    first = np.asarray(scarcity.update(first, state, mask=places < counted)[0])
+    np.testing.assert_allclose(weights[rows], first[:counted], rtol=1e-4)
+    if counted == 65:
+      alone, _ = scarcity.update(x[rows], state)
+      np.testing.assert_allclose(weights[rows], alone, rtol=1e-4)
 
 
 @pytest.mark.parametrize("offset", [0.0, 7e5, 9.3e5, 1.3e6, 2e6])
 def test_a_common_offset_does_not_make_kinds_alike(offset):
-  rng = np.random.default_rng(0)
   rare = np.arange(1024) % 20 == 0
-  x = 4.0 * rare[:, None] * np.eye(8)[0] + 0.2 * rng.normal(size=(1024, 8))
+  noise = np.random.default_rng(0).normal(size=(1024, 4))
+  x = 4.0 * rare[:, None] * np.eye(4)[0] + 0.2 * noise + offset
   scarcity = gq.example_scarcity(metric="euclidean")
-  weights, _ = scarcity.update(jnp.asarray(x + offset, jnp.float32), scarcity.init(8))
+  weights, _ = scarcity.update(np.float32(x), scarcity.init(4))
   assert means(weights, rare | ~rare, rare)[1] > 7.0
+
+
+def test_an_isolated_example_does_not_come_first_however_far():
+  x, _ = two_kinds()
+  scarcity = gq.example_scarcity(metric="euclidean")
+  _, state = scarcity.update(x, scarcity.init(4))
+  x[1000] = 1e20
+  assert 1000 not in jax.jit(scarcity.explain)(x, state).indices.tolist()
 
 
 @pytest.mark.parametrize("far", [1e7, 1e20, 3e38])
@@ -85,39 +98,28 @@ def test_empty_groups_take_rows_at_any_offset(offset):
   x = (offset + np.repeat([0.0, 0.5, 1.0], 10))[:, None].astype(np.float32)
   result = gq.kmeans(x, 3, init=np.full((3, 1), offset, np.float32))
   assert result.counts.tolist() == [10, 10, 10]
-  same = gq.kmeans(np.full((30, 1), offset + 0.1, np.float32), 3)
-  assert same.counts.tolist() == [30, 0, 0]
+  same = gq.kmeans(np.full((101, 2), offset + 0.1, np.float32), 2)
+  assert same.counts.tolist() == [101, 0]
 
 
 def test_surplus_groups_begin_at_no_masked_row():
-  x = np.r_[[[7.0, 7.0]], np.ones((5, 2))].astype(np.float32)
-  weight = np.arange(6) > 0
-  found = gq.kmeans(x, 3, sample_weight=weight.astype(np.float32)).centroids
-  np.testing.assert_array_equal(found, np.ones((3, 2)))
-  scarcity = gq.group_scarcity(3, metric="euclidean")
+  x = np.r_[[[7.0, 7.0]], np.ones((100, 2))].astype(np.float32)
+  weight = np.arange(101) > 0
+  found = gq.kmeans(x, 2, sample_weight=weight.astype(np.float32)).centroids
+  np.testing.assert_array_equal(found, np.ones((2, 2)))
+  scarcity = gq.group_scarcity(2, metric="euclidean")
   _, state = scarcity.update(x, scarcity.init(2), mask=weight)
-  np.testing.assert_array_equal(state.centroids, np.ones((3, 2)))
+  np.testing.assert_array_equal(state.centroids, np.ones((2, 2)))
 
 
 def test_an_outlier_moves_no_other_example_in_an_explanation():
-  x = 0.1 * np.r_[blobs(0, 380, 2, 1, 0.1), 3 + blobs(0, 20, 2, 1, 0.1)].astype(np.float32)
+  x = 0.1 * np.r_[blobs(0, 91, 2, 1, 0.1), 3 + blobs(0, 10, 2, 1, 0.1)].astype(np.float32)
   scarcity = gq.group_scarcity(2, metric="euclidean")
   _, state = scarcity.update(x, scarcity.init(2))
-  sizes = sorted(scarcity.explain(x, state).sizes.tolist())
-  assert sizes == [20, 380]
-  far = np.r_[x, [[1e6, 1e6]]].astype(np.float32)
-  sizes = sorted(scarcity.explain(far, state).sizes.tolist())
-  assert sum(sizes) == 401
-  assert sizes[0] in (20, 21)
-
-
-def test_an_isolated_example_does_not_come_first_however_far():
-  x, _ = two_kinds(200)
-  scarcity = gq.example_scarcity(256, metric="euclidean")
-  _, state = scarcity.update(x, scarcity.init(4))
-  far = np.r_[x, np.full((1, 4), 1e20)].astype(np.float32)
-  found = scarcity.explain(far, state)
-  assert 200 not in found.indices.tolist()
+  explain = jax.jit(scarcity.explain)
+  assert sorted(explain(x, state).sizes.tolist()) == [10, 91]
+  x[0] = 1e6
+  assert sorted(explain(x, state).sizes.tolist()) in ([10, 91], [11, 90])
 
 
 def test_one_minus_cosine_is_not_negative():
@@ -134,6 +136,7 @@ def test_integers_of_narrow_dtypes_are_read_as_numbers():
     found = gq.kmeans(rows, 300, init=rows[:300], sample_weight=weight.astype(np.int8))
     jax.tree.map(np.testing.assert_array_equal, found, wide)
   scarcity = gq.group_scarcity(300, metric="euclidean", num_iters=0, centroids=np.uint8(x[:300]))
-  weights, state = scarcity.update(np.float32(x), scarcity.init(2), mask=x[:, 0] > 3)
-  assert state.counts.sum() == (x[:, 0] > 3).sum()
-  assert float(weights[x[:, 0] > 3].mean()) == pytest.approx(1.0, rel=1e-5)
+  counts = x[:, 0] > 3
+  weights, state = jax.device_get(scarcity.update(np.float32(x), scarcity.init(2), mask=counts))
+  assert state.counts.sum() == counts.sum()
+  assert weights[counts].mean() == pytest.approx(1.0, rel=1e-5)

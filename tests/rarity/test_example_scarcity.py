@@ -1,14 +1,17 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Example scarcity: a NumPy twin, every row of the table of cases, JAX's transformations."""
+"""Example scarcity: a NumPy twin, the table of cases, known kinds, its cost, and devices."""
+
+import functools
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from example_clouds import DIM, B, M, Twin, clouds, update
+from kinds import DIM, B, M, Twin, batch, clouds, update
 
 import gq_optax as gq
+from gq_optax._rarity import density
 
 
 @pytest.mark.parametrize(
@@ -18,12 +21,17 @@ import gq_optax as gq
     ("cosine", {"a": 0.5, "b": 1.0, "h": 0.6, "bound": 1.5}),
     ("cosine", {"a": 2.0, "b": 0.0, "m": 0.0, "bound": 3.0}),
     ("euclidean", {"a": 1.0, "b": 0.5, "m": 3.0}),
+    ("cosine", {"a": 1.0, "b": 0.5, "m": 1.0, "size": 5}),
+    ("euclidean", {"a": 1.0, "b": 0.0, "m": 1.0, "size": 5}),
   ],
 )
-def test_weights_are_the_formula_over_queue_and_batch(metric, options):
+def test_weights_are_the_formula_over_queue_and_batch(metric, options, monkeypatch):
+  """A queue that is shorter than a batch takes rows at even stride."""
   twin = Twin(metric=metric, **options)
+  if twin.size == 5:  # a shape that no other test compiles: in blocks, of which the last is a part
+    monkeypatch.setattr(density, "_AT_ONCE", 7)
   scarcity = gq.example_scarcity(
-    M,
+    twin.size,
     metric=metric,
     bandwidth=twin.h,
     neighbours=twin.m,
@@ -34,68 +42,42 @@ def test_weights_are_the_formula_over_queue_and_batch(metric, options):
   state = scarcity.init(DIM)
   scale, offset = (1.0, 0.0) if metric == "cosine" else (300.0, 500.0)
   for step, size in enumerate((20, 24, 5, 24)):
-    x, _ = clouds(step, (size - 4, 2, 1, 1))
-    losses = np.random.default_rng(step).exponential(size=size)
-    weights, state = update(scarcity, scale * x + offset, state, losses)
-    np.testing.assert_allclose(weights, twin.update(scale * x + offset, losses), rtol=2e-4)
-    assert weights.mean() == pytest.approx(1.0, rel=1e-6)
+    rng = np.random.default_rng(step)
+    x, losses = scale * clouds(step, (18, 4, 1, 1))[0] + offset, rng.exponential(size=B)
+    x = x.astype(np.float32)
+    counts = rng.permutation(B) < size
+    weights, state = update(scarcity, x, state, losses, counts)
+    expected = twin.update(x[counts], losses[counts])
+    np.testing.assert_allclose(weights[counts], expected, rtol=2e-4)
+    assert weights[counts].mean() == pytest.approx(1.0, rel=1e-6)
     rows = np.array([row for row, _ in twin.queue])
     np.testing.assert_allclose(state.queue[: len(rows)], rows, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(state.losses[: len(rows)], [v for _, v in twin.queue], rtol=1e-6)
-    assert state.filled.tolist() == [i < len(rows) for i in range(M)]
+    assert state.filled.tolist() == [i < len(rows) for i in range(twin.size)]
   assert weights.max() > 1.2
+  text = str(jax.make_jaxpr(scarcity.update)(x, state, losses=losses.astype("f")))
+  assert ("scan" in text) == (twin.size == 5)
 
 
 def test_the_first_step_knows_its_batch_alone_and_the_next_the_queue_too():
   scarcity = gq.example_scarcity(M, neighbours=2.0)
-  x = np.eye(DIM)[[0] * 18 + [1] * 6]
+  x = batch(*[0] * 18, *[1] * 6)
   weights, state = update(scarcity, x, scarcity.init(DIM))
   assert weights[0] < 0.8 < 1.2 < weights[-1]
   # As many of both in queue and batch: 18 + 6 and 6 + 18, each without itself.
-  weights, _ = update(scarcity, x[::-1][:24] @ np.eye(DIM)[[1, 0, 2, 3]], state)
-  np.testing.assert_allclose(weights[:6], weights[0], rtol=1e-6)
-  later, _ = update(scarcity, np.eye(DIM)[[1] * 18 + [0] * 6], state)
+  later, _ = update(scarcity, batch(*[1] * 18, *[0] * 6), state)
   np.testing.assert_allclose(later, 1.0, rtol=1e-5)
 
 
-def test_a_batch_larger_than_the_queue_is_kept_at_even_stride():
-  scarcity = gq.example_scarcity(5)
-  x, _ = clouds(0, (6, 6, 6, 6))
-  mask = np.arange(B) % 2 == 0
-  _, state = scarcity.update(jnp.asarray(x), scarcity.init(DIM), mask=jnp.asarray(mask))
-  kept = x[mask][[i * 12 // 5 for i in range(5)]]
-  kept /= np.linalg.norm(kept, axis=1, keepdims=True)
-  np.testing.assert_allclose(state.queue, kept, rtol=1e-6)
-  assert state.filled.all()
-
-
-def test_an_isolated_example_is_no_rare_kind():
+def test_an_isolated_example_is_no_rare_kind_unless_the_queue_holds_copies_of_it():
   scarcity = gq.example_scarcity(M)
-  x = np.eye(DIM)[[0] * 17 + [1] * 6 + [2]]
-  weights, _ = update(scarcity, x, scarcity.init(DIM))
+  weights, _ = update(scarcity, batch(*[0] * 17, *[1] * 6, 2), scarcity.init(DIM))
   assert weights[-2] > 1.2 * weights[-1] > weights[0]
-  lonely, _ = update(scarcity, np.eye(DIM), scarcity.init(DIM))
+  lonely, _ = update(scarcity, batch(0, 1, 2, 3), scarcity.init(DIM))
   np.testing.assert_allclose(lonely, 1.0, rtol=1e-6)
-
-
-def test_smoothed_loss_tells_a_hard_kind_from_an_easy_one():
-  scarcity = gq.example_scarcity(M, loss_exponent=1.0)
-  x = np.eye(DIM)[[0, 1] * 12]
-  losses = np.array([1.0, 3.0] * 12)
-  losses[1] = 0.0  # of one example: what counts is the loss of its neighbours
-  weights, _ = update(scarcity, x, scarcity.init(DIM), losses)
-  assert weights[1] > 1.4 * weights[0]
-  plain, _ = update(gq.example_scarcity(M), x, scarcity.init(DIM), losses)
-  np.testing.assert_allclose(plain, 1.0, rtol=1e-6)
-  with pytest.raises(ValueError, match="losses must be the losses of the examples"):
-    update(scarcity, x, scarcity.init(DIM))
-
-
-def test_a_data_set_smaller_than_the_queue_counts_its_copies():
-  """Epoch after epoch the same examples: even an isolated one then has neighbours, itself."""
-  scarcity = gq.example_scarcity(4 * B)
-  x = np.eye(DIM)[[0] * 20 + [1] * 3 + [2]]
-  state = scarcity.init(DIM)
+  # Epoch after epoch of a data set that is smaller than the queue.
+  scarcity = gq.example_scarcity(M, neighbours=2.0)
+  x, state = batch(*[0] * 7, 2), scarcity.init(DIM)
   first, state = update(scarcity, x, state)
   for _ in range(5):
     weights, state = update(scarcity, x, state)
@@ -103,11 +85,23 @@ def test_a_data_set_smaller_than_the_queue_counts_its_copies():
   assert weights[-1] > 2 * first[-1]  # the last four epochs and this one hold it
 
 
+def test_smoothed_loss_tells_a_hard_kind_from_an_easy_one():
+  scarcity = gq.example_scarcity(M, loss_exponent=jnp.float32(1.0))
+  x, losses = batch(*[0, 1] * 12), np.array([1.0, 3.0] * 12)
+  losses[1] = 0.0  # of one example: what counts is the loss of its neighbours
+  weights, _ = update(scarcity, x, scarcity.init(DIM), losses)
+  assert weights[1] > 1.4 * weights[0]
+  plain, _ = update(gq.example_scarcity(M), x, scarcity.init(DIM), losses)
+  np.testing.assert_allclose(plain, 1.0, rtol=1e-6)
+  with pytest.raises(ValueError, match="losses must be the losses of the examples"):
+    scarcity.update(x, scarcity.init(DIM))
+
+
 # The table of cases.
 
 
 def test_what_cannot_be_compared_is_neither_queued_nor_weighted():
-  x = np.concatenate([np.eye(DIM)[[0] * 9 + [1] * 3], np.zeros((4, DIM))]).astype(np.float32)
+  x = np.concatenate([batch(*[0] * 9, *[1] * 3), np.zeros((4, DIM))])
   x[12], x[13, 0] = np.nan, np.inf
   losses = np.ones(16)
   x[15], losses[15] = 1.0, np.nan
@@ -122,16 +116,16 @@ def test_what_cannot_be_compared_is_neither_queued_nor_weighted():
 
 def test_embeddings_as_short_as_rounding_weigh_one():
   """Output gradients of fitted examples, from bfloat16 logits: their direction is noise."""
-  labels = np.arange(B) % 3
-  sure = np.arange(B) < 12
-  logits = jnp.asarray(np.where(sure, 12.0, 1.0)[:, None] * np.eye(3)[labels], jnp.bfloat16)
-  logits = logits + 0.1 * jax.random.normal(jax.random.key(0), logits.shape, jnp.bfloat16)
+  one_hot, sure = np.eye(DIM)[np.arange(B) % DIM], np.arange(B) < 12
+  noise = np.random.default_rng(0).normal(size=one_hot.shape)
+  logits = jnp.asarray(np.where(sure, 12.0, 1.0)[:, None] * one_hot + 0.1 * noise, jnp.bfloat16)
   softmax = lambda z, y: -jnp.sum(jax.nn.log_softmax(z) * y, axis=1)
-  x = gq.output_gradients(softmax, logits, jnp.asarray(np.eye(3)[labels], jnp.bfloat16))
+  gradients = jax.jit(functools.partial(gq.output_gradients, softmax))
+  x = gradients(logits, jnp.asarray(one_hot, jnp.bfloat16))
   assert x.dtype == jnp.bfloat16
-  assert np.asarray(jnp.any(x != 0, axis=1)).all()
+  assert np.any(np.asarray(x) != 0, axis=1).all()
   scarcity = gq.example_scarcity(M, neighbours=1.0)
-  weights, state = scarcity.update(x, scarcity.init(3))
+  weights, state = scarcity.update(x, scarcity.init(DIM))
   np.testing.assert_array_equal(weights[sure], 1.0)
   assert not np.isclose(weights[~sure], 1.0).all()
   assert state.filled.sum() == 12
@@ -140,13 +134,12 @@ def test_embeddings_as_short_as_rounding_weigh_one():
   np.testing.assert_array_equal(weights, 1.0)
 
 
-def test_bounds_hold_after_all_exponents_and_the_mean_stays_one():
-  x = np.eye(DIM)[[0] * 20 + [1] * 4]
-  for options in ({"exponent": 4.0}, {"loss_exponent": 2.0}):
-    scarcity = gq.example_scarcity(M, neighbours=0.0, max_weight=2.0, **options)
-    weights, _ = update(scarcity, x, scarcity.init(DIM), np.where(np.arange(24) < 20, 1.0, 9.0))
-    np.testing.assert_allclose(weights[20:], 2.0, rtol=1e-6)
-    np.testing.assert_allclose(weights[:20], (24 - 8) / 20, rtol=1e-6)
+@pytest.mark.parametrize("options", [{"exponent": 4.0}, {"loss_exponent": jnp.float32(2.0)}])
+def test_bounds_hold_after_all_exponents_and_the_mean_stays_one(options):
+  scarcity = gq.example_scarcity(M, neighbours=0.0, max_weight=2.0, **options)
+  rare = np.arange(B) >= 20
+  weights, _ = update(scarcity, batch(*rare), scarcity.init(DIM), np.where(rare, 9.0, 1.0))
+  np.testing.assert_allclose(weights, np.where(rare, 2.0, (24 - 8) / 20), rtol=1e-6)
 
 
 def test_euclidean_weights_do_not_know_units_or_origin():
@@ -164,33 +157,182 @@ def test_euclidean_weights_do_not_know_units_or_origin():
   assert np.ptp(results[0]) > 0.3
 
 
-# JAX's transformations, dtypes, devices.
+def test_what_overflows_the_queue_dtype_is_not_queued():
+  scarcity = gq.example_scarcity(M, metric="euclidean", queue_dtype=jnp.float16)
+  x = np.ones((B, DIM), np.float32)
+  x[0] = 1e6
+  weights, state = update(scarcity, x, scarcity.init(DIM))
+  assert state.filled.sum() == B - 1
+  chex.assert_tree_all_finite(state)
+  assert weights[0] == 1.0
 
 
 def test_no_loop_in_the_compiled_update_and_nothing_compiled_twice():
   scarcity = gq.example_scarcity(M, loss_exponent=0.5)
   step = jax.jit(lambda x, s, losses: scarcity.update(x, s, losses=losses), donate_argnums=1)
-  state = scarcity.init(DIM)
-  text = step.lower(jnp.ones((B, DIM)), state, jnp.ones(B)).compile().as_text()
+  state, ones = scarcity.init(DIM), np.ones(B, np.float32)
+  text = step.lower(np.ones((B, DIM), np.float32), state, ones).compile().as_text()
   assert " while(" not in text
   assert " conditional(" not in text
   # What stands inside a fusion takes no memory.
   in_memory = [part for part in text.split("\n\n") if not part.startswith("%fused")]
   assert f"f32[{B},{B + M}]" not in "".join(in_memory)
   for seed in range(3):
-    x, _ = clouds(seed, (18, 4, 1, 1))
-    _, state = step(jnp.asarray(x), state, jnp.ones(B))
+    _, state = step(clouds(seed, (18, 4, 1, 1))[0], state, ones)
   assert step._cache_size() == 1
   assert state.count == 3
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_what_overflows_the_queue_dtype_is_not_queued(compiled):
-  scarcity = gq.example_scarcity(M, metric="euclidean", queue_dtype=jnp.float16)
-  x = np.ones((B, DIM), np.float32)
-  x[0] = 1e6
-  update = jax.jit(scarcity.update) if compiled else scarcity.update
-  weights, state = update(jnp.asarray(x), scarcity.init(DIM))
-  assert state.filled.sum() == B - 1
-  chex.assert_tree_all_finite(state)
-  assert weights[0] == 1.0
+# Kinds of known rarity, with the defaults.
+
+SIZE, WIDTH = 1024, 128
+
+
+def play(steps, spread, draw):
+  """Kinds and weights of the batches of some steps, the first left out; -1 is no kind.
+
+  The mean squared distance within a kind is about the spread.
+  """
+  rng, scarcity = np.random.default_rng(0), gq.example_scarcity()
+  unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)
+  state, centers, seen = scarcity.init(WIDTH), unit(rng.normal(size=(10, WIDTH))), []
+  for _ in range(steps):
+    kinds, noise = draw(rng), rng.normal(size=(SIZE, WIDTH))
+    places = centers[kinds] + noise * np.sqrt(spread / 2 / WIDTH)
+    x = unit(np.where(kinds[:, None] < 0, noise, places))
+    weights, state = scarcity.update(x.astype(np.float32), state)
+    assert float(weights.mean()) == pytest.approx(1.0, rel=1e-5)
+    seen.append((kinds, np.asarray(weights)))
+  return (np.concatenate(part) for part in zip(*seen[1:], strict=True))
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.1, 0.4])
+def test_isolated_points_beside_ten_kinds_hold_little_of_the_weight(spread):
+  isolated = np.arange(SIZE) < 0.03 * SIZE
+  draw = lambda rng: np.where(isolated, -1, rng.integers(0, 10, SIZE))
+  kinds, weights = play(2, spread, draw)
+  assert weights[kinds < 0].sum() < 0.1 * weights.sum()
+
+
+@pytest.mark.parametrize("spread", [0.001, 0.01, 0.05, 0.2])
+def test_a_kind_of_one_in_a_hundred_is_found_whatever_the_spread(spread):
+  share = 10 / SIZE
+  kinds, weights = play(3, spread, lambda rng: rng.permutation(np.arange(SIZE) < 10).astype(int))
+  assert weights[kinds == 1].mean() == pytest.approx(0.5 / share, rel=0.3)
+
+
+def test_a_long_tail_of_ten_kinds_is_levelled():
+  share = 100 ** (-np.arange(10) / 9)
+  share /= share.sum()
+  kinds, weights = play(6, 0.1, lambda rng: rng.choice(10, SIZE, p=share))
+  mass = np.array([weights[kinds == k].mean() * share[k] for k in range(10)])
+  # All hold about as much, but for those near the smallest that can be found: 8 of 1024.
+  assert (mass[:8] > 0.07).all()
+  assert (mass[:8] < 0.13).all()
+  assert (mass[8:] > 0.03).all()
+
+
+# Several devices.
+
+
+@pytest.mark.several_devices
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_four_devices_give_the_weights_of_one(metric, monkeypatch):
+  """Divided by jit, and under shard_map and pmap; the Euclidean ones in blocks of rows."""
+  if metric == "euclidean":  # seven rows at once, in shapes that no other test compiles
+    monkeypatch.setattr(density, "_AT_ONCE", 7)
+  twin = Twin(96, m=1.0, b=0.5, metric=metric)
+  options = {"neighbours": 1.0, "loss_exponent": 0.5, "metric": metric}
+  single = gq.example_scarcity(96, **options)
+  scarcity = gq.example_scarcity(96, axis_name="data", **options)
+  spec, devices = jax.sharding.PartitionSpec, jax.devices()[:4]
+  mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,), devices=devices)
+  start, rows = single.init(DIM), spec("data")
+  specs = gq.partition_specs(jax.eval_shape(lambda: start), {}, axis_name="data")
+  step = lambda s, x, mask, loss, state: s.update(x, state, mask=mask, losses=loss)
+  mapped = {"in_specs": (rows, rows, rows, specs), "out_specs": (rows, specs)}
+  put = lambda v: jax.device_put(v, jax.sharding.NamedSharding(mesh, rows))
+  split = lambda v: np.stack([v] * 4) if v.ndim == 0 else v.reshape(4, -1, *v.shape[1:])
+  each = functools.partial(step, scarcity)
+  ways = [(jax.jit(jax.shard_map(each, mesh=mesh, **mapped)), np.asarray, start)]
+  if metric == "cosine":
+    ways.append((jax.jit(functools.partial(step, single)), put, start))
+    parallel = jax.pmap(each, axis_name="data", devices=devices)
+    ways.append((parallel, split, jax.tree.map(split, start)))
+  for seed in range(4):
+    x = clouds(seed, (18, 4, 1, 1))[0]
+    mask = np.arange(B) >= (0, 3, 7, 0)[seed]  # unequal on the devices
+    losses = np.abs(x[:, 0]) + np.float32(0.1)
+    expected = np.zeros(B)
+    expected[mask] = twin.update(x[mask], losses[mask])
+    for i, (run, placed, state) in enumerate(ways):
+      weights, state = jax.device_get(run(*map(placed, (x, mask, losses)), state))
+      np.testing.assert_allclose(np.ravel(weights), expected, rtol=2e-4)
+      kish = expected.sum() ** 2 / np.square(expected).sum()
+      np.testing.assert_allclose(state.effective, kish, rtol=1e-4)
+      ways[i] = run, placed, state
+  assert np.ptp(expected) > 0.2
+
+
+# Many examples, in blocks of rows.
+
+
+@pytest.mark.slow  # the plan is another without optimizations
+@pytest.mark.parametrize(
+  ("call", "size", "dim", "most"),
+  [("update", 1 << 16, 64, 0.5), ("update", 1 << 17, 16, 0.5), ("explain", 100_000, 64, 0.75)],
+)
+def test_memory_grows_with_the_examples_not_with_their_pairs(call, size, dim, most):
+  scarcity, x = gq.example_scarcity(), jax.ShapeDtypeStruct((size, dim), jnp.float32)
+  compiled = jax.jit(getattr(scarcity, call)).lower(x, scarcity.init(dim)).compile()
+  assert compiled.memory_analysis().temp_size_in_bytes / 2**30 < most
+
+
+def test_a_usual_batch_has_no_loop():
+  scarcity, x = gq.example_scarcity(), jax.ShapeDtypeStruct((4096, 8), jnp.float32)
+  text = str(jax.make_jaxpr(scarcity.update)(x, scarcity.init(8)))
+  assert not [loop for loop in ("scan", "while") if loop in text]
+
+
+# Explanation and figures.
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_rarest_examples_and_what_is_nearest_to_them(metric, monkeypatch):
+  x = batch(*[0] * 18, *[1] * 4, 2, 3)
+  x[18:22, 0] = [0.0, 0.01, 0.03, 0.06]
+  x[23] = np.nan
+  scarcity = gq.example_scarcity(M, neighbours=4.0, metric=metric)
+  _, state = update(scarcity, x, scarcity.init(DIM), np.where(np.arange(B) < 18, 0.5, 2.0))
+  if metric == "euclidean":  # in blocks of rows, of which the last is a part
+    monkeypatch.setattr(density, "_AT_ONCE", 7)
+  explain = jax.jit(scarcity.explain, static_argnames=("num_examples", "num_nearest"))
+  explain = explain.trace(jnp.asarray(x), state, num_examples=30, num_nearest=3)
+  assert ("scan" in str(explain.jaxpr)) == (metric == "euclidean")
+  rarest = jax.device_get(explain.lower().compile()(jnp.asarray(x), state))
+  chex.assert_shape(rarest.nearest, (30, 3))
+  assert set(rarest.indices[:4].tolist()) == {18, 19, 20, 21}
+  assert rarest.indices[-7:].tolist() == [-1] * 7  # one of 24 was not finite
+  assert rarest.nearest[-1].tolist() == [-1] * 3
+  for figures in (rarest.densities, rarest.losses, rarest.weights):
+    np.testing.assert_array_equal(figures[-7:], 0.0)
+  place = rarest.indices.tolist().index(18)
+  assert rarest.nearest[place].tolist() == [19, 20, 21]
+  away = x[19] - x[18] if metric == "euclidean" else 0.0
+  expected = (away**2).sum() if metric == "euclidean" else 1 - 1 / np.sqrt(1 + 0.01**2)
+  assert float(rarest.distances[place, 0]) == pytest.approx(expected, abs=1e-6)
+  assert float(rarest.densities[place]) == pytest.approx(4 / 23, rel=0.02)
+  assert float(rarest.losses[place]) == pytest.approx(2.0, rel=0.02)
+  assert (np.diff(rarest.weights[:23]) <= 1e-6).all()
+  assert float(rarest.weights[:23].mean()) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_figures_of_example_scarcity():
+  scarcity = gq.example_scarcity(M, neighbours=1.0)
+  weights, state = update(scarcity, clouds(0, (15, 4, 1))[0], scarcity.init(DIM))
+  figures = jax.jit(gq.diagnostics)({"scarcity": state})
+  chex.assert_shape(list(figures.values()), ())
+  kish = weights.sum() ** 2 / (weights**2).sum()
+  np.testing.assert_allclose(figures["effective_examples"], kish, rtol=1e-5)
+  assert (figures["queued_examples"], figures["weighed_steps"]) == (20, 1)
+  assert 0.5 < figures["reach"] < 0.7

@@ -1,24 +1,38 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Group scarcity: hand cases, a NumPy twin, and bounds under any input."""
+"""Group scarcity: hand cases, a NumPy twin, what is shown of it, its cost, and devices."""
+
+import functools
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from kinds import batch, blobs, update
 
 import gq_optax as gq
+from gq_optax._rarity import lloyd
 
 AXES = np.eye(4, dtype=np.float32)
+of_metrics = pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+
+
+def played(scarcity, *batches):
+  """The weights of the last of some batches, given by the kinds in them, and the state."""
+  state = scarcity.init(4)
+  for kinds in batches:
+    weights, state = update(scarcity, batch(*kinds), state)
+    assert weights.mean() == pytest.approx(1.0, rel=1e-6)
+  return weights, state
 
 
 def kind_weights(weights, kinds):
   """The weight that every kind got; all its examples must have the same."""
-  kinds = np.asarray(kinds)
   result = {}
-  for kind in sorted(set(kinds.tolist())):
-    own = np.asarray(weights)[kinds == kind]
+  for kind in sorted(set(kinds)):
+    own = weights[np.equal(kinds, kind)]
     np.testing.assert_allclose(own, own[0], rtol=1e-6)
     result[kind] = float(own[0])
   return result
@@ -47,139 +61,105 @@ def test_weights_are_the_formula_over_the_queue(exponent):
     weights, state = update(scarcity, batch(*history[step]), state)
     expected = twin(history[: step + 1], 4, 3, exponent, 50.0)
     assert kind_weights(weights, history[step]) == pytest.approx(expected, rel=1e-5)
-    assert float(jnp.mean(weights)) == pytest.approx(1.0, rel=1e-6)
 
 
 def test_the_queue_remembers_what_a_batch_lacks():
-  scarcity = gq.group_scarcity(2, queue_length=3)
-  state = scarcity.init(4)
-  _, state = update(scarcity, batch(0, 0, 0, 1), state)
-  for _ in range(2):
-    weights, state = update(scarcity, batch(0, 0, 0, 0), state)
-    np.testing.assert_allclose(weights, 1.0)
-  weights, state = update(scarcity, batch(0, 0, 0, 1), state)
+  scarcity, rare, none = gq.group_scarcity(4, queue_length=3), (0, 0, 0, 1), (0, 0, 0, 0)
+  np.testing.assert_allclose(played(scarcity, rare, none, none)[0], 1.0)
+  weights, state = played(scarcity, rare, none, none, rare)
   # 11 of 12 in the last three steps; 1 of 12 is less than half an example of this batch, 1 in 8.
   first, second = 1 / (2 * 11 / 12), 1 / (2 * 1 / 8)
-  expected = second / ((3 * first + second) / 4)
-  assert kind_weights(weights, [0, 0, 0, 1])[1] == pytest.approx(expected, rel=1e-5)
-  np.testing.assert_allclose(jnp.abs(state.centroids[:, :2]).sum(axis=1), 1.0)
-  assert state.ages.tolist() == [3, 3]
+  assert weights[-1] == pytest.approx(second / ((3 * first + second) / 4), rel=1e-5)
+  assert sorted(state.counts.sum(axis=0).tolist()) == [0, 0, 1, 11]
+  assert sorted(state.ages.tolist())[:2] == [3, 3]
 
 
-def test_a_group_without_anyone_in_the_queue_takes_the_farthest_example():
-  scarcity = gq.group_scarcity(2, queue_length=3)
-  state = scarcity.init(4)
-  for kinds in ([0, 0, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]):
-    _, state = update(scarcity, batch(*kinds), state)
-  assert state.counts.max() == 3
-  _, state = update(scarcity, batch(0, 0, 0, 2), state)
-  assert sorted(np.argmax(state.centroids, axis=1).tolist()) == [0, 2]
-  assert sorted(state.ages.tolist()) == [0, 4]
-  assert sorted(state.counts[(state.index - 1) % 3].tolist()) == [1, 3]
-
-
-def test_a_group_in_the_queue_keeps_its_place_though_its_kind_is_absent():
-  scarcity = gq.group_scarcity(2, queue_length=3)
-  _, state = update(scarcity, batch(0, 0, 0, 1), scarcity.init(4))
-  _, state = update(scarcity, batch(0, 0, 0, 2), state)  # a stranger, but no group is dead
-  assert sorted(np.argmax(state.centroids, axis=1).tolist()) in ([0, 1], [0, 2], [1, 2])
-  assert state.ages.tolist() == [1, 1]
+def test_a_group_without_anyone_in_the_queue_takes_the_farthest_example_and_no_other_does():
+  scarcity, all_kinds, three = gq.group_scarcity(4, queue_length=3), (0, 1, 2, 3), (0, 0, 1, 2)
+  _, state = played(scarcity, all_kinds, (0, 0, 1, 2, 4))  # a stranger, but no group is dead
+  assert state.ages.tolist() == [1, 1, 1, 1]
+  _, state = played(scarcity, all_kinds, three, three, three)
+  assert sorted(state.counts.sum(axis=0).tolist()) == [0, 3, 3, 6]
+  _, state = played(scarcity, all_kinds, three, three, three, (0, 0, 0, 1, 2, 4))
+  assert sorted(state.centroids.tolist()) == sorted(batch(0, 1, 2, 4).tolist())
+  assert sorted(state.ages.tolist()) == [0, 4, 4, 4]
+  assert sorted(state.counts[(state.index - 1) % 3].tolist()) == [1, 1, 1, 3]
+  # With fewer examples than groups the surplus ones take the kinds that come later.
+  np.testing.assert_allclose(played(scarcity, (0, 1))[0], 1.0, rtol=1e-6)
+  _, state = played(scarcity, (0, 1), (0, 0, 2, 3))
+  assert (state.counts.sum(axis=0) > 0).sum() == 4
 
 
 def test_bounds_hold_and_the_mean_stays_one():
   kinds = [0] * 23 + [1]
-  scarcity = gq.group_scarcity(2, 3, max_weight=5.0)
-  weights, _ = update(scarcity, batch(*kinds), scarcity.init(4))
-  found = kind_weights(weights, kinds)
-  assert found[1] == pytest.approx(5.0, rel=1e-6)
-  assert found[0] == pytest.approx((24 - 5) / 23, rel=1e-6)
-  halved = gq.group_scarcity(2, 3, max_weight=5.0, exponent=0.5)
-  weights, _ = update(halved, batch(*kinds), halved.init(4))
-  assert float(weights.max()) == pytest.approx(5.0**0.5, rel=1e-6)
+  weights, _ = played(gq.group_scarcity(4, 3, max_weight=5.0), kinds)
+  assert kind_weights(weights, kinds) == pytest.approx({0: (24 - 5) / 23, 1: 5.0}, rel=1e-6)
+  weights, _ = played(gq.group_scarcity(4, 3, max_weight=5.0, exponent=0.5), kinds)
+  assert weights.max() == pytest.approx(5.0**0.5, rel=1e-6)
 
 
 def test_what_cannot_be_grouped_is_neither_counted_nor_weighted():
-  x = jnp.concatenate([batch(0, 0, 0, 1), jnp.array([[jnp.nan] * 4, [0.0] * 4, [jnp.inf] * 4])])
-  scarcity = gq.group_scarcity(2, 3)
+  x = np.concatenate([batch(0, 0, 0, 1), [[np.nan] * 4, [0.0] * 4, [np.inf] * 4]])
+  scarcity = gq.group_scarcity(4, 3)
   weights, state = update(scarcity, x, scarcity.init(4))
   np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2, 1, 1, 1], rtol=1e-6)
-  assert sorted(state.counts[0].tolist()) == [1, 3]
-  mask = jnp.arange(7) < 3
-  padded, mask = jnp.pad(x, ((0, 17), (0, 0))), jnp.pad(mask, (0, 17))
-  weights, state = scarcity.update(padded, scarcity.init(4), mask=mask)
-  np.testing.assert_allclose(weights[:7], [1, 1, 1, 0, 0, 0, 0], rtol=1e-6)
+  assert sorted(state.counts[0].tolist()) == [0, 0, 1, 3]
+  weights, state = update(scarcity, x, scarcity.init(4), counts=np.arange(7) < 3)
+  np.testing.assert_allclose(weights, [1, 1, 1, 0, 0, 0, 0], rtol=1e-6)
   assert state.counts.sum() == 3
-
-
-def test_fewer_examples_than_groups():
-  scarcity = gq.group_scarcity(4, 3)
-  weights, state = update(scarcity, batch(0, 1), scarcity.init(4))
-  np.testing.assert_allclose(weights, 1.0, rtol=1e-6)
-  _, state = update(scarcity, batch(0, 0, 2, 3), state)
-  assert (state.counts.sum(axis=0) > 0).sum() == 4  # surplus groups took the new kinds
 
 
 def test_pooling_gives_similar_groups_one_frequency():
   # One frequent kind that lies in two close places, and a rare one far away.
   near = np.array([[1.0, 0.0, 0, 0], [1.0, 0.1, 0, 0], [-1.0, 0.0, 0, 0]], np.float32)
   kinds = [0] * 5 + [1] * 4 + [2]
-  x = jnp.asarray(near[kinds])
   plain, pooled = gq.group_scarcity(4, 3), gq.group_scarcity(4, 3, pooling=0.5)
-  before = kind_weights(update(plain, x, plain.init(4))[0], kinds)
-  after = kind_weights(update(pooled, x, pooled.init(4))[0], kinds)
+  before, after = (
+    kind_weights(update(scarcity, near[kinds], scarcity.init(4))[0], kinds)
+    for scarcity in (plain, pooled)
+  )
   assert before == pytest.approx({0: 2 / 3, 1: 5 / 6, 2: 10 / 3}, rel=1e-5)
   # About two kinds, of nine and of one: weights 10 / 18 and 5.
   assert after == pytest.approx({0: 10 / 18, 1: 10 / 18, 2: 5.0}, rel=2e-2)
-  apart = batch(0, 0, 1, 2, 3)  # nothing is near anything: nothing is pooled
-  unpooled, _ = update(plain, apart, plain.init(4))
-  np.testing.assert_allclose(update(pooled, apart, pooled.init(4))[0], unpooled, rtol=1e-6)
+  apart = (0, 0, 1, 2, 3)  # nothing is near anything: nothing is pooled
+  np.testing.assert_allclose(played(pooled, apart)[0], played(plain, apart)[0], rtol=1e-6)
 
 
-# Embeddings
+# Explanations and figures
 
 
-# Explanations and diagnostics
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@of_metrics
 def test_explained_groups_name_their_nearest_examples(metric):
-  x = np.array([[1, 0], [1, 0.2], [1, 0.1], [0, 1], [np.nan, 0], [1, 0.05]], np.float32)
-  scarcity = gq.group_scarcity(2, metric=metric)
-  _, state = scarcity.update(jnp.asarray(x), scarcity.init(2))
+  x = np.zeros((6, 4), np.float32)
+  x[:, :2] = [[1, 0], [1, 0.2], [1, 0.1], [0, 1], [np.nan, 0], [1, 0.05]]
+  scarcity = gq.group_scarcity(2, 3, metric=metric, centroids=AXES[:2])
+  _, state = update(scarcity, x, scarcity.init(4))
   explain = jax.jit(scarcity.explain, static_argnames="num_examples")
-  groups = explain(jnp.asarray(x), state, num_examples=3)
+  groups = jax.device_get(explain(jnp.asarray(x), state, num_examples=3))
   rare, frequent = groups.rarest_first
   assert groups.indices[rare].tolist() == [3, -1, -1]
   assert groups.indices[frequent].tolist()[:1] in ([2], [5])
   assert sorted(groups.sizes.tolist()) == [1, 4]
   assert float(groups.shares[rare]) == pytest.approx(0.2)
   assert groups.weights[rare] > groups.weights[frequent]
-  centroid = np.asarray(state.centroids)[frequent]
-  for index, distance in zip(groups.indices[frequent], groups.distances[frequent], strict=True):
-    row = x[index]
-    expected = (
-      1 - row @ centroid / np.linalg.norm(row)
-      if metric == "cosine"
-      else ((row - centroid) ** 2).sum()
-    )
-    assert float(distance) == pytest.approx(expected, abs=1e-6)
+  rows, centroid = x[groups.indices[frequent]], np.asarray(state.centroids)[frequent]
+  expected = np.sum((rows - centroid) ** 2, axis=1)
+  if metric == "cosine":
+    expected = 1 - rows @ centroid / np.linalg.norm(rows, axis=1)
+  np.testing.assert_allclose(groups.distances[frequent], expected, atol=1e-6)
   assert (np.diff(groups.distances[frequent]) >= 0).all()
-  few = scarcity.explain(jnp.asarray(x[:2]), state, num_examples=4)
+  few = jax.eval_shape(lambda: scarcity.explain(jnp.asarray(x[:2]), state, num_examples=4))
   chex.assert_shape(few.indices, (2, 4))
 
 
 def test_figures_of_group_scarcity():
   kinds = [0] * 16 + [1] * 3 + [2]
-  scarcity = gq.group_scarcity(4, 3)
-  state = scarcity.init(4)
-  for _ in range(2):
-    weights, state = update(scarcity, batch(*kinds), state)
-  figures = gq.diagnostics({"groups": state})
+  w, state = played(gq.group_scarcity(4, 3), kinds, kinds)
+  figures = jax.jit(gq.diagnostics)({"groups": state})
   chex.assert_shape(list(figures.values()), ())
   shares = sorted(float(figures[f"group_share/{k}"]) for k in range(4))
   assert shares == pytest.approx([0, 1 / 20, 3 / 20, 16 / 20])
   assert (figures["groups_seen"], figures["grouped_steps"]) == (3, 2)
-  w = np.asarray(weights, np.float64)
   np.testing.assert_allclose(figures["effective_examples"], w.sum() ** 2 / (w**2).sum(), rtol=1e-5)
   np.testing.assert_allclose(figures["rarest_tenth"], np.sort(w)[-2:].sum() / w.sum(), rtol=1e-5)
   ages = sorted(float(figures[f"group_age/{k}"]) for k in range(4))
@@ -189,10 +169,10 @@ def test_figures_of_group_scarcity():
 # Groups that begin where they are told to, in place of a search in the first batch.
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@of_metrics
 def test_without_iterations_the_groups_stay_where_they_begin(metric):
-  scarcity = gq.group_scarcity(3, 2, num_iters=0, metric=metric, centroids=3 * AXES[:3])
-  x = jnp.asarray([[2.0, 0.1, 0, 0], [3, 0, 0.2, 0], [1, 0.3, 0, 0], [0, 0, 4, 0.1]])
+  scarcity = gq.group_scarcity(3, 3, num_iters=0, metric=metric, centroids=3 * AXES[:3])
+  x = np.array([[2.0, 0.1, 0, 0], [3, 0, 0.2, 0], [1, 0.3, 0, 0], [0, 0, 4, 0.1]])
   weights, state = update(scarcity, x, scarcity.init(4))
   np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2], rtol=1e-6)
   length = 1 if metric == "cosine" else 3
@@ -200,74 +180,127 @@ def test_without_iterations_the_groups_stay_where_they_begin(metric):
   assert state.counts[0].tolist() == [3, 0, 1]
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@of_metrics
 def test_a_step_from_given_centroids_is_a_step_from_those_of_a_state(metric):
-  x = jnp.asarray(blobs(0, rows=48, dim=4, centers=3))
-  first = gq.group_scarcity(3, metric=metric)
-  _, state = update(first, x[:24], first.init(4))
-  given = gq.group_scarcity(3, metric=metric, centroids=state.centroids)
-  _, expected = update(first, x[24:], state)
+  make = lambda centroids: gq.group_scarcity(2, 3, metric=metric, centroids=centroids)
+  x, first = blobs(0, rows=48, dim=4, centers=2), make(AXES[:2])
+  _, begun = update(first, x[:24], first.init(4))
+  given = make(begun.centroids)
+  _, expected = update(first, x[24:], begun)
   _, found = update(given, x[24:], given.init(4))
-  np.testing.assert_allclose(found.centroids, expected.centroids, rtol=1e-6, atol=1e-6)
-  assert found.counts[0].tolist() == expected.counts[1].tolist()
-  # A state that has begun goes on from its own.
-  _, again = update(given, x[:24], found)
-  _, expected = update(first, x[:24], expected)
-  np.testing.assert_allclose(again.centroids, expected.centroids, rtol=1e-6, atol=1e-6)
+  for _ in range(2):  # the second time from a state that has begun, which goes on from its own
+    np.testing.assert_allclose(found.centroids, expected.centroids, rtol=1e-6, atol=1e-6)
+    assert found.counts[found.index - 1].tolist() == expected.counts[expected.index - 1].tolist()
+    (_, found), (_, expected) = update(given, x[:24], found), update(first, x[:24], expected)
+  for size in (1e-30, 1e30):  # of any size
+    chex.assert_tree_all_finite(played(make(size * AXES[:2]), (0, 0, 1)))
 
 
-def test_a_kind_that_the_first_batches_lack_keeps_its_group():
-  scarcity = gq.group_scarcity(3, queue_length=3, centroids=AXES[:3])
-  state = scarcity.init(4)
-  for kinds in ([0, 0, 1], [0, 0, 3, 1]):  # a stranger, too, does not take the empty group
-    _, state = update(scarcity, batch(*kinds), state)
-    np.testing.assert_array_equal(state.centroids[2], AXES[2])
-  _, state = update(scarcity, batch(0, 0, 1, 2), state)
-  assert state.counts[2].tolist() == [2, 1, 1]
-  assert state.ages.tolist() == [3, 3, 3]
-
-
-def test_after_a_whole_queue_without_anyone_it_takes_the_farthest_example():
-  scarcity = gq.group_scarcity(2, queue_length=2, centroids=AXES[:2])
-  state = scarcity.init(4)
-  for _ in range(2):
-    _, state = update(scarcity, batch(0, 0, 0), state)
-  np.testing.assert_array_equal(state.centroids, AXES[:2])
-  _, state = update(scarcity, batch(0, 0, 0, 3), state)
+def test_a_given_group_keeps_its_place_for_a_whole_queue_without_anyone_and_no_longer():
+  scarcity, none = gq.group_scarcity(2, queue_length=3, centroids=AXES[:2]), (0, 0, 0)
+  for absent in ([(0, 0)], [(0, 0), (0, 0, 3)]):  # a stranger, too, does not take the group
+    np.testing.assert_array_equal(played(scarcity, *absent)[1].centroids[1], AXES[1])
+  _, state = played(scarcity, *absent, (0, 0, 1))
+  assert state.counts[2].tolist() == [2, 1]
+  assert state.ages.tolist() == [3, 3]
+  np.testing.assert_array_equal(played(scarcity, none, none, none)[1].centroids, AXES[:2])
+  _, state = played(scarcity, none, none, none, (0, 0, 0, 3))
   np.testing.assert_array_equal(state.centroids, AXES[[0, 3]])
-  assert state.ages.tolist() == [3, 0]
-
-
-def test_nothing_to_group_does_not_count_as_a_beginning():
-  scarcity = gq.group_scarcity(2, centroids=AXES[:2])
-  state = scarcity.init(4)
-  _, after = scarcity.update(jnp.full((3, 4), jnp.nan), state)
-  jax.tree.map(np.testing.assert_array_equal, after, state)
-  _, state = scarcity.update(batch(0, 0, 1), after)
-  np.testing.assert_array_equal(state.centroids, AXES[:2])
+  assert state.ages.tolist() == [4, 0]
+  # Nothing to group does not count as a beginning.
+  _, after = update(scarcity, np.full((3, 4), np.nan), scarcity.init(4))
+  chex.assert_trees_all_equal(after, scarcity.init(4))
+  np.testing.assert_array_equal(update(scarcity, batch(0, 0, 1), after)[1].centroids, AXES[:2])
 
 
 def test_centroids_may_be_traced():
-  x = batch(0, 0, 1, dim=3)
-
   @jax.jit
-  def weights(centroids):
+  @functools.partial(jax.value_and_grad, has_aux=True)
+  def run(centroids):
     scarcity = gq.group_scarcity(2, centroids=centroids)
-    return scarcity.update(x, scarcity.init(3))
+    weights, state = scarcity.update(jnp.asarray(batch(0, 0, 1)), scarcity.init(4))
+    return jnp.sum(weights * jnp.arange(3.0)), (weights, state)
 
-  found, state = weights(jnp.eye(2, 3))
+  (_, (found, _)), slope = run(AXES[:2])
   np.testing.assert_allclose(found, [0.75, 0.75, 1.5], rtol=1e-6)
-  gradient = jax.grad(lambda c: jnp.sum(weights(c)[0] * jnp.arange(3.0)))(jnp.eye(2, 3))
-  np.testing.assert_array_equal(gradient, 0.0)
+  np.testing.assert_array_equal(slope, 0.0)
   # What is not finite is found only later: it is zero, so that the state is safe.
-  found, state = weights(jnp.eye(2, 3).at[1, 0].set(jnp.nan))
-  assert np.isfinite(state.centroids).all()
-  assert np.isfinite(found).all()
+  chex.assert_tree_all_finite(run(np.float32([[1, 0, 0, 0], [0, np.nan, 0, 0]])))
 
 
-@pytest.mark.parametrize("size", [1e-30, 1e30])
-def test_centroids_of_any_size(size):
-  scarcity = gq.group_scarcity(2, metric="euclidean", centroids=size * AXES[:2])
-  weights, state = update(scarcity, batch(0, 0, 1), scarcity.init(4))
-  assert np.isfinite(weights).all()
-  assert np.isfinite(state.centroids).all()
+# What a step costs, and groups over several devices.
+
+
+def loops(jaxpr):
+  """The loops and branches of a program, without those inside of them."""
+  for equation in jaxpr.eqns:
+    name, inner = equation.primitive.name, equation.params.get("jaxpr")
+    if name in ("while", "scan", "cond"):
+      yield name
+    elif hasattr(inner, "jaxpr"):
+      yield from loops(inner.jaxpr)
+
+
+@pytest.mark.usefixtures("as_on_an_accelerator")
+def test_only_the_first_step_pays_for_the_seeding_also_under_vmap(monkeypatch):
+  seeded, seed = [], lloyd.seed
+
+  def counting(*args):
+    jax.debug.callback(lambda: seeded.append(1))
+    return seed(*args)
+
+  monkeypatch.setattr(lloyd, "seed", counting)
+  scarcity = gq.group_scarcity(3, queue_length=2)
+  x = np.random.default_rng(0).normal(size=(2, 11, 5)).astype("f")  # a shape of no other test
+  update, new = jax.jit(jax.vmap(scarcity.update)), scarcity.init(5)
+  state = jax.tree.map(lambda leaf: np.stack([leaf] * 2), new)
+  # The step has one loop, that around the seeding; all else is a straight line.
+  assert list(loops(jax.make_jaxpr(update)(x, state).jaxpr)) == ["while"]
+  for _ in range(3):
+    _, state = jax.block_until_ready(update(x, state))
+    jax.effects_barrier()
+    assert len(seeded) == 1
+  # One new training among old ones: they go on as they would without it.
+  mixed = jax.tree.map(lambda new, old: np.stack([new, old[1]]), new, state)
+  np.testing.assert_allclose(update(x, mixed)[0][1], update(x, state)[0][1], rtol=1e-5)
+
+
+@pytest.mark.usefixtures("as_on_an_accelerator")
+def test_an_update_from_given_centroids_has_no_loop():
+  """A GPU waits for the host at each."""
+  x = np.ones((23, 4), np.float32)  # a shape of no other test
+  for given, expected in ((None, ["while"]), (np.eye(3, 4), [])):
+    scarcity = gq.group_scarcity(3, pooling=0.5, centroids=given)
+    program = jax.make_jaxpr(scarcity.update)(x, scarcity.init(4))
+    assert list(loops(program.jaxpr)) == expected
+
+
+@pytest.mark.several_devices
+def test_groups_over_devices_are_those_of_one():
+  """Under shard_map over two axes, and over one axis of pmap and vmap."""
+  rng, kinds, mask = np.random.default_rng(0), np.arange(64) >= 56, np.arange(64) != 60
+  rows = (batch(*kinds) + 0.01 * rng.normal(size=(64, 4))).astype(np.float32)
+  alone, over = gq.group_scarcity(2, 3), gq.group_scarcity(2, 3, axis_name="b")
+  devices, names, start = jax.devices()[:4], ("a", "b"), alone.init(4)
+  mesh = jax.make_mesh((2, 2), names, (AxisType.Auto,) * 2, devices=devices)
+  each = lambda scarcity: lambda rows, mask, state: scarcity.update(rows, state, mask=mask)
+  # The state comes out as one that is the same on all devices: JAX checks that.
+  specs = {"in_specs": (P(names), P(names), P()), "out_specs": (P(names), P())}
+  by_two = each(gq.group_scarcity(2, 3, axis_name=names))
+  copies = jax.tree.map(lambda leaf: np.stack([leaf] * 4), start)
+  split = lambda x: x.reshape(4, 16, *x.shape[1:])
+  ways = [
+    (jax.jit(jax.shard_map(by_two, mesh=mesh, **specs)), np.asarray, start),
+    (jax.pmap(each(over), axis_name="b", devices=devices), split, copies),
+    (jax.jit(jax.vmap(each(over), axis_name="b")), split, copies),
+  ]
+  for x, counts in ((rows, mask), (rows * np.float32(2.0), mask | True), (rows, mask)):
+    weights, start = alone.update(x, start, mask=counts)
+    np.testing.assert_allclose(weights[-1] / weights[0], 8.0, rtol=0.2)
+    for i, (run, placed, state) in enumerate(ways):
+      found, state = jax.device_get(run(placed(x), placed(counts), state))
+      np.testing.assert_allclose(np.ravel(found), weights, rtol=1e-5, atol=1e-6)
+      ways[i] = run, placed, state
+  for _, placed, state in ways:
+    expected = start if placed is not split else jax.tree.map(lambda x: np.stack([x] * 4), start)
+    chex.assert_trees_all_close(state, expected, rtol=1e-5, atol=1e-6)

@@ -1,11 +1,13 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""K-means against hand cases, scikit-learn, and bad input."""
+"""K-means against hand cases, scikit-learn and bad input; its first centroids, empty groups."""
 
+import functools
 import warnings
 
 import chex
 import hypothesis
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,9 +16,13 @@ import sklearn.exceptions
 from kinds import blobs
 
 import gq_optax as gq
+from gq_optax._rarity import lloyd
+
+K = 5  # of rows [200, 5], nearly everywhere: the tests share a few compilations
+of_metrics = pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 
 
-def lloyd_oracle(x, init, num_iters, sample_weight=None):
+def lloyd_oracle(x, init, num_iters=10, sample_weight=None):
   """scikit-learn's Lloyd from the same centroids, for the same number of iterations."""
   model = sklearn.cluster.KMeans(
     n_clusters=len(init), init=init, n_init=1, max_iter=num_iters, tol=0.0, algorithm="lloyd"
@@ -26,118 +32,94 @@ def lloyd_oracle(x, init, num_iters, sample_weight=None):
     return model.fit(np.asarray(x, np.float64), sample_weight=sample_weight)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("num_iters", [1, 3, 25])
-@pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_equals_scikit_learn_from_the_same_centroids(seed, num_iters, offset):
-  x = blobs(seed) + np.float32(offset)
-  init = x[np.random.RandomState(seed).choice(len(x), 7, replace=False)]
-  ours = gq.kmeans(x, 7, init=init, num_iters=num_iters)
-  oracle = lloyd_oracle(x, init, num_iters)
+def spherical_oracle(x, init, num_iters=10):
+  """Labels, centroids and inertia under the cosine metric, in NumPy."""
+  unit, centroids = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, init))
+  for _ in range(num_iters):
+    labels = (unit @ centroids.T).argmax(1)
+    centroids = np.stack([unit[labels == k].sum(0) for k in range(len(init))])
+    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+  cosines = unit @ centroids.T
+  return cosines.argmax(1), centroids, np.sum(1.0 - cosines.max(1))
+
+
+def assert_alike(ours, oracle):
   np.testing.assert_array_equal(ours.labels, oracle.labels_)
   np.testing.assert_allclose(ours.inertia, oracle.inertia_, rtol=1e-4)
   np.testing.assert_allclose(ours.centroids, oracle.cluster_centers_, rtol=1e-4, atol=1e-4)
 
 
-def test_weights_equal_scikit_learn():
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("num_iters", [1, 3, 10])
+def test_equals_scikit_learn_from_the_same_centroids(num_iters, offset):
+  for seed in range(5):
+    x = blobs(seed) + np.float32(offset)
+    init = x[np.random.RandomState(seed).choice(len(x), K, replace=False)]
+    assert_alike(gq.kmeans(x, K, init=init, num_iters=num_iters), lloyd_oracle(x, init, num_iters))
+
+
+def test_weights_and_empty_groups_are_as_in_scikit_learn():
   x, weight = blobs(0), np.random.RandomState(0).uniform(0.1, 3.0, 200).astype(np.float32)
-  ours = gq.kmeans(x, 5, init=x[:5], num_iters=20, sample_weight=weight)
-  oracle = lloyd_oracle(x, x[:5], 20, weight)
-  np.testing.assert_array_equal(ours.labels, oracle.labels_)
-  np.testing.assert_allclose(ours.inertia, oracle.inertia_, rtol=1e-4)
+  ours = gq.kmeans(x, K, init=x[:K], sample_weight=weight)
+  assert_alike(ours, lloyd_oracle(x, x[:K], sample_weight=weight))
+  x = blobs(3)
+  init = np.concatenate([x[:4], np.full((1, 5), 1e4, np.float32)])  # nobody is near the last
+  ours = gq.kmeans(x, K, init=init)  # it takes the farthest row
+  assert np.all(ours.counts > 0)
+  assert_alike(ours, lloyd_oracle(x, init))
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@of_metrics
 @pytest.mark.parametrize("unit", [2.0**-100, 2.0**100])
 def test_the_unit_of_weights_moves_no_centroid(metric, unit):
-  x, weight = blobs(3), np.random.RandomState(3).rand(len(blobs(3))).astype("f")
-  run = lambda weight: gq.kmeans(x, 5, metric=metric, sample_weight=weight)
+  x, weight = blobs(3), np.random.RandomState(3).rand(200).astype("f")
+  run = lambda weight: gq.kmeans(x, K, metric=metric, sample_weight=weight)
   ours, plain = run(weight * np.float32(unit)), run(weight)
   np.testing.assert_array_equal(ours.labels, plain.labels)
   np.testing.assert_array_equal(ours.centroids, plain.centroids)
   np.testing.assert_array_equal(ours.inertia, plain.inertia * np.float32(unit))
 
 
-def test_empty_group_is_reseeded_from_the_farthest_row_as_in_scikit_learn():
-  x = blobs(3)
-  init = np.concatenate([x[:4], np.full((1, 5), 1e4, np.float32)])  # nobody is near the last
-  ours = gq.kmeans(x, 5, init=init, num_iters=15)
-  oracle = lloyd_oracle(x, init, 15)
-  assert np.all(ours.counts > 0)
-  np.testing.assert_array_equal(ours.labels, oracle.labels_)
-
-
 def test_hand_case_and_convergence():
-  x = jnp.array([[0.0], [1.0], [10.0], [11.0]])
-  result = gq.kmeans(x, 2, init=jnp.array([[0.0], [1.0]]), num_iters=10)
-  np.testing.assert_array_equal(result.labels, [0, 0, 1, 1])
-  np.testing.assert_allclose(result.centroids.ravel(), [0.5, 10.5])
-  np.testing.assert_allclose(result.inertia, 1.0)
-  assert result.converged
-  assert not gq.kmeans(x, 2, init=jnp.array([[0.0], [1.0]]), num_iters=1).converged
-
-
-def test_cosine_groups_by_direction():
-  angle = np.array([0.0, 0.1, 1.5, 1.6, 3.0, 3.1], np.float32)
-  length = np.array([1e-3, 100.0, 5.0, 1e-2, 1e3, 7.0], np.float32)
-  x = np.stack([np.cos(angle), np.sin(angle)], 1) * length[:, None]
-  result = gq.kmeans(x, 3, init=x[::2], metric="cosine", num_iters=5)
-  np.testing.assert_array_equal(result.labels, [0, 0, 1, 1, 2, 2])
-  np.testing.assert_allclose(np.linalg.norm(result.centroids, axis=1), 1.0, rtol=1e-6)
-  # Each row is .05 from its centroid's direction.
-  np.testing.assert_allclose(result.inertia, 6 * (1 - np.cos(0.05)), rtol=1e-3)
-
-
-def test_cosine_equals_spherical_lloyd_in_numpy():
-  x = blobs(4)
-  unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-  centroids = unit[:5]
-  for _ in range(6):
-    labels = (unit @ centroids.T).argmax(1)
-    centroids = np.stack([unit[labels == k].sum(0) for k in range(5)])
-    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
-  result = gq.kmeans(x, 5, init=x[:5], metric="cosine", num_iters=6)
-  np.testing.assert_array_equal(result.labels, (unit @ centroids.T).argmax(1))
-  np.testing.assert_allclose(result.centroids, centroids, atol=1e-5)
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-@pytest.mark.parametrize("value", [0.0, 3.0, 1e30, 1e-30])
-def test_identical_rows_are_harmless_and_deterministic(metric, value):
-  x = jnp.full((6, 3), value)
-  result = gq.kmeans(x, 4, metric=metric)
-  chex.assert_tree_all_finite(result)
-  np.testing.assert_array_equal(result.labels, np.zeros(6))  # ties: the lowest index
-  np.testing.assert_array_equal(result.counts, [6, 0, 0, 0])
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_fewer_distinct_rows_than_groups(metric):
-  x = jnp.array([[1.0, 0.0], [0.0, 1.0]] * 5)
-  result = gq.kmeans(x, 5, metric=metric, key=3)
-  chex.assert_tree_all_finite(result)
-  assert np.sum(result.counts > 0) == 2
-  np.testing.assert_allclose(result.inertia, 0.0, atol=1e-6)
-  assert len({*np.asarray(result.labels[::2]).tolist()}) == 1
-
-
-def test_ties_go_to_the_lowest_index():
-  x = jnp.array([[1.0], [1.0], [3.0]])
-  result = gq.kmeans(x, 2, init=jnp.array([[0.0], [2.0]]), num_iters=0)
-  np.testing.assert_array_equal(result.labels, [0, 0, 1])
+  x = np.array([[0.0], [1.0], [10.0], [11.0]])
+  first, third = (gq.kmeans(x, 2, init=x[:2], num_iters=n) for n in (1, 3))
+  assert not first.converged
+  assert third.converged
+  np.testing.assert_array_equal(third.labels, [0, 0, 1, 1])
+  np.testing.assert_allclose(third.centroids.ravel(), [0.5, 10.5])
+  np.testing.assert_allclose(third.inertia, 1.0)
+  # Ties go to the lowest index.
+  tied = gq.kmeans(np.array([[1.0], [1.0], [3.0]]), 2, init=np.array([[0.0], [2.0]]), num_iters=0)
+  np.testing.assert_array_equal(tied.labels, [0, 0, 1])
 
 
 @pytest.mark.parametrize(
   ("metric", "offset"), [("euclidean", 0.0), ("euclidean", 2.0**14), ("cosine", 0.0)]
 )
-def test_rows_that_are_not_finite_move_nothing(metric, offset):
-  x = np.concatenate([blobs(6) + offset, [[np.nan] * 5, [np.inf] * 5]]).astype(np.float32)
-  result = gq.kmeans(x, 4, init=x[:4], metric=metric)
-  clean = gq.kmeans(x[:200], 4, init=x[:4], metric=metric)
+@pytest.mark.parametrize("left_out", [0, 2])
+def test_rows_that_are_not_finite_move_nothing(metric, offset, left_out):
+  x = blobs(6) + np.float32(offset)
+  if metric == "cosine":  # by direction, of any length
+    x *= np.float32(10.0 ** np.random.RandomState(0).uniform(-3, 3, (200, 1)))
+  x[200 - left_out :] = np.array([[np.nan], [np.inf]])[:left_out]
+  result, clean = gq.kmeans(x, K, init=x[:K], metric=metric), x[: 200 - left_out]
   chex.assert_tree_all_finite(result)
-  np.testing.assert_array_equal(result.labels[:200], clean.labels)
-  np.testing.assert_allclose(result.centroids - offset, clean.centroids - offset, 1e-4, 1e-5)
-  assert result.counts.sum() == 200
+  if metric == "cosine":
+    labels, centroids, inertia = spherical_oracle(clean, x[:K])
+  else:
+    oracle = lloyd_oracle(clean, x[:K])
+    labels, centroids, inertia = oracle.labels_, oracle.cluster_centers_, oracle.inertia_
+  np.testing.assert_array_equal(result.labels[: len(clean)], labels)
+  last_digit = offset * 2.0**-23
+  np.testing.assert_allclose(result.centroids, centroids, 1e-5, 1e-5 + last_digit)
+  np.testing.assert_allclose(result.inertia, inertia, rtol=1e-4)
+  assert result.counts.sum() == len(clean)
+  # As rows without weight do.
+  weight = np.isfinite(x[:, 0]).astype(np.float32)
+  masked = gq.kmeans(
+    np.nan_to_num(x, posinf=0.0), K, init=x[:K], metric=metric, sample_weight=weight
+  )
+  np.testing.assert_array_equal(result.centroids, masked.centroids)
 
 
 values = st.sampled_from([0.0, 1.0, -1.0, 1e-38, -1e-38, 1e30, -3e38, 3e38, np.nan, np.inf, 0.5])
@@ -149,35 +131,189 @@ values = st.sampled_from([0.0, 1.0, -1.0, 1e-38, -1e-38, 1e30, -3e38, 3e38, np.n
   metric=st.sampled_from(["euclidean", "cosine"]),
 )
 def test_labels_and_centroids_are_always_valid(rows, metric):
-  result = gq.kmeans(jnp.array(rows, jnp.float32), 4, metric=metric, key=0)
+  result = gq.kmeans(np.array(rows, np.float32), 4, metric=metric, key=0)
   chex.assert_tree_all_finite(result.centroids)
   assert not np.isnan(result.inertia)
   assert np.all((result.labels >= 0) & (result.labels < 4))
 
 
+@of_metrics
+def test_fewer_distinct_rows_than_groups_are_harmless_and_deterministic(metric):
+  for value in (0.0, 3.0, 1e30, 1e-30):
+    result = gq.kmeans(np.full((6, 2), value, np.float32), 4, metric=metric)
+    chex.assert_tree_all_finite(result)
+    np.testing.assert_array_equal(result.labels, np.zeros(6))  # ties: the lowest index
+    np.testing.assert_array_equal(result.counts, [6, 0, 0, 0])
+  result = gq.kmeans(np.float32([[1.0, 0.0], [0.0, 1.0]] * 3), 4, metric=metric, key=3)
+  chex.assert_tree_all_finite(result)
+  assert sorted(result.counts.tolist()) == [0, 0, 3, 3]
+  np.testing.assert_allclose(result.inertia, 0.0, atol=1e-6)
+  assert len({*np.asarray(result.labels[::2]).tolist()}) == 1
+
+
 @hypothesis.settings(deadline=None, derandomize=True, max_examples=30)
 @hypothesis.given(seed=st.integers(0, 1000), exponent=st.sampled_from([-80, -20, 20, 80]))
-def test_scaling_by_a_power_of_two_changes_no_label(seed, exponent):
-  x = blobs(seed, rows=40)
-  plain = gq.kmeans(x, 4, key=0)
-  scaled = gq.kmeans(x * np.float32(2.0**exponent), 4, key=0)
-  np.testing.assert_array_equal(plain.labels, scaled.labels)
-
-
-@hypothesis.settings(deadline=None, derandomize=True, max_examples=20)
-@hypothesis.given(seed=st.integers(0, 1000))
-def test_permuted_rows_give_permuted_labels(seed):
-  x = blobs(seed, rows=40)
-  order = np.random.RandomState(seed).permutation(40)
-  plain = gq.kmeans(x, 4, init=x[:4])
-  np.testing.assert_array_equal(gq.kmeans(x[order], 4, init=x[:4]).labels, plain.labels[order])
+def test_scaling_by_a_power_of_two_and_another_order_change_no_label(seed, exponent):
+  x = blobs(seed)
+  scaled = gq.kmeans(x * np.float32(2.0**exponent), K, key=0)
+  np.testing.assert_array_equal(gq.kmeans(x, K, key=0).labels, scaled.labels)
+  order = np.random.RandomState(seed).permutation(200)
+  plain = gq.kmeans(x, K, init=x[:K])
+  np.testing.assert_array_equal(gq.kmeans(x[order], K, init=x[:K]).labels, plain.labels[order])
 
 
 def test_bfloat16_and_integers_compute_in_float32():
-  x = jnp.asarray(np.random.RandomState(0).randint(-8, 8, (50, 3)))
-  expected = gq.kmeans(x.astype(jnp.float32), 4, key=0)
-  chex.assert_trees_all_equal(gq.kmeans(x, 4, key=0), expected)
-  chex.assert_trees_all_equal(gq.kmeans(x.astype(jnp.bfloat16), 4, key=0), expected)
+  x = np.random.RandomState(0).randint(-8, 8, (200, 5))
+  expected = gq.kmeans(x.astype(np.float32), K, key=0)
+  chex.assert_trees_all_equal(gq.kmeans(x, K, key=0), expected)
+  chex.assert_trees_all_equal(gq.kmeans(x.astype(jnp.bfloat16), K, key=0), expected)
   chex.assert_type(expected.centroids, jnp.float32)
   chex.assert_type([expected.labels, expected.counts], jnp.int32)
-  chex.assert_shape(expected, [(4, 3), (50,), (4,), (), ()])
+  chex.assert_shape(expected, [(K, 5), (200,), (K,), (), ()])
+
+
+# Seeding, and what an empty group takes.
+
+KEY = jax.random.key(0)
+
+
+def reseed_one_by_one(x, labels, weight, centroids, dead):
+  """Each group that is empty and dead, in order, takes the farthest row still free, in NumPy."""
+  away = np.where(weight > 0, np.sum((x - centroids[labels]) ** 2, axis=1), 0.0)
+  moved = labels.copy()
+  for group in np.flatnonzero(dead & ~np.isin(np.arange(len(centroids)), labels[weight > 0])):
+    if away.max() > 1e-12:
+      moved[away.argmax()] = group
+      away[away.argmax()] = 0.0
+  return moved
+
+
+def as_on_a_gpu(monkeypatch):
+  """What is lowered for CUDA, run here."""
+  chosen = lambda *args, default, cuda=None, **_: (cuda or default)(*args)
+  monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
+
+
+@pytest.mark.parametrize(
+  ("rows", "number"),  # of seeds, and of those of one draw; or of candidates among many rows
+  [(40, (1, 1)), (40, (2, 1)), (40, (18, 1)), (40, (8, 3)), (lloyd._MANY, (64,))],
+)
+def test_a_gpu_finds_the_seeds_that_a_cpu_finds(rows, number, monkeypatch):
+  """Of small whole numbers, whose products are exact on both: in a loop, and in straight lines."""
+  x = np.random.RandomState(0).randint(-4, 5, (rows, 5)).astype(np.float32)
+  way = lloyd.greedy if len(number) == 2 else lloyd.candidates
+  seeds = lambda: jax.jit(lambda *args: way(*args, *number))(KEY, x, np.ones(rows, "f"))
+  on_cpu = seeds()
+  as_on_a_gpu(monkeypatch)
+  jax.tree.map(np.testing.assert_array_equal, seeds(), on_cpu)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize(("rows", "num_clusters"), [(20, 8), (4, 8)])
+def test_all_empty_groups_take_at_once_the_rows_they_would_take_one_by_one(
+  rows, num_clusters, gpu, monkeypatch
+):
+  if gpu:
+    as_on_a_gpu(monkeypatch)
+  reseed = jax.jit(lambda *args: lloyd.reseed(*args))  # traced anew for each platform
+  rng, met = np.random.RandomState(0), 0
+  for _ in range(100):
+    # Few places: many ties, and rows that lie on their centroid.
+    x = rng.randint(-2, 3, (rows, 2)).astype(np.float32)
+    far = np.full((num_clusters - 3, 2), 100.0, np.float32)
+    centroids = rng.permutation(np.concatenate([x[:3], far]))
+    weight = (rng.rand(rows) < rng.choice([1.0, 0.5, 0.1])).astype(np.float32)
+    dead = rng.rand(num_clusters) < 0.8
+    labels = np.asarray(lloyd.nearest(x, centroids, "euclidean"))
+    expected = reseed_one_by_one(x, labels, weight, centroids, dead)
+    np.testing.assert_array_equal(reseed(x, labels, weight, centroids, dead), expected)
+    met += np.sum(expected != labels)
+  assert met > 30
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_seeding_is_as_good_as_scikit_learns(seed):
+  x = blobs(seed, rows=400, centers=8, spread=0.5)
+  ours = [gq.kmeans(x, 8, key=k, num_iters=20).inertia for k in range(10)]
+  oracle = [sklearn.cluster.KMeans(8, n_init=1, random_state=k).fit(x).inertia_ for k in range(10)]
+  assert np.median(ours) <= 1.1 * np.median(oracle)
+
+
+def test_seeding_among_many_rows_finds_rare_kinds_as_greedy_k_means_plus_plus_does():
+  rng, many, num_clusters = np.random.RandomState(0), lloyd._MANY, 64
+  kind = np.minimum(rng.geometric(5.6 / num_clusters, many) - 1, num_clusters - 1)
+  kind[:num_clusters] = np.arange(num_clusters)  # the rarest have one row
+  x = rng.normal(size=(num_clusters, 8))[kind] * 5 + rng.normal(size=(many, 8)) * 0.3
+  x, weight = np.float32(x), np.ones(many, np.float32)
+  weight[100:300], x[100:300] = 0.0, x[100:300] * 3  # padding
+
+  @jax.jit
+  @functools.partial(jax.vmap, in_axes=(0, None, None))
+  def start(key, x, weight):
+    seeds = lloyd.seed(key, x, weight, num_clusters)
+    centroids, _ = lloyd.iterations(x, weight, seeds, "euclidean", 5)
+    labels = lloyd.nearest(x, centroids, "euclidean")
+    return seeds, jnp.sum(weight * lloyd.distance(x, labels, centroids))
+
+  seeds, few = jax.device_get(start(jax.random.split(KEY, 10), x, weight))
+  fit = lambda k: sklearn.cluster.KMeans(
+    num_clusters, n_init=1, max_iter=5, tol=0.0, random_state=k
+  )
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+    oracle = [fit(k).fit(x, sample_weight=weight).inertia_ for k in range(10)]
+  assert np.mean(few) <= 1.02 * np.mean(oracle)
+  used = {row.tobytes() for row in x[weight > 0]}
+  assert all(row.tobytes() in used for row in seeds.reshape(-1, 8))
+
+
+@pytest.mark.parametrize("number", [16, 40])
+def test_seeding_among_many_rows_takes_no_padding(number):
+  """Few rows among padding, of fewer kinds than groups: each is found."""
+  kinds, few = blobs(2, rows=8), np.arange(lloyd._MANY) % 128 == 0
+  rows = np.repeat(kinds, lloyd._MANY // 8, axis=0) + np.where(few, 0.0, 0.01)[:, None]
+  seed = jax.jit(lloyd.seed, static_argnums=3)
+  found = seed(KEY, np.float32(rows), np.float32(few), number)
+  np.testing.assert_array_equal(np.unique(found, axis=0), np.unique(kinds, axis=0))
+
+
+@pytest.mark.parametrize(("rows", "gpu"), [(1, False), (10, False), (10, True)])
+def test_kinds_that_lie_close_beside_each_other_are_told_apart(rows, gpu, monkeypatch):
+  """So close that the products of long rows leave nothing but rounding of their distance."""
+  if gpu:
+    as_on_a_gpu(monkeypatch)
+  corners = [[100.0, 100.0], [100.0, 100.01], [-100.0, 100.0], [-100.0, 100.01], [0.0, -200.0]]
+  x = np.repeat(np.float32(corners), rows, axis=0)
+  seed = lambda key: lloyd.greedy(key, jnp.asarray(x), jnp.ones(len(x)), 5)
+  for seeds in jax.jit(lambda keys: jax.lax.map(seed, keys))(jax.random.split(KEY, 5)):
+    np.testing.assert_array_equal(np.unique(seeds, axis=0), np.unique(x, axis=0))
+
+
+def test_rows_are_drawn_in_proportion_to_their_mass():
+  # A square of nine, two places of it free.
+  mass = np.float32([0.0, 1.0, 0.0, 5.0, 2.0, 0.0, 2.0])
+  noise, draw = jax.random.gumbel(KEY, (2, 20_000, 3)), jax.jit(lloyd.draw)
+  share = np.bincount(draw(noise, mass), minlength=9) / 20_000
+  np.testing.assert_allclose(share, [0, 0.1, 0, 0.5, 0.2, 0, 0.2, 0, 0], atol=0.015)
+  np.testing.assert_array_equal(share[[0, 2, 5, 7, 8]], np.zeros(5))  # not once
+  np.testing.assert_array_equal(draw(noise, 0.0 * mass), 0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_equal_rows_never_seed_two_groups(offset):
+  distinct = blobs(8, rows=6) + np.float32(offset)
+  for key in range(20):
+    result = gq.kmeans(np.repeat(distinct, 7, axis=0), 6, key=key, num_iters=0)
+    np.testing.assert_array_equal(result.counts, np.full(6, 7))
+
+
+def test_under_vmap_only_those_with_an_empty_group_are_reseeded():
+  x = blobs(3)
+  full, empty = x[:5], np.concatenate([x[:4], np.full((1, 5), 1e4, np.float32)])
+  run = lambda init: gq.kmeans(x, 5, init=init, num_iters=3)
+  batched = jax.vmap(run)(jnp.stack([full, empty]))
+  assert np.all(batched.counts > 0)
+  for i, init in enumerate((full, empty)):
+    alone = run(init)
+    np.testing.assert_array_equal(batched.labels[i], alone.labels)
+    np.testing.assert_allclose(batched.centroids[i], alone.centroids, rtol=1e-5)
