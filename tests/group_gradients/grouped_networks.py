@@ -23,26 +23,14 @@ PATTERNS = {
 }
 
 
-class MLP(nn.Module):
-  widths: tuple[int, ...]
-  classes: int
+class CNN(nn.Module):
+  widths: tuple[int, ...] = (32, 64, 64)
 
   @nn.compact
   def __call__(self, x):
     for width in self.widths:
-      x = nn.relu(nn.Dense(width)(x))
-    return nn.Dense(self.classes)(x), x
-
-
-class CNN(nn.Module):
-  classes: int = 10
-
-  @nn.compact
-  def __call__(self, x):
-    for width in (32, 64, 64):
       x = nn.max_pool(nn.relu(nn.Conv(width, (3, 3))(x)), (2, 2), (2, 2))
-    x = nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1)))
-    return nn.Dense(self.classes)(x), x
+    return nn.Dense(10)(nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1))))
 
 
 class Encoder(nn.Module):
@@ -50,50 +38,74 @@ class Encoder(nn.Module):
 
   width: int
   heads: int
-  vocabulary: int
-  classes: int
 
   @nn.compact
   def __call__(self, ids):
     place = self.param("place", nn.initializers.normal(0.02), (1, ids.shape[1], self.width))
-    x = nn.Embed(self.vocabulary, self.width)(ids) + place
+    x = nn.Embed(50, self.width)(ids) + place
     x = x + nn.MultiHeadDotProductAttention(self.heads)(nn.LayerNorm()(x))
     y = nn.gelu(nn.Dense(4 * self.width)(nn.LayerNorm()(x)))
-    x = jnp.mean(nn.LayerNorm()(x + nn.Dense(self.width)(y)), axis=1)
-    return nn.Dense(self.classes)(x), x
+    return nn.Dense(10)(jnp.mean(nn.LayerNorm()(x + nn.Dense(self.width)(y)), axis=1))
 
 
-def normal(number, *shape, dtype=jnp.float32):
-  return jax.random.normal(jax.random.fold_in(KEY, number), shape, dtype)
+class Recurrent(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(3)(nn.RNN(nn.OptimizedLSTMCell(4))(x)[:, -1])
+
+
+class OfNnx(nnx.Module):
+  def __init__(self, rngs):
+    self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
+    self.norm, self.dense = nnx.LayerNorm(4, rngs=rngs), nnx.Linear(4 * 16, 3, rngs=rngs)
+
+  def __call__(self, x):
+    x = nnx.max_pool(nnx.gelu(self.norm(self.conv(x))), (2, 2), (2, 2))
+    return self.dense(x.reshape(x.shape[0], -1))
+
+
+def normal(number, *shape):
+  return np.random.default_rng(number).normal(size=shape).astype(np.float32)
 
 
 def cross_entropy(logits, labels):
   return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
-def of_flax(model, x, classes):
-  y = jnp.arange(BATCH) % classes
-  loss_fn = lambda params, batch: cross_entropy(model.apply(params, batch[0])[0], batch[1])
-  return loss_fn, model.init(KEY, x[:1]), (x, y)
+def of_flax(model, x):
+  loss_fn = lambda params, batch: cross_entropy(model.apply(params, batch[0]), batch[1])
+  return loss_fn, jax.jit(model.init)(KEY, x[:1]), (x, np.arange(BATCH) % 3)
 
 
 def dense(dtype=jnp.float32):
-  model = MLP((16, 8), 3)
-  loss_fn, params, batch = of_flax(model, normal(0, BATCH, 7), 3)
-  return (
-    loss_fn,
-    jax.tree.map(lambda p: p.astype(dtype), params),
-    (batch[0].astype(dtype), batch[1]),
-  )
+  def loss_fn(params, batch):
+    x, y = batch
+    for w, b in params:
+      x = jax.nn.relu(x @ w + b[None])
+    return cross_entropy(x, y)
+
+  shapes = [((7, 16), (16,)), ((16, 3), (3,))]
+  draw = lambda shape: (normal(len(shape), *shape) / shape[0] ** 0.5).astype(dtype)
+  params = [(draw(w), draw(b)) for w, b in shapes]
+  return loss_fn, params, (normal(0, BATCH, 7).astype(dtype), np.arange(BATCH) % 3)
 
 
 def convolutional():
-  return of_flax(CNN(3), normal(0, BATCH, 8, 8, 3), 3)
+  return of_flax(CNN((4,)), normal(0, BATCH, 8, 8, 3))
 
 
 def transformer():
-  model = Encoder(8, 2, 11, 3)
-  return of_flax(model, jax.random.randint(KEY, (BATCH, 5), 0, 11), 3)
+  return of_flax(Encoder(8, 2), np.random.default_rng(0).integers(0, 11, (BATCH, 5)))
+
+
+def recurrent():
+  return of_flax(Recurrent(), normal(0, BATCH, 6, 2))
+
+
+def nnx_network():
+  graph, params = nnx.split(OfNnx(nnx.Rngs(0)), nnx.Param)
+  loss_fn = lambda p, batch: cross_entropy(nnx.merge(graph, p)(batch["x"]), batch["y"])
+  return loss_fn, params, {"x": normal(0, BATCH, 8, 8, 2), "y": np.arange(BATCH) % 3}
 
 
 def weights_first():
@@ -105,22 +117,6 @@ def weights_first():
     return jnp.sum(jax.vmap(both)(h), axis=1)
 
   return loss_fn, {"left": normal(0, 4, 2), "both": normal(1, 6, 4, 3)}, normal(2, BATCH, 2, 3)
-
-
-def nnx_network():
-  class Net(nnx.Module):
-    def __init__(self, rngs):
-      self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
-      self.norm = nnx.LayerNorm(4, rngs=rngs)
-      self.dense = nnx.Linear(4 * 16, 3, rngs=rngs)
-
-    def __call__(self, x):
-      x = nnx.max_pool(nnx.gelu(self.norm(self.conv(x))), (2, 2), (2, 2))
-      return self.dense(x.reshape(x.shape[0], -1))
-
-  graph, params = nnx.split(Net(nnx.Rngs(0)), nnx.Param)
-  loss_fn = lambda p, batch: cross_entropy(nnx.merge(graph, p)(batch["x"]), batch["y"])
-  return loss_fn, params, {"x": normal(0, BATCH, 8, 8, 2), "y": jnp.arange(BATCH) % 3}
 
 
 def scanned_layers():
@@ -135,35 +131,19 @@ def scanned_layers():
   return loss_fn, params, normal(1, BATCH, 5)
 
 
-def recurrent():
-  class Net(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-      return nn.Dense(3)(nn.RNN(nn.OptimizedLSTMCell(4))(x)[:, -1]), None
-
-  return of_flax(Net(), normal(0, BATCH, 6, 2), 3)
-
-
 def dropout():
-  """A key for each example is data of the batch."""
+  """A key for each example is data of the batch; some weights are dropped by what it is."""
 
   def loss_fn(params, batch):
+    x = batch["x"]
     keep = jax.vmap(lambda k: jax.random.bernoulli(k, 0.5, (4,)))(batch["key"])
-    return jnp.sum(jnp.where(keep, jnp.tanh(batch["x"] @ params), 0.0), axis=1)
+    loss = jnp.sum(jnp.where(keep, jnp.tanh(x @ params["w"]), 0.0), axis=1)
+    own = jnp.abs(x[:, :, None]) > jnp.abs(x[:, None, :2])
+    part = lambda own: jnp.where(own, params["dropped"][:, :2], 0.0)
+    return loss + jax.vmap(lambda x, own: jnp.sum(jnp.tanh(x @ part(own))) * x[0])(x, own)
 
   batch = {"key": jax.random.split(KEY, BATCH), "x": normal(1, BATCH, 5)}
-  return loss_fn, normal(2, 5, 4), batch
-
-
-def dropped_weights():
-  """Each example has some of a part of the weights: a mask is what it keeps."""
-
-  def loss_fn(params, x):
-    keep = jnp.abs(x[:, :, None]) > jnp.abs(x[:, None, :2])
-    part = lambda keep: jnp.where(keep, params[:, :2], 0.0)
-    return jax.vmap(lambda x, keep: jnp.sum(jnp.tanh(x @ part(keep))) * x[0])(x, keep)
-
-  return loss_fn, normal(2, 5, 4), normal(1, BATCH, 5)
+  return loss_fn, {"w": normal(2, 5, 4), "dropped": normal(3, 5, 4)}, batch
 
 
 @jax.custom_vjp
@@ -191,66 +171,69 @@ def own_derivatives_in_a_loop():
 
 def every_kind_of_convolution():
   """Strides, dilation, groups of channels, and one that makes images larger."""
+  order = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+  conv = functools.partial(jax.lax.conv_general_dilated, **order)
 
   def loss_fn(params, x):
-    conv = functools.partial(
-      jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    h = jnp.tanh(conv(x, params["strided"], (2, 1), "SAME"))
-    h = jnp.tanh(conv(h, params["dilated"], (1, 1), ((2, 0), (1, 1)), rhs_dilation=(1, 2)))
-    h = jnp.tanh(conv(h, params["grouped"], (1, 1), "VALID", feature_group_count=2))
-    h = conv(h, params["enlarging"], (1, 1), ((1, 1), (2, 1)), lhs_dilation=(2, 2))
+    strided, dilated, grouped, enlarging = params
+    h = jnp.tanh(conv(x, strided, (2, 1), "SAME"))
+    h = jnp.tanh(conv(h, dilated, (1, 1), ((2, 0), (1, 1)), rhs_dilation=(1, 2)))
+    h = jnp.tanh(conv(h, grouped, (1, 1), "VALID", feature_group_count=2))
+    h = conv(h, enlarging, (1, 1), ((1, 1), (2, 1)), lhs_dilation=(2, 2))
     return jnp.mean(h, axis=(1, 2, 3))
 
-  shapes = {"strided": (3, 3, 2, 4), "dilated": (2, 2, 4, 4), "grouped": (2, 2, 2, 4)}
-  shapes["enlarging"] = (3, 3, 4, 2)
-  params = {name: normal(i, *shape) for i, (name, shape) in enumerate(shapes.items())}
-  return loss_fn, params, normal(9, BATCH, 8, 8, 2)
+  shapes = (3, 3, 2, 4), (2, 2, 4, 4), (2, 2, 2, 4), (3, 3, 4, 2)
+  return loss_fn, [normal(i, *s) for i, s in enumerate(shapes)], normal(9, BATCH, 8, 8, 2)
 
 
-NETWORKS = {
-  f.__name__: f
-  for f in (
-    dense,
-    convolutional,
-    every_kind_of_convolution,
-    transformer,
-    weights_first,
-    nnx_network,
-    scanned_layers,
-    recurrent,
-    dropout,
-    dropped_weights,
-    own_derivatives,
-    own_derivatives_in_a_loop,
-  )
-} | {"bfloat16": functools.partial(dense, jnp.bfloat16)}
+NETWORKS = [dense, convolutional, every_kind_of_convolution, transformer, recurrent, nnx_network]
+NETWORKS += [weights_first, scanned_layers, dropout, own_derivatives, own_derivatives_in_a_loop]
+NETWORKS = {f.__name__: f for f in NETWORKS} | {"bfloat16": lambda: dense(jnp.bfloat16)}
 
 
-def masked_passes(loss_fn, num_groups=GROUPS):
-  """The definition: for each group the mean loss of its examples and the gradient of that."""
+@functools.cache
+def problem(network):
+  """A loss, its parameters and a batch, made once."""
+  return NETWORKS[network]()
 
-  @jax.jit
-  def one(params, batch, member):
-    def mean(params):
-      losses = loss_fn(params, batch).astype(jnp.float32)
-      return jnp.sum(jnp.where(member, losses, 0.0)) / jnp.maximum(jnp.sum(member), 1)
 
-    with jax.numpy_dtype_promotion("standard"):
-      return jax.value_and_grad(mean)(params)
+@functools.cache
+def masked_pass(network):
+  """The definition: the mean loss of some examples, and the gradient of that."""
+  loss_fn, params, batch = problem(network)
 
-  def run(params, batch, labels):
-    each = [one(params, batch, jnp.asarray(labels) == k) for k in range(num_groups)]
-    losses, gradients = zip(*each, strict=True)
-    return jnp.stack(losses), jax.tree.map(lambda *g: jnp.stack(g), *gradients)
+  def mean(params, member):
+    losses = loss_fn(params, batch).astype(jnp.float32)
+    return jnp.sum(jnp.where(member, losses, 0.0)) / jnp.maximum(jnp.sum(member), 1)
 
-  return run
+  run = jax.jit(jax.value_and_grad(mean))
+  return lambda member: jax.device_get(run(params, member))
+
+
+def masked_passes(network, labels):
+  """Mean losses of the groups and their gradients, in NumPy."""
+  with jax.numpy_dtype_promotion("standard"):
+    each = [masked_pass(network)(labels == k) for k in range(GROUPS)]
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+
+
+def tanh_loss(w, x):
+  return jnp.sum(jnp.tanh(x @ w), axis=(1, 2))
+
+
+def tanh_gradients(w, x):
+  """Of that loss, example by example, by hand."""
+  return np.einsum("bpd,bpk->bdk", x, 1.0 - np.square(np.tanh(x @ w)))
+
+
+def means(each, labels, num_groups):
+  """Of groups of gradients of examples; 0 of none."""
+  own = [each[labels == k] for k in range(num_groups)]
+  return np.stack([rows.sum(axis=0) / max(len(rows), 1) for rows in own])
 
 
 def spoil(x):
   """NaN in the examples that belong to no group."""
   if not jnp.issubdtype(x.dtype, jnp.floating):
     return x
-  return jnp.where(jnp.asarray(OUTSIDE).reshape(-1, *[1] * (x.ndim - 1)), jnp.nan, x).astype(
-    x.dtype
-  )
+  return np.where(OUTSIDE.reshape(-1, *[1] * (x.ndim - 1)), np.nan, x).astype(x.dtype)

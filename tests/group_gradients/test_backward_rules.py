@@ -3,6 +3,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.experimental.sparse
 import jax.export
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from grouped_networks import means
 
 import gq_optax as gq
 
-X = jax.random.normal(jax.random.key(0), (24, 4))
-LABELS = np.arange(24) % 3  # the last group is left out: K = 2
+X = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
+LABELS = np.arange(24) % 3  # of two groups: the last is left out
 
 
 def rule(backward):
@@ -24,93 +26,102 @@ def rule(backward):
   return activation
 
 
-ACTIVATIONS = {
+RULES = {
   "linear": lambda h: h,
   "clip": rule(lambda t: jnp.clip(t, -0.5, 0.5)),
   "round": rule(lambda t: jnp.round(4.0 * t) / 4.0),
   "sign": rule(jnp.sign),
   "not 0 of 0": rule(lambda t: t + 0.25),
 }
+small = functools.partial(gq.per_example_value_and_grad, microbatch_size=5)
+clustered = lambda loss_fn, k: gq.clustered_value_and_grad(lambda w, b: (loss_fn(w, b), b["x"]), k)
+ENTRIES = {
+  "grouped": gq.grouped_value_and_grad,
+  "microbatches": lambda loss_fn, k: small(loss_fn, num_groups=k),
+  "clustered": lambda loss_fn, k: lambda w, batch, _: clustered(loss_fn, k)(w, batch),
+  "each": lambda loss_fn, _: lambda w, batch, _: small(loss_fn)(w, batch),
+}
+PAIRS = ("gathered grouped", "gathered microbatches", "in turn grouped", "in turn clustered")
+PAIRS += ("accelerator grouped", "accelerator each")
+by_entries = pytest.mark.parametrize(
+  ("each_way", "entry"), [pair.rsplit(" ", 1) for pair in PAIRS], indirect=["each_way"]
+)
 
 
-def means(loss_fn, w, x, labels, num_groups):
-  """A loop over `jax.grad`, in float64."""
-  one = lambda w, i: loss_fn(w, x[i : i + 1])[0]
-  each = np.stack([np.float64(jax.grad(one)(w, i)) for i in range(len(x))])
-  return np.stack([each[labels == k].mean(axis=0) for k in range(num_groups)])
+def assert_exact(entry, loss_fn, num_groups, w, batches, **tolerance):
+  """Holds gradients to the means, in float64, of `jax.grad` of one example after another."""
+  labels = LABELS if num_groups == 2 else 0 * LABELS
+  run = jax.jit(ENTRIES[entry](loss_fn, num_groups))
+  loss = lambda w, row: loss_fn(w, jax.tree.map(lambda x: x[None], row))[0]
+  by_example = jax.jit(lambda w, batch: jax.lax.map(lambda row: jax.grad(loss)(w, row), batch))
+  for batch in batches:
+    (value, found), expected = run(w, batch, labels), by_example(w, batch)
+    expected = jax.tree.map(np.float64, expected)
+    if entry != "each":
+      own = labels if entry != "clustered" else np.asarray(value[1].labels)
+      of_groups = lambda each, own=own: means(each, own, num_groups)
+      found, expected = found.grads, jax.tree.map(of_groups, expected)
+    chex.assert_tree_all_finite(found)
+    chex.assert_trees_all_close(jax.tree.map(np.float64, found), expected, **tolerance)
 
 
-def entry_points(loss_fn, w, x, labels, num_groups):
-  """Gradients of groups by each of the ways to them, and the groups."""
-  yield gq.grouped_value_and_grad(loss_fn, num_groups)(w, x, labels)[1].grads, labels
-  small = gq.per_example_value_and_grad(loss_fn, num_groups=num_groups, microbatch_size=5)
-  yield small(w, x, labels)[1].grads, labels
-  _, each = gq.per_example_value_and_grad(loss_fn)(w, x)
-  member = np.arange(num_groups)[:, None] == labels[None]
-  yield np.tensordot(member / member.sum(axis=1, keepdims=True), np.float64(each), 1), labels
-  pair = lambda w, x: (loss_fn(w, x), x)
-  (_, clusters), groups = gq.clustered_value_and_grad(pair, num_groups)(w, x)
-  yield groups.grads, np.asarray(clusters.labels)
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.usefixtures("each_way")
-def test_rules_of_activations_are_exact(name):
-  layer = ACTIVATIONS[name]
-  loss_fn = lambda w, x: (
-    0.5 * jnp.square(layer(x @ w[:, 0]) + jnp.sum(layer(x * w[None, :, 1]), axis=1))
-  )
-  w = jnp.stack([jnp.ones(4), jnp.linspace(-1.0, 1.0, 4)], axis=1)
-  for found, labels in entry_points(loss_fn, w, X, LABELS, 2):
-    np.testing.assert_allclose(found, means(loss_fn, w, X, labels, 2), rtol=2e-5, atol=1e-6)
+@by_entries
+def test_rules_of_activations_are_exact(entry):
+  def loss_fn(w, batch):
+    x = batch["x"]
+    once = lambda layer, w: layer(x @ w[:, 0]) + jnp.sum(layer(x * w[None, :, 1]), axis=1)
+    return 0.5 * sum(jnp.square(once(layer, w[name])) for name, layer in RULES.items())
+
+  w = dict.fromkeys(RULES, np.stack([np.ones(4), np.linspace(-1.0, 1.0, 4)], axis=1).astype("f"))
+  assert_exact(entry, loss_fn, 2, w, [{"x": X}], rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("each_way")
+@by_entries
+def test_float16_at_both_ends(entry):
+  """Gradients that a division in float16 would lose, and sums that pass 65,504."""
+
+  def loss_fn(w, batch):
+    once, twice = w["once"][None], w["twice"][None]
+    sums = jnp.sum(batch["x"] * (once + twice * twice * jnp.float16(2.0)), axis=1)
+    return sums.astype(jnp.float32) * batch["size"]
+
+  x, w = np.float16(1.0 + 0.25 * np.abs(X)), dict.fromkeys(("once", "twice"), np.ones(4, "f2"))
+  sizes = [{"x": x, "size": np.full(24, size, "f")} for size in (2e-6, 1.5, 2e3)]
+  assert_exact(entry, loss_fn, 1, w, sizes, rtol=2e-3, atol=6e-8)
 
 
 def test_a_rule_of_a_parameter_sees_the_sum_over_a_group_unless_run_by_example():
-  rounded, clipped = rule(lambda t: t), rule(lambda t: jnp.clip(t, -0.5, 0.5))
-  for layer, exact in ((rounded, True), (clipped, False)):
-    loss_fn = lambda w, x, layer=layer: 0.5 * jnp.square(x @ layer(w))
-    expected = means(loss_fn, jnp.ones(4), X, LABELS, 2)
-    found = gq.grouped_value_and_grad(loss_fn, 2)(jnp.ones(4), X, LABELS)[1].grads
-    assert np.allclose(found, expected, rtol=1e-5) == exact
-    _, each = gq.per_example_value_and_grad(loss_fn, microbatch_size=8)(jnp.ones(4), X)
-    by_hand = np.stack([each[k == LABELS].mean(axis=0) for k in range(2)])
-    np.testing.assert_allclose(by_hand, expected, rtol=1e-5)
+  layers = {"rounded": rule(lambda t: t), "clipped": rule(lambda t: jnp.clip(t, -0.5, 0.5))}
 
+  def loss_fn(w, batch):
+    return 0.5 * sum(jnp.square(batch["x"] @ layer(w[name])) for name, layer in layers.items())
 
-@pytest.mark.parametrize("size", [2e-6, 1.5, 2e3])
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.usefixtures("each_way")
-def test_float16_at_both_ends(size, layers):
-  """Gradients that a division in float16 would lose, and sums that pass 65,504."""
-  x = jnp.asarray(1.0 + 0.25 * np.abs(X), jnp.float16)
-  w = jnp.full(4, 1.0, jnp.float16)
-  scale = jnp.float16(1.0) if layers == 1 else (w * jnp.float16(2.0))[None]
-  loss_fn = lambda w, x: jnp.sum(x * scale * w[None], axis=1).astype(jnp.float32) * size
-  labels = LABELS % 1
-  expected = means(loss_fn, w, x, labels, 1)
-  for found, _ in entry_points(loss_fn, w, x, labels, 1):
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(np.float64(found), expected, rtol=2e-3, atol=6e-8)
+  w, tolerance = dict.fromkeys(layers, np.ones(4, "f")), {"rtol": 1e-5, "atol": 1e-6}
+  assert_exact("each", loss_fn, 2, w, [{"x": X}], **tolerance)
+  with pytest.raises(AssertionError, match="clipped"):
+    assert_exact("grouped", loss_fn, 2, w, [{"x": X}], **tolerance)
+  layers["clipped"] = layers["rounded"]
+  assert_exact("grouped", loss_fn, 2, w, [{"x": X}], **tolerance)
 
 
 def test_a_mean_of_many_float16_gradients_does_not_overflow_on_its_way():
-  x, w = jnp.full((512, 3), 300.0, jnp.float16), jnp.ones((3, 2), jnp.float16)
+  x, w = np.full((512, 3), 300.0, "f2"), np.ones((3, 2), "f2")
   loss_fn = lambda w, x: jnp.sum(x @ w, axis=1).astype(jnp.float32)
-  groups = gq.grouped_value_and_grad(loss_fn, 1)(w, x, np.zeros(512, int))[1]
+  groups = jax.jit(gq.grouped_value_and_grad(loss_fn, 1))(w, x, np.zeros(512, int))[1]
   np.testing.assert_array_equal(groups.grads, 300.0)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int64])
-@pytest.mark.parametrize("num_groups", [100, 256, 300])
-def test_labels_of_narrow_dtypes(dtype, num_groups):
-  loss_fn = lambda w, x: jnp.sum(x * w[None], axis=1)
-  labels = np.array([0, 1, 1, 2, 99, 99], dtype)
-  for fn in (
-    gq.grouped_value_and_grad(loss_fn, num_groups),
-    gq.per_example_value_and_grad(loss_fn, num_groups=num_groups, microbatch_size=4),
-  ):
-    counts = np.asarray(fn(jnp.ones(4), X[:6], labels)[1].counts)
-    np.testing.assert_array_equal(counts, np.bincount(labels, minlength=num_groups))
+def test_labels_of_narrow_dtypes(dtype):
+  labels, loss_fn = np.array([0, 1, 1, 2, 99, 99], dtype), lambda w, x: x @ w
+  numbers = (100, 256, 300, 300)
+  functions = [gq.grouped_value_and_grad(loss_fn, k) for k in numbers[:3]]
+  functions.append(gq.per_example_value_and_grad(loss_fn, num_groups=300, microbatch_size=4))
+  run = jax.jit(lambda labels: [fn(jnp.ones(4), X[:6], labels)[1].counts for fn in functions])
+  for k, counts in zip(numbers, run(labels), strict=True):
+    np.testing.assert_array_equal(counts, np.bincount(labels, minlength=k))
 
 
 def info_nce(w, x):
@@ -119,7 +130,7 @@ def info_nce(w, x):
 
 
 def test_a_loss_that_compares_examples_gets_a_hint():
-  w = jnp.ones((4, 3))
+  w = np.ones((4, 3), "f")
   calls = [
     lambda: gq.grouped_value_and_grad(info_nce, 2)(w, X, LABELS),
     lambda: gq.per_example_value_and_grad(jax.checkpoint(info_nce))(w, X),
@@ -127,79 +138,83 @@ def test_a_loss_that_compares_examples_gets_a_hint():
   ]
   for call in calls:
     with pytest.warns(UserWarning, match="compare the examples of a batch"):
-      call()
+      jax.eval_shape(call)
 
 
-SYMBOLIC = {
-  "grouped": lambda x: gq.grouped_value_and_grad(lambda w, x: x @ w, 2)(
-    X[0], x, jnp.zeros(x.shape[0], jnp.int32)
-  ),
-  "each": lambda x: gq.per_example_value_and_grad(lambda w, x: x @ w, microbatch_size=2)(X[0], x),
-  "kmeans": lambda x: gq.kmeans(x, 2),
-  "examples": lambda x: gq.example_scarcity().update(x, gq.example_scarcity().init(4)),
-  "groups": lambda x: gq.group_scarcity(2).update(x, gq.group_scarcity(2).init(4)),
-  "sketch": lambda x: gq.sketch(x, 2, 0),
-}
+# What is refused, with a way out.
+
+BATCH = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 4"), jnp.float32)
+ENTRY = np.ones((24, 1), np.float32), np.zeros((24, 1, 1), np.int32)  # one in each row
+SPARSE = jax.experimental.sparse.BCOO(ENTRY, shape=(24, 4))
+STATIC = "must have a static shape.*batch of fixed size"
+NO_RULE = r"jax\.vmap can batch.*ragged_dot.*example_scarcity"
+linear, of_a_dict = lambda w, x: x @ w, lambda w, batch: batch["x"] @ w
+weigh = lambda scarcity: lambda x: scarcity.update(x, scarcity.init(4))
+traced = lambda call: lambda: jax.eval_shape(call)
+symbolic = lambda function: lambda: jax.export.export(jax.jit(function))(BATCH)
+queue = optax.chain(gq.grad_queue(), optax.sgd(0.1))
 
 
-@pytest.mark.parametrize("name", SYMBOLIC)
-def test_a_symbolic_batch_is_refused_with_a_way_out(name):
-  shape = jax.export.symbolic_shape("b, 4")
-  with pytest.raises(ValueError, match="must have a static shape.*batch of fixed size"):
-    jax.export.export(jax.jit(SYMBOLIC[name]))(jax.ShapeDtypeStruct(shape, jnp.float32))
+def experts(w, x):
+  sizes = jnp.array([x.shape[0], 0], jnp.int32)
+  return jnp.sum(jax.lax.ragged_dot(x, jnp.ones((2, 4, 3)) * w[None, :, None], sizes), axis=1)
+
+
+def of_two_groups(loss_fn, x, labels=LABELS):
+  return gq.grouped_value_and_grad(loss_fn, 2)(np.ones(4, "f"), x, labels)
+
+
+def each(loss_fn, x, **options):
+  return gq.per_example_value_and_grad(loss_fn, **options)(np.ones(4, "f"), x)
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (symbolic(lambda x: of_two_groups(linear, x, jnp.zeros(x.shape[0], jnp.int32))), STATIC),
+    (symbolic(lambda x: each(linear, x, microbatch_size=2)), STATIC),
+    (symbolic(lambda x: gq.kmeans(x, 2)), STATIC),
+    (symbolic(weigh(gq.example_scarcity())), STATIC),
+    (symbolic(weigh(gq.group_scarcity(2))), STATIC),
+    (symbolic(lambda x: gq.sketch(x, 2, 0)), STATIC),
+    (
+      traced(lambda: of_two_groups(of_a_dict, {"x": SPARSE})),
+      r"BCOO at \['x'\] was found.*todense",
+    ),
+    (
+      traced(lambda: weigh(gq.example_scarcity())(SPARSE)),
+      "embeddings must be numbers, but BCOO was found",
+    ),
+    (traced(lambda: of_two_groups(experts, X)), NO_RULE),
+    (traced(lambda: each(experts, X)), NO_RULE),
+    (
+      lambda: optax.tree_map_params(queue, lambda v: v, queue.init(jnp.ones(3))),
+      r"optax\.tree_map_params.*gq\.partition_specs",
+    ),
+  ],
+)
+def test_what_is_refused_with_a_way_out(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
 
 
 def test_output_gradients_of_a_symbolic_batch():
-  shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 4"), jnp.float32)
   step = functools.partial(gq.output_gradients, lambda o, t: jnp.sum(o * t, axis=1))
-  exported = jax.export.export(jax.jit(step))(shape, shape)
+  exported = jax.export.export(jax.jit(step))(BATCH, BATCH)
   np.testing.assert_array_equal(exported.call(X, X + 1.0), X + 1.0)
-
-
-def test_what_jax_can_not_batch_is_ours_to_explain():
-  def experts(w, x):
-    sizes = jnp.array([x.shape[0], 0], jnp.int32)
-    return jnp.sum(jax.lax.ragged_dot(x, w, sizes), axis=1)
-
-  w = jnp.ones((2, 4, 3))
-  for fn in (
-    lambda: gq.per_example_value_and_grad(experts)(w, X),
-    lambda: gq.grouped_value_and_grad(experts, 2)(w, X, LABELS),
-  ):
-    with pytest.raises(ValueError, match=r"jax\.vmap can batch.*ragged_dot.*example_scarcity"):
-      fn()
-
-
-def test_sparse_batches_are_refused_by_path():
-  sparse = jax.experimental.sparse.BCOO.fromdense(np.eye(24, 4, dtype=np.float32), n_batch=1)
-  loss_fn = lambda w, batch: batch["x"] @ w
-  with pytest.raises(ValueError, match=r"dense arrays, but BCOO at \['x'\] was found.*todense"):
-    gq.grouped_value_and_grad(loss_fn, 2)(jnp.ones(4), {"x": sparse}, LABELS)
-  with pytest.raises(ValueError, match="embeddings must be numbers, but BCOO was found"):
-    gq.example_scarcity().update(sparse, gq.example_scarcity().init(4))
 
 
 @pytest.mark.several_devices
 def test_explicit_axes_are_refused_with_a_way_out():
   mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
-  put = lambda x: jax.device_put(x, jax.NamedSharding(mesh, jax.P("d")))
   with jax.set_mesh(mesh):
-    x, labels = put(X), put(LABELS)
-    calls = {
-      "embeddings": [gq.example_scarcity(), gq.group_scarcity(2)],
-      "x": [lambda: gq.kmeans(x, 2)],
-      "batch": [lambda: gq.grouped_value_and_grad(lambda w, x: x @ w, 2)(jnp.ones(4), x, labels)],
-    }
-    for name, functions in calls.items():
-      for f in functions:
-        call = f if callable(f) else lambda s=f: s.update(x, s.init(4))
-        with pytest.raises(ValueError, match=rf"^{name} must .* AxisType\.Auto.*explicit.*'d'"):
-          jax.jit(call)()
-    _, each = jax.jit(gq.per_example_value_and_grad(lambda w, x: x @ w))(jnp.ones(4), x)
-    np.testing.assert_array_equal(each, X)
-
-
-def test_tree_map_params_names_the_function_for_specs():
-  tx = optax.chain(gq.grad_queue(), optax.sgd(0.1))
-  with pytest.raises(ValueError, match=r"optax\.tree_map_params.*gq\.partition_specs"):
-    optax.tree_map_params(tx, lambda v: v, tx.init(jnp.ones(3)))
+    x, labels = jax.device_put((X, LABELS), jax.NamedSharding(mesh, jax.P("d")))
+    for name, call in (
+      ("embeddings", lambda: weigh(gq.example_scarcity())(x)),
+      ("embeddings", lambda: weigh(gq.group_scarcity(2))(x)),
+      ("x", lambda: gq.kmeans(x, 2)),
+      ("batch", lambda: of_two_groups(linear, x, labels)),
+    ):
+      with pytest.raises(ValueError, match=rf"^{name} must .* AxisType\.Auto.*explicit.*'d'"):
+        jax.jit(call)()
+    np.testing.assert_array_equal(jax.jit(lambda x: each(linear, x)[1])(x), X)

@@ -1,82 +1,140 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Per-example gradients in microbatches, and what they reduce to."""
+"""Gradients of examples, a few at a time; batches as they come, and padding left out of them."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from grouped_networks import means, normal, tanh_gradients, tanh_loss
 
 import gq_optax as gq
-from gq_optax._group_gradients import grouped
 
-BATCH, GROUPS = 14, 3
-LABELS = jnp.array([0, 2, 2, 0, 7, 2, 0, -1, 0, 2, 2, 0, 2, 0])
-
-
-def loss_fn(params, batch):
-  return jnp.sum(jnp.tanh(batch @ params["w"]) + params["b"][None], axis=1)
+W = {"w": np.float32([1.0, -0.5])}
+KINDS = np.float32([[9.0, 0.0], [0.0, 9.0], [-9.0, -9.0]])
 
 
-@pytest.fixture(autouse=True)
-def exact_products():
-  """GPUs make float32 products of fewer digits, unless they are asked."""
-  with jax.default_matmul_precision("highest"):
-    yield
+def rows(number, seed=0):
+  noise = np.random.RandomState(seed).randn(number, 2).astype(np.float32)
+  return KINDS[np.arange(number) % 3] + np.float32(0.1) * noise
 
 
-@pytest.fixture(name="problem")
-def make_problem():
-  keys = jax.random.split(jax.random.key(0), 3)
-  params = {"w": jax.random.normal(keys[0], (5, 4)), "b": jax.random.normal(keys[1], (4,))}
-  return params, jax.random.normal(keys[2], (BATCH, 5))
+def loss_fn(params, x):
+  return jnp.square(x @ params["w"]), x
 
 
-def one_by_one(params, batch):
-  each = [jax.grad(lambda p, x=x: loss_fn(p, x[None])[0])(params) for x in batch]
-  return jax.tree.map(lambda *g: jnp.stack(g), *each)
+losses_alone = lambda params, x: loss_fn(params, x)[0]
+per_example = lambda x: {"w": 2.0 * (x @ W["w"])[:, None] * x}
 
 
-@pytest.mark.parametrize("microbatch_size", [None, 1, 4, 7, 14, 100])
-def test_equal_to_one_by_one(problem, microbatch_size):
-  function = gq.per_example_value_and_grad(loss_fn, microbatch_size=microbatch_size)
-  losses, gradients = jax.jit(function)(*problem)
-  chex.assert_trees_all_close(gradients, one_by_one(*problem), rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(losses, loss_fn(*problem), rtol=1e-5)
+@pytest.mark.parametrize("number", [1, 3])
+def test_fewer_examples_than_clusters(number):
+  x, counts = rows(number), [0] * (4 - number) + [1] * number
+  if number == 1:
+    tx = gq.grad_queue(2, num_clusters=4, track=True)
+    update, state = jax.jit(tx.update), tx.init(W)
+    for x_now in (rows(8), rows(8), x):
+      updates, state = update(per_example(x_now), state, embeddings=x_now)
+    np.testing.assert_array_equal(np.sort(state.figures.group_counts), counts)
+    assert state.queue.count == 3
+    chex.assert_tree_all_finite((updates, state))
+
+  (loss, clusters), groups = jax.jit(gq.clustered_value_and_grad(loss_fn, 4))(W, x)
+  assert (clusters.labels.shape, clusters.centroids.shape) == ((number,), (4, 2))
+  assert sorted(groups.counts.tolist()) == sorted(clusters.counts.tolist()) == counts
+  np.testing.assert_allclose(loss, losses_alone(W, x).mean(), rtol=1e-6)
+  expected = means(per_example(x)["w"], np.asarray(clusters.labels), 4)
+  np.testing.assert_allclose(groups.grads["w"], expected, rtol=1e-5)
+
+  _, groups = jax.jit(gq.grouped_value_and_grad(losses_alone, 4))(W, x, np.arange(number))
+  np.testing.assert_array_equal(groups.counts, counts[::-1])
+  np.testing.assert_array_equal(groups.grads["w"][number:], 0.0)
+
+
+@pytest.mark.parametrize(("clusters", "queue_length"), [(1, (1, 2)), (3, 2)])
+def test_a_mask_leaves_padding_out_of_clusters_and_means(clusters, queue_length):
+  tx = gq.grad_queue(queue_length, num_clusters=clusters, track=True)
+  update = jax.jit(tx.update)
+  state, padded_state = tx.init(W), tx.init(W)
+  mask = np.array([True] * 7 + [False] * 2)
+  for seed in range(4):
+    x = rows(7, seed)
+    each = per_example(x)
+    junk = {"w": np.concatenate([each["w"], np.float32([[np.nan, 1e30], [-5.0, np.inf]])])}
+    embeddings = np.concatenate([x, np.full((2, 2), 4.0, "f")])
+    value = jnp.float32(3.0 - seed)
+    expected, state = update(each, state, embeddings=x, value=value)
+    found, padded_state = update(junk, padded_state, embeddings=embeddings, mask=mask, value=value)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+  chex.assert_trees_all_close(padded_state.queue, state.queue, rtol=1e-5, atol=1e-6)
+  sizes = [np.sort(s.figures.group_counts) for s in (padded_state, state)]
+  np.testing.assert_array_equal(*sizes)
+  assert sizes[0].sum() == 7
+  # With nobody left nothing happens.
+  found, after = update(junk, state, embeddings=embeddings, mask=mask & False, value=value)
+  np.testing.assert_array_equal(found["w"], 0.0)
+  chex.assert_trees_all_equal(after.queue, state.queue)
+  assert after.figures.skipped == 1
+
+
+@pytest.mark.parametrize("microbatch_size", [None, 2])
+def test_per_example_gradients_with_a_mask(microbatch_size):
+  x = rows(5)
+  x[4] = np.nan
+  mask, labels = np.arange(5) < 4, np.array([0, 1, 1, 0, 1], np.uint8)
+  options = {"microbatch_size": microbatch_size}
+  by_example = jax.jit(gq.per_example_value_and_grad(losses_alone, **options))
+  by_group = jax.jit(gq.per_example_value_and_grad(losses_alone, num_groups=2, **options))
+  expected = per_example(x[:4])["w"]
+  losses, each = by_example(W, x, mask)
+  np.testing.assert_allclose(each["w"], np.concatenate([expected, np.zeros((1, 2))]), rtol=1e-6)
+  for_groups, groups = by_group(W, x, labels, mask=mask)
+  for found in (losses, for_groups):
+    np.testing.assert_allclose(found, [*losses_alone(W, x[:4]), 0.0], rtol=1e-6)
+  np.testing.assert_allclose(groups.grads["w"], means(expected, labels[:4], 2), rtol=1e-5)
+  np.testing.assert_array_equal(groups.counts, [2, 2])
+
+
+# In microbatches.
+
+MATRIX, X = normal(0, 5, 4), normal(1, 14, 1, 5)
+LABELS = np.array([0, 2, 2, 0, 7, 2, 0, -1, 0, 2, 2, 0, 2, 0])
 
 
 @pytest.mark.parametrize("microbatch_size", [None, 1, 4, 7, 100])
-def test_reduced_on_the_way_equals_grouped(problem, microbatch_size):
-  params, batch = problem
-  batch = batch.at[4].set(jnp.nan)  # in no group
-  reduce = gq.per_example_value_and_grad(
-    loss_fn, microbatch_size=microbatch_size, num_groups=GROUPS
-  )
-  losses, groups = jax.jit(reduce)(params, batch, LABELS)
-  _, expected = gq.grouped_value_and_grad(loss_fn, GROUPS)(params, batch, LABELS)
-  chex.assert_trees_all_close(groups, expected, rtol=1e-5, atol=1e-6)
-  assert losses.shape == (BATCH,)
-  assert np.isnan(losses[4])
+def test_equal_to_one_by_one_and_reduced_on_the_way(microbatch_size):
+  options = {"microbatch_size": microbatch_size}
+  losses, gradients = jax.jit(gq.per_example_value_and_grad(tanh_loss, **options))(MATRIX, X)
+  np.testing.assert_allclose(gradients, tanh_gradients(MATRIX, X), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(losses, tanh_loss(MATRIX, X), rtol=1e-5)
+  x = X.copy()
+  x[4] = np.nan  # in no group
+  reduce = jax.jit(gq.per_example_value_and_grad(tanh_loss, num_groups=3, **options))
+  losses, groups = reduce(MATRIX, x, LABELS)
+  expected = means(tanh_gradients(MATRIX, X), LABELS, 3)
+  np.testing.assert_allclose(groups.grads, expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(groups.counts, [6, 0, 6])
+  np.testing.assert_allclose(losses, tanh_loss(MATRIX, x), rtol=1e-5)  # and its loss
 
 
-@pytest.mark.parametrize("in_turn", [False, True])
-def test_an_example_of_no_group_has_its_loss(problem, in_turn, monkeypatch):
-  monkeypatch.setattr(grouped, "_keep_much", lambda *_: in_turn)
-  params, batch = problem
-  labels = jnp.arange(len(jax.tree.leaves(batch)[0])) % 4 - 1
-  by_group = gq.per_example_value_and_grad(loss_fn, num_groups=2, microbatch_size=5)
-  losses, _ = jax.jit(by_group)(params, batch, labels)
-  np.testing.assert_allclose(losses, loss_fn(params, batch), rtol=1e-5)
+@pytest.mark.parametrize("each_way", ["gathered", "in turn"], indirect=True)
+@pytest.mark.usefixtures("each_way")
+def test_an_example_of_no_group_has_its_loss():
+  by_group = gq.per_example_value_and_grad(tanh_loss, num_groups=2, microbatch_size=5)
+  losses, _ = jax.jit(by_group)(MATRIX, X, np.arange(14) % 4 - 1)
+  np.testing.assert_allclose(losses, tanh_loss(MATRIX, X), rtol=1e-5)
 
 
 @pytest.mark.parametrize("accelerator", [False, True])
 def test_reducing_takes_the_bytes_that_its_page_says(accelerator, request):
   if accelerator:
     request.getfixturevalue("as_on_an_accelerator")
-  params = {"w": jnp.zeros((200, 50)), "b": jnp.zeros(50)}
-  batch, labels = jnp.zeros((512, 200)), jnp.zeros(512, jnp.int32)
+  shape = jax.ShapeDtypeStruct
+  loss_fn = lambda p, x: jnp.sum(jnp.tanh(x @ p["w"] + p["b"][None]), axis=1)
+  params = {"w": shape((200, 50), "f4"), "b": shape((50,), "f4")}
   reduce = gq.per_example_value_and_grad(loss_fn, microbatch_size=8, num_groups=2)
-  memory = jax.jit(reduce).lower(params, batch, labels).compile().memory_analysis()
+  lowered = jax.jit(reduce).lower(params, shape((512, 200), "f4"), shape((512,), "i4"))
+  memory = lowered.compile().memory_analysis()
   weight, gradient, example = 4 * 200 * 50, 4 * (200 * 50 + 50), 4 * (200 + 4 * 50)
   # Sums that are carried, and results; blocks of one weight; eight examples; some indices.
   rule = 2 * 2 * gradient + (2 * 2 + 1) * weight + 8 * 2 * example + 4 * 512 * 4
