@@ -49,64 +49,48 @@ def test_the_tail_is_long_and_the_splits_are_apart(folder, task):
   assert (np.diff(counts) <= 0).all()
   assert first.rarity.max() == pytest.approx(40.0)
   assert [len(first.x[s]) for s in ("validation", "test")] == [50, 200]
-  taken = {image.tobytes() for image in first.x["train"]}
-  assert not taken & {image.tobytes() for image in first.x["validation"]}
-  labels = 10 if task == "classes" else 2
-  assert set(first.y["train"]) == set(range(labels))
+  images = lambda split: {image.tobytes() for image in first.x[split]}
+  assert not images("train") & images("validation")
+  assert set(first.y["train"]) == set(range(10 if task == "classes" else 2))
   brightest = lambda d: d.x["test"][d.kind["test"] == 0].mean()
   assert brightest(first) != pytest.approx(brightest(second))
   if task == "kinds":  # a class has its label in both orders
-    label = lambda d: [d.y["test"][i * 20] for i in range(10)]
-    assert label(first) == label(second)
+    np.testing.assert_array_equal(first.y["test"][::20], second.y["test"][::20])
 
 
 def test_the_convolution_is_one():
-  x, kernel = (
-    jax.random.normal(jax.random.key(0), (2, 8, 8, 3)),
-    jnp.arange(27.0 * 4).reshape(27, 4),
-  )
+  rng = np.random.default_rng(0)
+  x, kernel = (rng.normal(size=n).astype(np.float32) for n in ((2, 8, 8, 3), (27, 4)))
+  order = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
   for stride in (1, 2):
-    expected = jax.lax.conv_general_dilated(
-      x,
-      kernel.reshape(3, 3, 3, 4),
-      (stride, stride),
-      "SAME",
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    weights, strides = kernel.reshape(3, 3, 3, 4), (stride, stride)
+    expected = jax.lax.conv_general_dilated(x, weights, strides, "SAME", **order)
     np.testing.assert_allclose(networks.conv(kernel, x, stride), expected, rtol=1e-4, atol=1e-3)
-
-
-def test_group_norm_has_mean_zero_and_variance_one():
-  x = jax.random.normal(jax.random.key(0), (3, 4, 4, 16)) * 5.0 + 2.0
-  params = {"n scale": jnp.ones(16), "n shift": jnp.full(16, 100.0)}  # above zero throughout
-  z = (networks.normed(params, "n", x) - 100.0).reshape(3, 16, 8, 2)
-  np.testing.assert_allclose(z.mean((1, 3)), 0.0, atol=1e-3)
-  np.testing.assert_allclose(z.var((1, 3)), 1.0, rtol=1e-3)
 
 
 def test_recipes_are_what_their_names_say(folder):
   data = deep.long_tail(folder, "classes", 0, deep.TINY)
-  n = len(data.rarity)
-  logits, labels = jax.random.normal(jax.random.key(0), (n, 10)), jnp.asarray(data.y["train"])
-  rows, counts = jnp.arange(n), np.bincount(data.y["train"])
-  plain = deep.cross_entropy(logits, labels)
+  n, labels = len(data.rarity), jnp.asarray(data.y["train"])
+  logits = np.random.default_rng(0).normal(size=(n, 10)).astype(np.float32)
+  plain, counts = deep.cross_entropy(logits, labels), np.bincount(data.y["train"])
   of = lambda arm, strength: deep.recipe(job(arm, strength), data, lambda smoothed: data.rarity)
-  loss = lambda recipe, late=True: deep.example_losses(recipe, rows, late, logits, labels)
-  for arm in ("margins", "held-out margins", "margins"):
-    expected = gq.margin_loss(deep.cross_entropy, logits, labels, data.rarity, strength=0.7)
-    np.testing.assert_allclose(loss(of(arm, 0.7))[0], expected, rtol=1e-5)
-  expected = deep.cross_entropy(gq.adjusted_logits(logits, counts, 2.0), labels)
-  np.testing.assert_allclose(loss(of("logit adjustment", 2.0))[0], expected, rtol=1e-4)
-  np.testing.assert_allclose(loss(of("weights", 2.0))[1], data.rarity**2, rtol=1e-5)
-  np.testing.assert_allclose(loss(of("late weights", 2.0), False)[1], 1.0)
+  loss = lambda recipe, late=True: deep.example_losses(recipe, np.arange(n), late, logits, labels)
+  close = lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-4)
+  with_margins = gq.margin_loss(deep.cross_entropy, logits, labels, data.rarity, strength=0.7)
+  for arm in ("margins", "held-out margins"):
+    close(loss(of(arm, 0.7))[0], with_margins)
+  adjusted = deep.cross_entropy(gq.adjusted_logits(logits, counts, 2.0), labels)
+  close(loss(of("logit adjustment", 2.0))[0], adjusted)
+  close(loss(of("weights", 2.0))[1], data.rarity**2)
+  close(loss(of("late weights", 2.0), False)[1], 1.0)
   np.testing.assert_array_equal(loss(of("none", 0.0))[0], plain)
   vs, margins = of("VS", 0.5), of("margins", 0.5)
-  np.testing.assert_allclose(loss(vs)[0] / margins.temperature, loss(margins)[0], rtol=1e-5)
+  close(loss(vs)[0] / margins.temperature, loss(margins)[0])
   dealt = of("random margins", 0.5).temperature
-  np.testing.assert_allclose(np.sort(dealt), np.sort(margins.temperature), rtol=1e-6)
+  close(np.sort(dealt), np.sort(margins.temperature))
   assert not np.allclose(dealt, margins.temperature)
   assert len(set(np.asarray(of("one temperature", 0.5).temperature))) == 1
-  np.testing.assert_allclose(of("balanced sampling", 1.0).chance, data.rarity, rtol=1e-6)
+  close(of("balanced sampling", 1.0).chance, data.rarity)
 
 
 def test_rates_are_chosen_among_what_fits_and_the_grid_grows_at_its_edge():
@@ -124,39 +108,24 @@ def test_rates_are_chosen_among_what_fits_and_the_grid_grows_at_its_edge():
   assert rates()[1] == 0.32
 
 
-def test_what_decides_comes_first_and_all_arms_come():
-  rows, seen = {}, []
-  while todo := deep.left(rows):
-    assert not set(todo) & set(rows)
-    seen.append(todo[0])
-    rows[todo[0]] = row(todo[0], 70.0 - abs(todo[0].rate - 0.02))
-  assert {(j.task, j.network) for j in seen[:37]} == {("classes", "conv"), ("kinds", "conv")}
-  assert {j.arm for j in seen} == set(deep.ARMS)
-  assert len({(j.seed, j.order) for j in seen if j.arm == "margins"}) == 6
-  assert len(seen) == len(set(seen))
-
-
 @pytest.mark.parametrize(
   ("arm", "strength", "task", "network"),
   [
-    ("none", 0.0, "classes", "conv"),
-    ("held-out margins, smoothed", 1.0, "classes", "dense"),
-    ("balanced sampling", 1.0, "kinds", "dense"),
+    ("none", 0.0, "classes", "dense"),
+    pytest.param("none", 0.0, "classes", "conv", marks=pytest.mark.slow),
+    pytest.param("held-out margins, smoothed", 1.0, "classes", "dense", marks=pytest.mark.slow),
     ("density margins", 0.5, "kinds", "dense"),
-    ("density weights", 1.0, "classes", "dense"),
   ],
 )
 def test_a_run_gives_all_figures_and_the_same_again(folder, arm, strength, task, network):
-  data = deep.long_tail(folder, task, 0, deep.TINY)
-  wanted = job(arm, strength, task, network)
+  data, wanted = deep.long_tail(folder, task, 0, deep.TINY), job(arm, strength, task, network)
   found = deep.run(wanted, data, deep.TINY)
   assert found["test"]["natural"] > 12.0  # brightness is easily learnt
   assert set(found["test"]["after"]) == {str(s) for s in deep.AFTER}
   assert ("head" in found["test"]) == (arm == "none")
   json.dumps(found)
-  if network == "dense":
-    again = deep.run(wanted, data, deep.TINY)
-    assert again | {"seconds": 0} == found | {"seconds": 0}
+  if task == "kinds":
+    assert deep.run(wanted, data, deep.TINY) | {"seconds": 0} == found | {"seconds": 0}
 
 
 def test_a_call_resumes_and_lists(folder, tmp_path, monkeypatch, capsys):
