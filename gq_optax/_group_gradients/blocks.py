@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gq_optax import _dtypes, _masks
+from gq_optax import _dtypes, _masks, _validate
 from gq_optax._group_gradients import linear
 
 
@@ -63,8 +63,10 @@ def means(part: linear.Part, labels: jax.Array, counts: jax.Array, size: int) ->
   counts = jnp.pad(counts, (0, 1))
 
   def one(block):
-    # As flat rows: a GPU would otherwise transpose what it gathers, by strided reads.
-    rows = lambda x: take(block.examples)(x.reshape(len(x), -1))
+    # As flat rows: a GPU would otherwise transpose what it gathers, by strided reads. Not where JAX
+    # would have to be told how the rows are cut over devices.
+    flat = lambda x: x if _validate.explicit_axes(x) else x.reshape(len(x), -1)
+    rows = lambda x: take(block.examples)(flat(x))
     # Of an empty block all examples are made up.
     held = lambda x: x if part.ruled else jnp.where(block.valid[0], x, jnp.ones((), x.dtype))
     kept = [held(rows(x)).reshape(size, *x.shape[1:]) for x in part.kept]

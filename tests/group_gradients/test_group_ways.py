@@ -185,14 +185,14 @@ def test_devices_that_share_the_batch_and_differ_in_labels_or_key(way):
 
 @pytest.mark.usefixtures("each_way")
 @pytest.mark.several_devices
-def test_a_weight_that_is_cut_over_devices_in_its_type():
+@pytest.mark.parametrize("x", [X[:, :1], X], ids=["one place", "sequence"])
+def test_a_weight_that_is_cut_over_devices_in_its_type(x):
   labels, mesh = np.arange(12) % 3, two_devices(AxisType.Explicit)
   cut = jax.device_put(W, NamedSharding(mesh, PartitionSpec(None, "data")))
-  loss_fn = lambda w, x: jnp.sum(jnp.tanh(x @ w), axis=1)
   with jax.set_mesh(mesh):
-    batch = jax.device_put((X[:, 0], labels), NamedSharding(mesh, WHOLE))
-    _, groups = jax.jit(gq.grouped_value_and_grad(loss_fn, 3))(cut, *batch)
-  expected = nets.means(nets.tanh_gradients(W, X[:, :1]), labels, 3)
+    batch = jax.device_put((x, labels), NamedSharding(mesh, WHOLE))
+    _, groups = jax.jit(gq.grouped_value_and_grad(nets.tanh_loss, 3))(cut, *batch)
+  expected = nets.means(nets.tanh_gradients(W, x), labels, 3)
   np.testing.assert_allclose(groups.grads, expected, rtol=1e-5, atol=1e-6)
 
 
