@@ -30,7 +30,8 @@ draw, per_example, _ = FORMS
 @pytest.mark.parametrize("form", FORMS)
 def test_linen_train_state(form):
   """Compiled, and once not."""
-  tx, gradients = queue_sgd(0.1, **TWO), [form(seed) for seed in range(6)]
+  tx = queue_sgd(0.1, **TWO)
+  gradients = [jax.tree.map(jnp.asarray, form(seed)) for seed in range(6)]
   state = TrainState.create(apply_fn=nn.Dense(2).apply, params=PARAMS, tx=tx)
   step = jax.jit(lambda state, grads: state.apply_gradients(grads=grads))
   for gradient in gradients[:5]:
