@@ -211,7 +211,7 @@ CHECKS = NUMBERS | checkify.index_checks
 # Examples of no group go out of bounds there, to be dropped; in "embeddings" the check of indices
 # itself fails, in a gradient of Optax's cross-entropy.
 DROPS = ("grouped", "clustered", "per example", "embeddings")
-WITHOUT_MASK = ("examples", "groups", "kmeans", "queue of examples", "clustered", "losses")
+WITHOUT_MASK = ("examples", "kmeans", "queue of examples", "losses")
 
 
 @functools.cache

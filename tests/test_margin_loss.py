@@ -129,7 +129,9 @@ def test_adjusted_logits_in_training_and_after_it():
   np.testing.assert_allclose(back, LOGITS, rtol=1e-5, atol=1e-5)
   assert gq.adjusted_logits(LOGITS.astype(jnp.bfloat16), COUNTS).dtype == jnp.float32
   chex.assert_trees_all_equal(gq.adjusted_logits(LOGITS, COUNTS, 0.0), LOGITS)
-  slopes = jax.grad(lambda z, n: jnp.sum(gq.adjusted_logits(z, n)), (0, 1))(LOGITS, COUNTS + 0.0)
+  slopes = jax.grad(lambda z, n: jnp.sum(gq.adjusted_logits(z, n)), (0, 1))(
+    LOGITS, COUNTS.astype(jnp.float32)
+  )
   chex.assert_trees_all_equal(slopes, (jnp.ones_like(LOGITS), jnp.zeros(5)))
   traced = jax.jit(jax.vmap(gq.adjusted_logits, (0, None, None)))(LOGITS, COUNTS, 1.5)
   chex.assert_trees_all_close(traced, found, rtol=1e-6)

@@ -49,18 +49,6 @@ def test_figure_3(r):
   chex.assert_trees_all_close(momenta(signal, 3), expected, atol=1e-4, rtol=0.0)
 
 
-@pytest.mark.parametrize(
-  "wrap", [lambda g: g[None], lambda g: gq.GroupGradients(g[None], np.ones(1))]
-)
-def test_figure_3_from_a_batch_of_one(wrap):
-  """Per-example and group gradients of one group are the mean gradient; here before SGD."""
-  tx = optax.chain(gq.grad_queue(), optax.sgd(1.0, momentum=BETA))
-  update, state = jax.jit(tx.update), tx.init(np.zeros([], np.float32))
-  for t, expected in enumerate(FIGURE_3[10].split()):
-    result, state = update(wrap(np.float32(1.0 if t % 10 == 9 else -0.1)), state)
-    np.testing.assert_allclose(-result, float(expected), atol=1e-4, rtol=0.0)
-
-
 LENGTH = 24  # of every signal below, so that it compiles once
 
 

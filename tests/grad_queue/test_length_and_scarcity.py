@@ -107,16 +107,6 @@ def test_bounds_hold_for_any_finite_input():
   assert ((weights >= 1 / 3 * (1 - 1e-6)) & (weights <= 3 * (1 + 1e-6))).all()
 
 
-def test_a_function_of_the_user():
-  """Any pure function of (g, mean, std) will do; here a hard threshold."""
-  tx = gq.grad_queue(2, scarcity=lambda g, mean, std: jnp.where(abs(g - mean) > std, 2.0, 0.0))
-  state = tx.init(np.zeros(2, np.float32))
-  for g in (0.0, 1.0, 3.0):
-    _, state = tx.update(np.full(2, g, np.float32), state)
-  result, _ = tx.update(np.float32([2.5, 9.0]), state)
-  np.testing.assert_array_equal(result, [0.0, 18.0])
-
-
 def test_double_precision_stays_double():
   with jax.enable_x64(True):
     one = np.ones(2)
