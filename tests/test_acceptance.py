@@ -150,7 +150,7 @@ def margins(x, labels, mask, number, key):
   return (lengths, rarity, held_out, gq.adjusted_logits(x, counts)), ()
 
 
-MAKERS = {  # what is said in the second of a kind is all that differs from the first
+MAKERS = {  # the second of a kind has its other options
   "examples": examples(),
   "examples, other": examples(metric="euclidean", queue_dtype=jnp.bfloat16, loss_exponent=0.5),
   "groups": groups(),

@@ -102,14 +102,9 @@ def test_orbax_refuses_another_length_by_itself(tmp_path):
   assert "ValueError: Requested shape: (5, 2) is not compatible" in run.stderr
 
 
-@pytest.mark.parametrize(
-  "tx",
-  [
-    optax.chain(gq.grad_queue((2, 4), queue_dtype=jnp.bfloat16, track=True), optax.adam(0.1)),
-    optax.MultiSteps(queue_sgd(0.1, update_norm="match"), 2),
-  ],
-)
-def test_a_whole_training_with_groups_and_a_queue_of_examples(tmp_path, tx):
+def test_a_whole_training_with_groups_and_a_queue_of_examples(tmp_path):
+  queue = gq.grad_queue((2, 4), update_norm="match", queue_dtype=jnp.bfloat16, track=True)
+  tx = optax.MultiSteps(optax.chain(queue, optax.adam(0.1)), 2)
   scarcity = gq.group_scarcity(3, queue_length=4)
   examples = gq.example_scarcity(24, loss_exponent=0.5, queue_dtype=jnp.bfloat16)
 
