@@ -10,18 +10,11 @@ import optax
 import gq_optax as gq
 
 PARAMS = {"w": jnp.full((3, 2), 0.5), "b": jnp.full(2, -0.25)}
-STATIC = ("queue_length", "num_clusters")
-REFUSED = r"grad_queue inside optax\.masked or optax\.partition.*optax\.chain\(grad_queue"
 
 
 def queue_sgd(learning_rate, momentum=0.9, **options):
   """The paper's GQ-SGDM: the form on the design card."""
   return optax.chain(gq.grad_queue(**options), optax.sgd(learning_rate, momentum))
-
-
-def queue_adam(learning_rate, **options):
-  """GQ-ADAM."""
-  return optax.chain(gq.grad_queue(**options), optax.adam(learning_rate))
 
 
 def tail_probability(g, mean, std):
@@ -44,14 +37,8 @@ def groups(seed):
   return gq.GroupGradients(draw(seed, 2), np.array([4, 2]))
 
 
-BATCHED = [per_example, groups]
-
-
-def embed(per_example):
-  return per_example["b"]
-
-
-TWO = {"num_clusters": 2, "embed": embed}
+FORMS = [draw, per_example, groups]
+TWO = {"num_clusters": 2, "embed": lambda per_example: per_example["b"]}
 
 
 def train(tx, gradients, params=PARAMS, *, jit=False, **extra):
@@ -67,11 +54,10 @@ def train(tx, gradients, params=PARAMS, *, jit=False, **extra):
   return trajectory, state
 
 
-def weighted(gradients, *args, **kwargs):
+def weighted(gradients, **kwargs):
   """What `grad_queue` alone makes of the gradients."""
-  tx = gq.grad_queue(*args, **kwargs)
-  state = tx.init(PARAMS)
-  results = []
+  tx = gq.grad_queue(**kwargs)
+  state, results = tx.init(PARAMS), []
   for gradient in gradients:
     result, state = tx.update(gradient, state)
     results.append(result)
@@ -80,7 +66,3 @@ def weighted(gradients, *args, **kwargs):
 
 def assert_close(actual, expected):
   chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-6)
-
-
-def assert_differ(actual, expected):
-  assert not np.allclose(actual["w"], expected["w"], rtol=1e-3, atol=1e-6)

@@ -9,7 +9,7 @@ from gq_optax._group_gradients import grouped
 # Meshes are tested on eight virtual devices; all else runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
 # Accelerators leave out digits of users' float32 products, unless they are asked. Whether the
-# library asks for its own is tested in test_precision.py, whatever is set here.
+# library asks for its own is tested in test_acceptance.py, whatever is set here.
 jax.config.update("jax_default_matmul_precision", "highest")
 
 

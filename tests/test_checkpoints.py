@@ -1,13 +1,12 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Checkpoints by Orbax go on bit by bit: of all states, sharded, on other meshes.
+"""Checkpoints by Orbax go on bit by bit: of all states, sharded, on other meshes, of Flax."""
 
-Those of Flax, with its metadata, are in test_metadata.py.
-"""
-
+import functools
 import subprocess
 import sys
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,95 +14,75 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from chains import queue_sgd
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gq_optax as gq
 
-pytestmark = pytest.mark.standard_promotion  # Orbax
+pytestmark = pytest.mark.standard_promotion  # Orbax and Flax
 
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-SCARCITY = gq.group_scarcity(3, queue_length=4)
+rng = np.random.default_rng(0)
+Y = rng.integers(0, 3, (8, 16)).astype(np.int32)
+X = (rng.normal(size=(8, 16, 8)) + 2.0 * np.eye(8)[Y]).astype(np.float32)
+PARAMS = {"w": jnp.ones((8, 3)), "b": jnp.zeros(3)}
+NAMES = ("data", "model")
 
 
-def make_tx(length=3):
-  return queue_sgd(0.1, queue_length=length)
+def make_mesh(*sizes):
+  devices = jax.devices()[: np.prod(sizes)]
+  return jax.make_mesh(sizes, NAMES[: len(sizes)], (AxisType.Auto,) * len(sizes), devices=devices)
 
 
-def make_batches(number, size=16, dim=8):
-  rng = np.random.default_rng(0)
-  y = rng.integers(0, 3, (number, size))
-  x = rng.normal(size=(number, size, dim)) + 2.0 * np.eye(dim)[y]
-  return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.int32)
-
-
-def save_and_restore(path, tree, target):
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(path, tree)
-    checkpointer.wait_until_finished()
-    return checkpointer.restore(path, target)
-
-
-def go_on_from_both(step, run, restored, batches):
-  chex.assert_trees_all_equal(restored, run)
-  for batch in zip(*batches, strict=True):
-    run, restored = step(run, *batch), step(restored, *batch)
-  chex.assert_trees_all_equal(restored, run)
+def steps(step, run, when):
+  for x, y in zip(X[when], Y[when], strict=True):
+    run = step(run, x, y)
   return run
+
+
+def save_and_restore(path, tree, target=None):
+  """The target is the tree's own kinds and places unless one is given."""
+  like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(path / "run", tree)
+    checkpointer.wait_until_finished()
+    return checkpointer.restore(path / "run", target or jax.tree.map(like, tree))
 
 
 def losses(params, x, y):
   return cross_entropy(x @ params["w"] + params["b"], y)
 
 
+def plain_step(tx, run, x, y):
+  params, state = run
+  grads = jax.grad(lambda params: jnp.mean(losses(params, x, y)))(params)
+  updates, state = tx.update(grads, state, params)
+  return optax.apply_updates(params, updates), state
+
+
 @pytest.mark.several_devices
-@pytest.mark.parametrize("devices_after", [4, 8, 2, 1])
+@pytest.mark.parametrize("devices_after", [4, 8, 1])
 def test_sharded_and_on_another_mesh(tmp_path, devices_after):
-  tx, specs = make_tx(), {"w": P("data"), "b": P()}
-  params = {"w": jnp.ones((8, 3)), "b": jnp.zeros(3)}
-  state_specs = gq.partition_specs(jax.eval_shape(tx.init, params), specs)
-
-  def place(devices):
-    mesh = jax.make_mesh(
-      (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
-    )
-    return jax.tree.map(
-      lambda s: NamedSharding(mesh, s), (specs, state_specs), is_leaf=lambda s: isinstance(s, P)
-    )
-
-  @jax.jit
-  def step(run, x, y):
-    params, state = run
-    mean = lambda params: jnp.mean(losses(params, x, y))
-    updates, state = tx.update(jax.grad(mean)(params), state, params)
-    return optax.apply_updates(params, updates), state
-
-  x, y = make_batches(8)
-  run = jax.device_put((params, tx.init(params)), place(4))
-  for batch in zip(x[:4], y[:4], strict=True):
-    run = step(run, *batch)
-  shapes = jax.eval_shape(lambda: (params, tx.init(params)))
-  target = jax.tree.map(
-    lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
-    shapes,
-    place(devices_after),
-  )
-  restored = save_and_restore(tmp_path / "sharded", run, target)
+  tx, specs = queue_sgd(0.1), {"w": P("data"), "b": P()}
+  shapes = jax.eval_shape(lambda: (PARAMS, tx.init(PARAMS)))
+  specs = specs, gq.partition_specs(shapes[1], specs)
+  of = lambda mesh: lambda spec: NamedSharding(mesh, spec)
+  place = lambda mesh: jax.tree.map(of(mesh), specs, is_leaf=lambda s: isinstance(s, P))
+  step, mesh = jax.jit(functools.partial(plain_step, tx)), make_mesh(devices_after)
+  run = steps(step, jax.device_put((PARAMS, tx.init(PARAMS)), place(make_mesh(4))), slice(4))
+  like = lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place)
+  restored = save_and_restore(tmp_path, run, jax.tree.map(like, shapes, place(mesh)))
   slots = restored[1][0].queue.slots["w"]
-  assert slots.sharding.is_equivalent_to(
-    NamedSharding(place(devices_after)[0]["w"].mesh, P(None, "data")), slots.ndim
-  )
+  assert slots.sharding.is_equivalent_to(NamedSharding(mesh, P(None, "data")), slots.ndim)
+  chex.assert_trees_all_equal(*map(jax.device_get, (restored, run)))  # nothing is lost on the way
+  after = jax.device_get([steps(step, tree, slice(4, 8)) for tree in (restored, run)])
   if devices_after == 4:
-    go_on_from_both(step, run, restored, (x[4:], y[4:]))
-    return
-  chex.assert_trees_all_equal(restored, jax.device_get(run))  # nothing is lost on the way
-  for batch in zip(x[4:], y[4:], strict=True):
-    run, restored = step(run, *batch), step(restored, *batch)
-  chex.assert_trees_all_close(jax.device_get(restored), jax.device_get(run), rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(*after)
+  chex.assert_trees_all_close(*after, rtol=1e-5, atol=1e-6)
 
 
-# Another length
-
+# In a process of its own: what is left of a refused restore complains when it is collected.
 REFUSED = """
 import jax, orbax.checkpoint as ocp, sys
 import gq_optax as gq
@@ -117,7 +96,6 @@ with ocp.StandardCheckpointer() as checkpointer:
 
 
 def test_orbax_refuses_another_length_by_itself(tmp_path):
-  """In a process of its own: what is left of a refused restore complains when it is collected."""
   command = [sys.executable, "-c", REFUSED, str(tmp_path / "length")]
   run = subprocess.run(command, capture_output=True, text=True, check=False)
   assert run.returncode == 1
@@ -125,25 +103,80 @@ def test_orbax_refuses_another_length_by_itself(tmp_path):
 
 
 def test_a_whole_training_with_groups_and_a_queue_of_examples(tmp_path):
-  tx = make_tx()
+  queue = gq.grad_queue((2, 4), update_norm="match", queue_dtype=jnp.bfloat16, track=True)
+  tx = optax.MultiSteps(optax.chain(queue, optax.adam(0.1)), 2)
+  scarcity = gq.group_scarcity(3, queue_length=4)
   examples = gq.example_scarcity(24, loss_exponent=0.5, queue_dtype=jnp.bfloat16)
-  x, y = make_batches(8)
-  params = {"w": jnp.ones((8, 3)), "b": jnp.zeros(3)}
 
   @jax.jit
   def step(run, x, y):
     params, opt_state, groups, recent = run
     outputs = gq.output_gradients(cross_entropy, x @ params["w"], y)
-    weights, groups = SCARCITY.update(outputs, groups)
+    weights, groups = scarcity.update(outputs, groups)
     rare, recent = examples.update(x, recent, losses=jnp.square(x[:, 0]))
-    grads = jax.grad(lambda p: jnp.mean(weights * rare * losses(p, x, y)))(params)
-    updates, opt_state = tx.update(grads, opt_state, params)
+    mean = lambda p: jnp.mean(weights * rare * losses(p, x, y))
+    value, grads = jax.value_and_grad(mean)(params)
+    updates, opt_state = tx.update(grads, opt_state, params, value=value)
     return optax.apply_updates(params, updates), opt_state, groups, recent
 
-  make = lambda: (params, tx.init(params), SCARCITY.init(3), examples.init(8))
-  run = make()
-  for batch in zip(x[:4], y[:4], strict=True):
-    run = step(run, *batch)
-  restored = save_and_restore(tmp_path / "whole", run, jax.eval_shape(make))
-  run = go_on_from_both(step, run, restored, (x[4:], y[4:]))
-  assert int(run[1][0].queue.count) == int(run[3].count) == 8
+  make = lambda: (PARAMS, tx.init(PARAMS), scarcity.init(3), examples.init(8))
+  run = steps(step, make(), slice(4))
+  restored = save_and_restore(tmp_path, run, jax.eval_shape(make))
+  chex.assert_trees_all_equal(restored, run)
+  restored, run = (steps(step, tree, slice(4, 8)) for tree in (restored, run))
+  chex.assert_trees_all_equal(restored, run)
+  assert int(run[3].count) == 8
+
+
+# Those of Flax, with names of axes around the parameters
+
+
+@pytest.mark.several_devices
+def test_linen_on_a_mesh(tmp_path):
+  init, x = nn.with_partitioning(nn.initializers.lecun_normal(), NAMES), X[0, :4]
+  model, tx = nn.Dense(4, kernel_init=init), queue_sgd(0.1)
+
+  def make():
+    params = model.init(jax.random.key(0), x)["params"]
+    return params, tx.init(params)
+
+  @jax.jit
+  def step(run):
+    params, state = run
+    grads = jax.grad(lambda p: jnp.mean(model.apply({"params": p}, x) ** 2))(params)
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  shapes, mesh = jax.eval_shape(make), make_mesh(2, 2)
+  with jax.set_mesh(mesh):
+    specs = nn.get_partition_spec(shapes[0])
+    specs = specs, gq.partition_specs(shapes[1], specs)
+    of = lambda spec: NamedSharding(mesh, spec)
+    place = jax.tree.map(of, specs, is_leaf=lambda s: isinstance(s, P))
+    run = step(step(jax.jit(make, out_shardings=place)()))
+    assert run[1][0].queue.slots["kernel"].value.sharding.spec == P(None, *NAMES)
+    restored = save_and_restore(tmp_path, run)
+    chex.assert_trees_all_equal(restored, run)
+    chex.assert_trees_all_equal(step(restored), step(run))
+
+
+@pytest.mark.several_devices
+def test_nnx_on_a_mesh(tmp_path):
+  def step(model, optimizer):
+    optimizer.update(model, nnx.grad(lambda model: jnp.mean(model(X[0]) ** 2))(model))
+
+  with jax.set_mesh(make_mesh(2, 2)):
+    init = nnx.with_partitioning(nnx.initializers.lecun_normal(), NAMES)
+    model = nnx.Linear(8, 4, kernel_init=init, rngs=nnx.Rngs(0))
+    pair = model, nnx.Optimizer(model, queue_sgd(0.1, track=True), wrt=nnx.Param)
+    for _ in range(4):
+      step(*pair)
+    graph, state = nnx.split(pair)
+    restored = save_and_restore(tmp_path, state)
+    chex.assert_trees_all_equal(restored, state)
+    slots = restored[1]["opt_state"][0]["queue"]["slots"]["kernel"]
+    assert slots.get_value().sharding.spec == P(None, *NAMES)
+    again = nnx.merge(graph, restored)
+    step(*pair)
+    step(*again)
+    chex.assert_trees_all_equal(nnx.state(again), nnx.state(pair))

@@ -1,6 +1,9 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Weights of mean 1 out of any rarity, and the weighted mean, on one device and on several."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,9 +43,6 @@ def test_values_are_scaled_as_by_bisection(spread, few, monkeypatch):
       there = mass > 0
       np.testing.assert_allclose(found[there], bisected(values, mass, bound)[there], rtol=1e-4)
       assert np.average(found, weights=mass) == pytest.approx(1.0, rel=1e-5)
-
-
-def test_extreme_bounds_lose_nothing():
   for values in ([1e-36, 1e36, 1.0], [1e-20, 1.0, 1.0], [1e36, 1e36, 1e-36]):
     found = _losses.to_mean_one(jnp.float32(values), jnp.ones(3), jnp.float32(1e36))
     assert float(found.mean()) == pytest.approx(1.0, rel=1e-5)
@@ -101,10 +101,7 @@ def test_a_masked_loss_that_is_not_finite_leaves_no_trace(bad):
   np.testing.assert_array_equal(by_loss, [0.25, 0.75, 0.0, 0.0])
   np.testing.assert_array_equal(by_weight, [0.5, 2.0, 0.0, 0.0])
   assert gq.weighted_mean(losses, weights, jnp.zeros(4, bool)) == 0.0
-
-
-def test_without_a_mask_a_loss_that_is_not_finite_is_loud():
-  assert jnp.isnan(gq.weighted_mean(jnp.array([1.0, jnp.nan]), jnp.array([2.0, 0.0])))
+  assert not jnp.isfinite(gq.weighted_mean(losses, jnp.zeros(4)))  # without a mask it is loud
 
 
 def test_elements_have_weights_of_their_own_and_means_are_float32():
@@ -117,69 +114,47 @@ def test_elements_have_weights_of_their_own_and_means_are_float32():
   assert (mean.dtype, mean) == (jnp.float32, 1.0 + 2.0**-7)
 
 
+def loss_fn(w, x, y, rarity, mask, axis_name=None):
+  losses = jnp.where(mask, cross_entropy(x @ w, y), jnp.nan)
+  weights = gq.mean_one(rarity, mask, max_weight=3.0, axis_name=axis_name)
+  return gq.weighted_mean(losses, weights, mask, axis_name=axis_name)
+
+
+draw = np.random.default_rng(0).normal
+X, W = draw(size=(16, 3)).astype(np.float32), draw(size=(3, 2)).astype(np.float32)
+# 4, 3, 1 and 0 examples; what is masked is not finite.
+MASK = np.array([1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0], bool)
+BATCH = X, np.arange(16) % 2, 1.0 + np.arange(16.0, dtype=np.float32) ** 2, MASK
+
+
 def test_ignored_labels_of_optax():
-  x, w = jax.random.normal(jax.random.key(0), (8, 4)), jnp.zeros((4, 3))
-
-  def loss_fn(w, x, y):
-    losses, mask = cross_entropy(x @ w, y), y >= 0
-    return gq.weighted_mean(losses, gq.mean_one(1 + jnp.arange(len(y)), mask), mask)
-
-  y = jnp.array([0, 1, 2, 0, 1, -100, -1, -100])
-  assert jnp.isnan(cross_entropy(x @ w, y)).any()
-  found, expected = (jax.value_and_grad(loss_fn)(w, x[:n], y[:n]) for n in (8, 5))
-  np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
-  np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+  labels = np.where(MASK, BATCH[1], [-100, -1] * 8)
+  assert jnp.isnan(cross_entropy(X @ W, labels)).any()
+  found = jax.value_and_grad(loss_fn)(W, X, labels, BATCH[2], labels >= 0)
+  chex.assert_trees_all_close(found, jax.value_and_grad(loss_fn)(W, *BATCH), rtol=1e-6)
 
 
-class TestOfFourDevices:
-  """Value and gradient of uneven parts are those of one device with the whole batch."""
+def own_step(w, *batch):
+  found = jax.value_and_grad(loss_fn)(w, *batch, axis_name="x")
+  return found[0], jax.lax.pmean(found[1], "x")
 
-  pytestmark = pytest.mark.several_devices
-  x = jax.random.normal(jax.random.key(0), (16, 3))
-  y = jnp.arange(16) % 2
-  rarity = 1.0 + jnp.arange(16.0) ** 2
-  w = jax.random.normal(jax.random.key(1), (3, 2))
-  # 4, 3, 1 and 0 examples; what is masked is not finite.
-  mask = jnp.array([1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0], bool)
 
-  def loss_fn(self, w, x, y, rarity, mask, axis_name=None):
-    losses = jnp.where(mask, cross_entropy(x @ w, y), jnp.nan)
-    weights = gq.mean_one(rarity, mask, max_weight=3.0, axis_name=axis_name)
-    return gq.weighted_mean(losses, weights, mask, axis_name=axis_name)
-
-  @property
-  def batch(self):
-    return self.x, self.y, self.rarity, self.mask
-
-  def check(self, found):
-    expected = jax.value_and_grad(self.loss_fn)(self.w, *self.batch)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
-
-  def step(self, w, *batch):
-    found = jax.value_and_grad(self.loss_fn)(w, *batch, axis_name="x")
-    return found[0], jax.lax.pmean(found[1], "x")
-
-  @pytest.mark.parametrize("check_vma", [True, False])
-  def test_under_shard_map(self, check_vma):
-    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
-    specs = {"mesh": mesh, "in_specs": (P(), *[P("x")] * 4), "check_vma": check_vma}
-    inside = jax.shard_map(self.step, out_specs=P(), **specs)
-    self.check(jax.jit(inside)(self.w, *self.batch))
-    loss = jax.shard_map(lambda *args: self.loss_fn(*args, axis_name="x"), out_specs=P(), **specs)
-    self.check(jax.jit(jax.value_and_grad(loss))(self.w, *self.batch))
-
-  def test_without_a_mask(self):
-    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
-    mean = lambda losses, rarity: gq.weighted_mean(
-      losses, gq.mean_one(rarity, axis_name="x"), axis_name="x"
-    )
-    found = jax.shard_map(mean, mesh=mesh, in_specs=P("x"), out_specs=P())(self.rarity, self.rarity)
-    np.testing.assert_allclose(found, gq.weighted_mean(self.rarity, gq.mean_one(self.rarity)))
-
-  def test_under_vmap(self):
-    parts = [part.reshape(4, 4, *part.shape[1:]) for part in self.batch]
-    values, gradients = jax.vmap(self.step, in_axes=(None, 0, 0, 0, 0), axis_name="x")(
-      self.w, *parts
-    )
-    for i in range(4):
-      self.check((values[i], gradients[i]))
+@pytest.mark.several_devices
+def test_uneven_parts_on_four_devices_are_as_one_device_with_the_whole_batch():
+  """Value and gradient; under vmap, under shard_map, and of it."""
+  expected = jax.value_and_grad(loss_fn)(W, *BATCH)
+  parts = [part.reshape(4, 4, *part.shape[1:]) for part in BATCH]
+  values, slopes = jax.vmap(own_step, (None, *[0] * 4), axis_name="x")(W, *parts)
+  ways = [(values[i], slopes[i]) for i in range(4)]
+  mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+  for check in (True, False):
+    specs = {"mesh": mesh, "in_specs": (P(), *[P("x")] * 4), "out_specs": P(), "check_vma": check}
+    ways.append(jax.jit(jax.shard_map(own_step, **specs))(W, *BATCH))
+    outside = jax.shard_map(functools.partial(loss_fn, axis_name="x"), **specs)
+    ways.append(jax.jit(jax.value_and_grad(outside))(W, *BATCH))
+  for found in ways:
+    chex.assert_trees_all_close(found, expected, rtol=1e-5)
+  rarity = BATCH[2]
+  mean = lambda r: gq.weighted_mean(r, gq.mean_one(r, axis_name="x"), axis_name="x")
+  found = jax.shard_map(mean, mesh=mesh, in_specs=P("x"), out_specs=P())(rarity)
+  np.testing.assert_allclose(found, gq.weighted_mean(rarity, gq.mean_one(rarity)))

@@ -17,6 +17,7 @@ LENGTH, RHO = 3, 3.0
 LABELS = np.array([0, 0, 0, 0, 1, 1])
 EMBEDDINGS = np.eye(2, dtype=np.float32)[LABELS]
 PARAMS = {"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
+full = lambda value: jax.tree.map(lambda p: np.full(p.shape, value, p.dtype), PARAMS)
 
 
 def draw(seed, dtype=np.float32, scale=1.0):
@@ -26,8 +27,8 @@ def draw(seed, dtype=np.float32, scale=1.0):
   return {name: leaf.astype(dtype) for name, leaf in tree.items()}
 
 
-def constant(value, dtype=np.float32):
-  return {"w": np.full((6, 3, 2), value, dtype), "b": np.full((6, 2), value, dtype)}
+def constant(value):
+  return {"w": np.full((6, 3, 2), value, np.float32), "b": np.full((6, 2), value, np.float32)}
 
 
 def plain_mean(per_example):
@@ -41,28 +42,27 @@ def as_form(form, per_example):
     return plain_mean(per_example), {}
   if form == "per_example":
     return per_example, {"embeddings": EMBEDDINGS}
+  if form == "per_example_alone":
+    return per_example, {}
   halves = [jax.tree.map(lambda g, k=k: g[k == LABELS], per_example) for k in range(2)]
   means = [plain_mean(half) for half in halves]
   return gq.GroupGradients(jax.tree.map(lambda *g: np.stack(g), *means), np.array([4, 2])), {}
 
 
 @functools.cache
-def compiled(dtype=jnp.float32, **options):
-  """An initial state and the jitted update of a `grad_queue`."""
-  tx = gq.grad_queue(**{"queue_length": LENGTH, "rho": RHO, "num_clusters": 2, **options})
+def compiled(dtype="float32", **options):
+  """An initial state and the jitted update of a `grad_queue` with figures, and two groups."""
+  options = {"queue_length": LENGTH, "rho": RHO, "num_clusters": 2, "track": True} | options
+  tx = gq.grad_queue(**options)
   return tx.init(optax.tree.cast(PARAMS, dtype)), jax.jit(tx.update)
 
 
-def ready(form, dtype=jnp.float32, **options):
-  """As `compiled`, but K-means is compiled once, not again with every set of options."""
-  state, update = compiled(dtype, **options)
-  return state, update.__wrapped__ if form == "per_example" else update
-
-
-def play(form, batches, dtype=jnp.float32, values=None, **options):
+def play(form, batches, dtype="float32", state=None, values=None, **options):
   """All updates, and the last state."""
-  state, update = ready(form, dtype, **options)
-  results = []
+  start, update = compiled(dtype, **options)
+  if form == "per_example" and (options or dtype != "float32"):
+    update = update.__wrapped__  # K-means alone is compiled, and that once
+  state, results = start if state is None else state, []
   for i, batch in enumerate(batches):
     gradient, kwargs = as_form(form, batch)
     if values is not None:
@@ -74,28 +74,6 @@ def play(form, batches, dtype=jnp.float32, values=None, **options):
 
 def assert_unchanged(after, before):
   """Bit for bit, but for the number of skipped steps."""
-  if after.figures is None:
-    chex.assert_trees_all_equal(after, before)
-    return
   assert after.figures.skipped == before.figures.skipped + 1
   figures = after.figures._replace(skipped=before.figures.skipped)
   chex.assert_trees_all_equal(after._replace(figures=figures), before)
-
-
-def oracle(form, history, batch, rho=RHO):
-  """The update in float64 NumPy: every term against the raw means in `history`."""
-
-  def leaf(newest, *past):
-    past = np.stack(past).astype(np.float64)
-    mean, std = past.mean(axis=0), past.std(axis=0)
-    groups = [newest] if form == "mean" else [newest[k == LABELS] for k in range(2)]
-    total = 0.0
-    for group in groups:
-      g = group.astype(np.float64).mean(axis=0)
-      distance = np.abs(g - mean)
-      with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(distance == 0.0, 0.0, distance / std)
-      total = total + len(group) / len(newest) * np.clip(z, 1.0 / rho, rho) * g
-    return total
-
-  return jax.tree.map(leaf, batch, *[plain_mean(past) for past in history])

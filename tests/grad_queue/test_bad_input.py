@@ -1,10 +1,13 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Nothing that is not finite enters the queue; empty groups leak nothing; for all three forms."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from forms import (
   BATCHED,
@@ -16,65 +19,76 @@ from forms import (
   compiled,
   constant,
   draw,
+  full,
   plain_mean,
   play,
-  ready,
 )
 
 import gq_optax as gq
 
-# A NaN or Inf in the gradient.
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
 
 
-def poisoned(batch, leaf, example, values):
+def poisoned(batch, leaf, examples, values):
   batch = jax.tree.map(np.array, batch)
-  batch[leaf].reshape(6, -1)[example, 0] = values
+  batch[leaf].reshape(6, -1)[examples, 0] = values
   return batch
 
 
-NAN_OPTIONS = {"queue_length": (2, 5), "update_norm": "match", "track": True}
-BAD = {
-  "nan": ("w", 0, np.nan),
-  "inf": ("b", 5, np.inf),
-  "minus_inf": ("w", 4, -np.inf),
-  "inf_and_minus_inf": ("w", [1, 5], [np.inf, -np.inf]),
-  "nan_everywhere": ("b", slice(None), np.nan),
+ADAPTIVE = {"queue_length": (2, 5), "update_norm": "match"}
+HALF = {"queue_dtype": "float16"}
+ALONE = ["per_example_alone"]
+BAD = {  # the forms, options, leaf, examples, and what stands there
+  "nan": (FORMS, ADAPTIVE, "w", 0, np.nan),
+  "inf": (FORMS, ADAPTIVE, "b", 5, np.inf),
+  "minus inf": (FORMS, ADAPTIVE, "w", 4, -np.inf),
+  "inf and minus inf": (FORMS, ADAPTIVE, "w", [1, 5], [np.inf, -np.inf]),
+  "nan everywhere": (FORMS, ADAPTIVE, "b", slice(None), np.nan),
+  "too large for the queue": (FORMS, HALF, "w", slice(None), 1e5),
+  "too small for the queue": (FORMS, HALF, "w", slice(None), -1e5),
+  "far too large for the queue": (FORMS, HALF, "w", slice(None), 3e37),
+  "too large in one group": (BATCHED, HALF, "w", [4, 5], 1e5),  # the mean, 33333, would fit
+  "nan in one group": (ALONE, {"num_clusters": 1}, "w", 3, np.nan),
+  "inf in one group": (ALONE, {"num_clusters": 1}, "w", 3, np.inf),
+  "clustered nan": (ALONE, {}, "w", 3, np.nan),
+  "clustered inf": (ALONE, {}, "w", 3, np.inf),
+  "clustered minus inf": (ALONE, {}, "w", 3, -np.inf),
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("bad", list(BAD))
-@pytest.mark.parametrize("seen", [0, 5])
-def test_a_nan_or_inf_passes_the_raw_mean_on_and_changes_no_state(form, bad, seen):
-  options = NAN_OPTIONS
-  values = np.linspace(2, 1, seen + 1, dtype=np.float32)
-  warm = [draw(seed) for seed in range(seen)]
-  state = ready(form, **options)[0] if seen == 0 else play(form, warm, values=values, **options)[1]
-  batch = poisoned(draw(9), *BAD[bad])
-  gradient, kwargs = as_form(form, batch)
-  result, after = ready(form, **options)[1](gradient, state, value=values[-1], **kwargs)
-  chex.assert_trees_all_close(result, plain_mean(batch), rtol=1e-5, atol=1e-6)
-  assert_unchanged(after, state)
+@functools.cache
+def seen(form, number, **options):
+  """The state after so many steps."""
+  return play(form, [draw(i) for i in range(number)], values=np.linspace(2, 1, 5), **options)[1]
 
 
-@pytest.mark.parametrize("num_clusters", [1, 2])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_nan_or_inf_passes_the_raw_mean_on_when_clustered_on_the_gradients(num_clusters, value):
-  state, update = compiled(num_clusters=num_clusters, track=True)
-  batch = poisoned(draw(9), "w", 3, value)
-  result, after = update(batch, state)
-  chex.assert_trees_all_close(result, plain_mean(batch), rtol=1e-5, atol=1e-6)
-  assert_unchanged(after, state)
+@pytest.mark.parametrize("number", [0, 5])
+@pytest.mark.parametrize(("form", "bad"), [(form, bad) for bad in BAD for form in BAD[bad][0]])
+def test_what_is_not_finite_passes_on_as_the_raw_mean_and_changes_no_state(form, bad, number):
+  _, options, *place = BAD[bad]
+  before, batch = seen(form, number, **options), poisoned(draw(9), *place)
+  (result,), after = play(form, [batch], state=before, values=np.ones(1), **options)
+  close(result, plain_mean(batch))
+  assert_unchanged(after, before)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_nan_or_inf_leaves_the_steps_after_it_as_if_it_had_not_been(form):
+def test_the_steps_after_it_are_as_if_it_had_not_been(form):
   batches = [draw(seed) for seed in range(7)]
-  bad = poisoned(draw(9), "w", 0, np.nan)
+  bad = [poisoned(draw(9), "w", 0, value) for value in (np.nan, np.inf, -np.inf)]
   clean, clean_state = play(form, batches)
-  broken, broken_state = play(form, batches[:5] + [bad] + batches[5:])
-  chex.assert_trees_all_equal(clean, broken[:5] + broken[6:])
-  assert_unchanged(broken_state, clean_state)
+  broken, broken_state = play(form, [*batches[:5], *bad * 5, *batches[5:]])
+  chex.assert_trees_all_equal(clean, broken[:5] + broken[-2:])
+  chex.assert_trees_all_equal(broken_state.queue, clean_state.queue)
+  assert broken_state.figures.skipped == 15
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_weighted_update_that_overflows_passes_on_but_is_not_queued(form):
+  _, before = play(form, [constant(1.0)] * 4)
+  (result,), state = play(form, [constant(2e38)], state=before)
+  chex.assert_trees_all_equal(result, full(np.inf))
+  assert_unchanged(state, before)
 
 
 HUGE = np.stack([np.arange(6.0), np.ones(6)], axis=1)
@@ -83,65 +97,26 @@ HUGE = np.stack([np.arange(6.0), np.ones(6)], axis=1)
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 1e18, 1e30, 1e37])
 @pytest.mark.parametrize("rows", [[0], [1, 2], [0, 1, 2, 3, 4, 5]])
 def test_embeddings_that_are_not_finite_or_huge_let_nothing_out_and_nothing_in(value, rows):
-  state, update = compiled(track=True)
+  state, update = compiled()
   embeddings = EMBEDDINGS.copy()
   embeddings[rows] = HUGE[rows] * value if value < 1e38 else value
   for seed in range(6):
     result, state = update(draw(seed), state, embeddings=embeddings)
     chex.assert_tree_all_finite((result, state))
-  assert state.queue.count == 6
-  assert state.figures.skipped == 0
+  assert (state.queue.count, state.figures.skipped) == (6, 0)
   # Every example counts all the same, in whichever group: the queue holds the plain means.
-  newest = jax.tree.map(lambda s: s[2], state.queue.slots)
-  chex.assert_trees_all_close(newest, plain_mean(draw(5)), rtol=1e-5, atol=1e-6)
+  close(jax.tree.map(lambda s: s[2], state.queue.slots), plain_mean(draw(5)))
   assert state.figures.group_counts.sum() == 6
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("form", FORMS)
 def test_value_not_finite_is_not_recorded_but_the_gradient_is(form, value):
-  options = NAN_OPTIONS
-  _, state = play(form, [draw(0), draw(1)], values=np.float32([2.0, 1.0]), **options)
-  gradient, kwargs = as_form(form, draw(2))
-  result, after = ready(form, **options)[1](gradient, state, value=np.float32(value), **kwargs)
-  chex.assert_trees_all_equal(after.losses, state.losses)
-  assert after.queue.count == 3
+  before = seen(form, 5, **ADAPTIVE)
+  (result,), after = play(form, [draw(9)], state=before, values=np.float32([value]), **ADAPTIVE)
+  chex.assert_trees_all_equal(after.losses, before.losses)
+  assert after.queue.count == 6
   chex.assert_tree_all_finite((result, after))
-
-
-# The weighted update overflows; overflow of queue_dtype.
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_weighted_update_that_overflows_passes_on_but_is_not_queued(form):
-  batches = [constant(1.0)] * 4 + [constant(2e38)]
-  results, state = play(form, batches)
-  chex.assert_trees_all_equal(
-    results[-1], jax.tree.map(lambda p: jnp.full_like(p, jnp.inf), PARAMS)
-  )
-  _, before = play(form, batches[:-1])
-  assert_unchanged(state, before)
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("value", [1e5, -1e5, 3e37])
-def test_overflow_of_queue_dtype_counts_as_not_finite(form, value):
-  warm = [draw(seed) for seed in range(5)]
-  _, before = play(form, warm, queue_dtype="float16")
-  batch = poisoned(draw(9), "w", slice(None), value)
-  results, state = play(form, [*warm, batch], queue_dtype="float16")
-  chex.assert_trees_all_close(results[-1], plain_mean(batch), rtol=1e-5, atol=1e-6)
-  assert_unchanged(state, before)
-
-
-@pytest.mark.parametrize("form", BATCHED)
-def test_overflow_of_queue_dtype_in_one_group_alone_counts_as_not_finite(form):
-  warm = [draw(seed) for seed in range(5)]
-  _, before = play(form, warm, queue_dtype="float16")
-  batch = poisoned(draw(9), "w", [4, 5], 1e5)  # the mean, 33333, would fit
-  results, state = play(form, [*warm, batch], queue_dtype="float16")
-  chex.assert_trees_all_close(results[-1], plain_mean(batch), rtol=1e-5, atol=1e-6)
-  assert_unchanged(state, before)
 
 
 # Empty groups.
@@ -164,34 +139,25 @@ def test_an_empty_group_contributes_nothing_whatever_stands_in_it(content, count
     expected, full_state = full_update(groups, full_state)
     result, state = update(with_empty, state)
     chex.assert_tree_all_finite(state)
-    chex.assert_trees_all_close(result, expected, rtol=1e-6)
-    chex.assert_trees_all_close(state.queue, full_state.queue, rtol=1e-6)
-    chex.assert_trees_all_close(state.losses, full_state.losses, rtol=1e-6)
+    same = (expected, full_state.queue, full_state.losses)
+    chex.assert_trees_all_close((result, state.queue, state.losses), same, rtol=1e-6)
 
 
 def test_an_empty_group_of_the_inner_k_means_leaks_nothing():
-  state, update = ready("per_example", num_clusters=4, track=True)
-  for seed in range(6):
-    # Two distinct rows for four groups: two groups must stay empty.
-    result, state = update(draw(seed), state, embeddings=EMBEDDINGS)
-    chex.assert_tree_all_finite((result, state))
-    assert sorted(state.figures.group_counts.tolist()) == [0, 0, 2, 4]
+  # Two distinct rows for four groups: two groups must stay empty.
+  results, state = play("per_example", [draw(seed) for seed in range(6)], num_clusters=4)
+  chex.assert_tree_all_finite((results, state))
+  assert sorted(state.figures.group_counts.tolist()) == [0, 0, 2, 4]
 
 
 @pytest.mark.parametrize("content", [np.nan, 1.0])
-@pytest.mark.parametrize("seen", [0, 5])
-def test_every_group_empty_gives_zero_and_leaves_the_state(content, seen):
-  options = {"queue_length": (1, 2), "update_norm": 2.0}
-  values = np.ones(5, np.float32)
-  state = compiled(**options)[0]
-  if seen:
-    state = play("group", [draw(step) for step in range(seen)], values=values, **options)[1]
-  empty = gq.GroupGradients(
-    jax.tree.map(lambda p: jnp.full((2, *p.shape), content), PARAMS), jnp.zeros(2, jnp.int32)
-  )
-  result, after = compiled(**options)[1](empty, state, value=np.float32(1.0))
+@pytest.mark.parametrize("number", [0, 5])
+def test_every_group_empty_gives_zero_and_leaves_the_state(content, number):
+  before, (_, update) = seen("group", number, **ADAPTIVE), compiled(**ADAPTIVE)
+  grads = jax.tree.map(lambda p: np.full((2, *p.shape), content, np.float32), PARAMS)
+  result, after = update(gq.GroupGradients(grads, np.zeros(2, int)), before, value=1.0)
   chex.assert_trees_all_equal(result, PARAMS)
-  assert_unchanged(after, state)
+  assert_unchanged(after, before)
 
 
 def test_an_empty_group_adds_nothing_whatever_its_scarcity():
@@ -205,3 +171,43 @@ def test_an_empty_group_adds_nothing_whatever_its_scarcity():
     expected, other = tx.update(scaled(alone), other)
   assert jnp.isfinite(expected).all()
   np.testing.assert_allclose(update, expected, rtol=1e-6)
+
+
+# The chain that is advised.
+
+
+@pytest.mark.standard_promotion  # apply_if_finite
+def test_a_quadratic_recovers_from_spikes():
+  """A tenth of the steps are spikes; the advised chain comes down to where it would have."""
+  target = jnp.array([3.0, -2.0, 0.5])
+
+  def train(tx, size):
+    tx = optax.apply_if_finite(tx, max_consecutive_errors=100)
+
+    def step(carry, number):
+      params, state = carry
+      hit = (number > 100) & (number < 150) & (number % 10 == 0)
+      updates, state = tx.update(jnp.where(hit, size, params - target), state, params)
+      return (optax.apply_updates(params, updates), state), jnp.max(jnp.abs(params - target))
+
+    carry = (jnp.zeros(3), tx.init(jnp.zeros(3)))
+    return jax.lax.scan(step, carry, jnp.arange(300))
+
+  sgd, clip = optax.sgd(0.1, momentum=0.9), optax.clip_by_global_norm(1.0)
+  advised = optax.chain(clip, gq.grad_queue(update_norm=1.0), sgd)
+  sizes = jnp.array([1e30, -1e30, 3e38])
+  (_, state), off = jax.jit(jax.vmap(lambda size: train(advised, size)))(sizes)
+  assert (off[:, [100, -1]] < 0.02).all()
+  assert (off[:, 100:] < 5.0).all()  # no step is longer than what was clipped
+  assert (jnp.abs(state.inner_state[1].queue.slots) <= 1.0).all()
+  alone = optax.chain(gq.grad_queue(), sgd)
+  _, off = jax.jit(jax.vmap(lambda size: train(alone, size)))(sizes)
+  assert not (off[:, -1] < 1e3).any()  # unclipped it is lost
+
+
+def test_the_cap_never_lengthens_a_clipped_step():
+  tx = optax.chain(optax.clip_by_global_norm(1.0), gq.grad_queue(2, update_norm=1.0))
+  state, update, rng = tx.init(jnp.zeros(5)), jax.jit(tx.update), np.random.default_rng(0)
+  for scale in (1.0, 1e4, 1e-3, 1e30, 1.0, 5.0, 1e-8, 2.0):
+    result, state = update(jnp.asarray(rng.normal(size=5) * scale, jnp.float32), state)
+    assert float(optax.tree.norm(result)) <= 1.0 + 1e-5
