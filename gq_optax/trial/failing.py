@@ -3,8 +3,9 @@
 
 The answers are those of the best plain optimizer, each by networks that never saw the row. A kind
 of its own and a wrong label both fail. They differ in whether others of the sort can be learnt
-from. So networks are trained once more, with the rows that failed weighted up (as in JTT, Liu et
-al. 2021), and asked again about rows that they did not see: the *second look*.
+from. So a linear model learns what rows that fail look like (see `descriptors`), and is asked about
+rows that it did not see: the *second look*. A wrong label looks like the class that it is taken
+for, and nothing tells it from that.
 """
 
 import dataclasses
@@ -14,20 +15,22 @@ import numpy as np
 import pandas as pd
 from cleanlab.filter import find_label_issues
 from scipy.special import log_softmax, logsumexp
+from scipy.stats import binom
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import silhouette_score
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.neighbors import NearestNeighbors
 
 from gq_optax.trial import alarms
-from gq_optax.trial.splits import FOLDS
 
 NEIGHBOURS = 20
-DIMENSIONS = 16  # of the embeddings
-LEAST = 5  # rows of a slice, in the half that it is found on
+DIMENSIONS = 16  # in which rows are near or far
+LEAST = 5  # rows that fail, from which others can be learnt
 MOST = 8  # slices
-RECOGNISED = 0.10  # false alarms at which the second look must find a row
-UP = 20.0  # the most that a row counts that failed
+RECOGNISED = 0.2  # false alarms at which the second look must find a row
+STRENGTH = 30.0  # of the linear model, over the number of its rows
+CHANCE = 0.05  # that so many are found where nothing tells them apart
 ALIKE = "many alike: maybe a kind of its own"
 ALONE = "alone: maybe a wrong label"
 
@@ -41,20 +44,18 @@ class Failing:
     predicted: int `[n]`.
     loss: `[n]`, minus the logarithm of the probability of the label.
     fails: bool `[n]`.
-    embeddings: `[n, d]`, out of fold, of the second look.
-    alike: int `[n]`: of the `NEIGHBOURS` nearest rows, those that fail alike.
+    alike: int `[n]`: how many other rows fail as it does and can be learnt from.
     check: words `[n]`, empty where nothing is to be checked.
     slices: number of a slice `[n]`; -1 where there is none.
     found: what is told of each slice.
     random: the same for slices of shuffled losses.
-    rarity: `[n]`, minus the log density of the embeddings.
+    rarity: `[n]`, the distance of the nearest rows.
   """
 
   probabilities: np.ndarray
   predicted: np.ndarray
   loss: np.ndarray
   fails: np.ndarray
-  embeddings: np.ndarray
   alike: np.ndarray
   check: np.ndarray
   slices: np.ndarray
@@ -68,72 +69,63 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
   return np.exp(logsumexp(log_softmax(logits, axis=-1), axis=0) - np.log(len(logits)))
 
 
-def up_weights(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-  """Weights `[n]` with which rows that fail are looked at again.
+def _pairs(labels: np.ndarray, predicted: np.ndarray) -> list[tuple[int, int]]:
+  """Classes and what their rows are taken for, the most rows first, at least `LEAST`."""
+  wrong = labels != predicted
+  pairs, counts = np.unique(
+    np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True
+  )
+  order = np.argsort(-counts, kind="stable")
+  return [(int(pairs[i, 0]), int(pairs[i, 1])) for i in order if counts[i] >= LEAST]
 
-  All that are taken for a class together count half as much as the class, but none counts more
-  than `UP`.
+
+def resemble(
+  features: np.ndarray,
+  labels: np.ndarray,
+  predicted: np.ndarray,
+  pair: tuple[int, int],
+  train: np.ndarray,
+) -> np.ndarray:
+  """What rows look like, from rows `train`: log odds `[n, 3]`, up to a constant.
+
+  The three are rows that fail as the pair says, rows of the label that do not fail, and rows of the
+  class that those are taken for which do not fail.
   """
-  found = np.ones(len(labels), np.float32)
-  for label in np.unique(labels):
-    wrong = (predicted == label) & (labels != label)
-    if wrong.any():
-      found[wrong] = np.clip(0.5 * (labels == label).sum() / wrong.sum(), 1.0, UP)
+  label, taken = pair
+  three = np.full(len(labels), -1)
+  three[(labels == label) & (predicted == taken)] = 0
+  three[(labels == label) & (predicted == label)] = 1
+  three[(labels == taken) & (predicted == taken)] = 2
+  own = train & (three >= 0)
+  model = LogisticRegression(C=STRENGTH / own.sum(), class_weight="balanced", max_iter=300)
+  found = np.full((len(labels), 3), -np.inf)
+  if len(np.unique(three[own])) == 3:
+    found = model.fit(features[own], three[own]).decision_function(features)
   return found
-
-
-def aligned(features: np.ndarray, folds: np.ndarray) -> np.ndarray:
-  """Embeddings `[n, DIMENSIONS]`, of each row by networks that never saw it.
-
-  Features of different networks are not comparable. Each network's are brought to those of the
-  first fold's by least squares over all rows.
-
-  Args:
-    features: `[FOLDS * S, n, d]`, of all rows, seeds within folds.
-    folds: of the rows `[n]`; -1 where none of these networks saw a row.
-  """
-  seeds, parts = len(features) // FOLDS, []
-  for seed in range(seeds):
-    reference = features[seed].astype(np.float64)
-    own = reference.copy()
-    for fold in range(1, FOLDS):
-      found = np.c_[features[fold * seeds + seed], np.ones(len(reference))].astype(np.float64)
-      square = found.T @ found + 0.1 * np.eye(found.shape[1])
-      rows = folds == fold
-      own[rows] = found[rows] @ np.linalg.solve(square, found.T @ reference)
-    parts.append(own)
-  joined = np.concatenate(parts, axis=1)
-  return PCA(min(DIMENSIONS, *joined.shape), random_state=0).fit_transform(joined)
 
 
 def count_alike(
-  embeddings: np.ndarray, labels: np.ndarray, predicted: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Of each row's nearest rows those that fail as it does, and the distance of the farthest."""
-  number = min(NEIGHBOURS, len(labels) - 1)
-  far, near = NearestNeighbors(n_neighbors=number + 1).fit(embeddings).kneighbors(embeddings)
-  same = (labels[near] == labels[:, None]) & (predicted[near] == predicted[:, None])
-  same &= near != np.arange(len(labels))[:, None]
-  return np.where(predicted != labels, same.sum(axis=1), 0), far[:, -1]
+  features: np.ndarray, labels: np.ndarray, predicted: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
+  """How many rows fail as each row does and can be learnt from each other, int `[n]`.
 
-
-def recognised(logits: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-  """Which failing rows the second look finds, at few false alarms among what they were taken for.
-
-  Args:
-    logits: `[n, C]` of the second look, out of fold, the mean over seeds.
-    labels: int `[n]`.
-    predicted: int `[n]`, what the first look took them for.
+  A row that fails is recognised where it resembles others that fail more than most rows of the class
+  that it is taken for do. It is asked of a model that did not see its fold. Where no more rows are
+  recognised than by chance, nothing is alike.
   """
-  found = np.zeros(len(labels), bool)
-  for label in np.unique(labels):
-    odds = alarms.odds(logits, label)
-    for taken in np.unique(predicted[labels == label]):
-      right = (labels == taken) & (predicted == taken)
-      if taken != label and right.any():
-        own = (labels == label) & (predicted == taken)
-        found[own] = odds[own] > alarms.threshold(odds, right, RECOGNISED)
-  return found
+  alike = np.zeros(len(labels), int)
+  for label, taken in (pairs := _pairs(labels, predicted)):
+    odds = np.zeros(len(labels))
+    for fold in np.unique(folds):
+      found = resemble(features, labels, predicted, (label, taken), folds != fold)
+      odds[folds == fold] = (found[:, 0] - found[:, 2])[folds == fold]
+    own = (labels == label) & (predicted == taken)
+    right = (labels == taken) & (predicted == taken)
+    if np.isfinite(odds).all() and right.any():
+      again = own & (odds > alarms.threshold(odds, right, RECOGNISED))
+      if binom.sf(again.sum() - 1, own.sum(), RECOGNISED) < CHANCE / len(pairs):
+        alike[again] = again.sum() - 1
+  return alike
 
 
 def check(
@@ -141,51 +133,41 @@ def check(
 ) -> np.ndarray:
   """Whether others of a row that fails can be learnt from, or its label may be wrong."""
   issues = find_label_issues(labels, probabilities, n_jobs=1) & fails
-  return np.where(fails & alike, ALIKE, np.where(issues & ~alike, ALONE, ""))
+  return np.where(alike > 0, ALIKE, np.where(issues, ALONE, ""))
 
 
 def find_slices(
-  embeddings: np.ndarray, labels: np.ndarray, predicted: np.ndarray, first: np.ndarray
+  features: np.ndarray, labels: np.ndarray, predicted: np.ndarray, first: np.ndarray
 ) -> np.ndarray:
   """Sets of rows that resemble each other and fail alike: a number for each row, -1 for none.
 
-  Rows of one label that are taken for one other class are clustered, in the half `first` alone. All
-  other rows of the label, in both halves, belong to a slice where most of their nearest rows in
-  the first half do: membership is by embeddings, and not by how a row fails.
+  Which rows of one label are taken for one other class is learnt in the half `first` alone. All rows
+  of the label, in both halves, that resemble those more than the rows that do not fail belong to a
+  slice: membership is by features, and not by how a row fails.
   """
   found, number = np.full(len(labels), -1), 0
-  pairs = []
-  for label in np.unique(labels):
-    for taken in np.unique(predicted[first & (labels == label)]):
-      (own,) = np.nonzero(first & (labels == label) & (predicted == taken))
-      mates = (first & (labels == label)).sum()
-      if taken != label and LEAST <= len(own) <= mates / 2:  # else the class fails, and no part
-        pairs.append((len(own), label, own))
-  for _, label, own in sorted(pairs, key=lambda p: -p[0]):
-    (mates,) = np.nonzero(first & (labels == label))
-    teams = np.full(len(labels), -1)
-    teams[own] = _clusters(embeddings[own])
-    nearest = KNeighborsClassifier(min(5, len(mates)), weights="distance")
-    nearest.fit(embeddings[mates], teams[mates])
-    (every,) = np.nonzero((labels == label) & (found < 0))
-    member = nearest.predict(embeddings[every])
-    for team in range(teams.max() + 1):
-      rows = every[member == team]
-      if number < MOST and first[rows].sum() >= LEAST:
-        found[rows] = number
+  for label, taken in _pairs(labels[first], predicted[first]):
+    mates = first & (labels == label)
+    if 2 * (mates & (predicted == taken)).sum() > mates.sum():
+      continue  # the class fails, and no part of it
+    odds = resemble(features, labels, predicted, (label, taken), first)
+    (own,) = np.nonzero((labels == label) & (found < 0) & (odds.argmax(axis=1) == 0))
+    for team in _clusters(features[own]):
+      if number < MOST and first[own[team]].sum() >= LEAST:
+        found[own[team]] = number
         number += 1
   return found
 
 
-def _clusters(points: np.ndarray) -> np.ndarray:
-  """Clusters of points, as many as stand clearly apart."""
+def _clusters(points: np.ndarray) -> list[np.ndarray]:
+  """Clusters of points, as many as stand clearly apart: rows of each."""
   best, found = 0.35, np.zeros(len(points), int)
   for number in range(2, min(4, len(points) // LEAST) + 1):
     labels = KMeans(number, n_init=3, random_state=0).fit_predict(points)
     score = silhouette_score(points, labels)
     if score > best and np.bincount(labels).min() >= LEAST:
       best, found = score, labels
-  return found
+  return [np.flatnonzero(found == team) for team in np.unique(found)]
 
 
 def tell_slices(
@@ -224,39 +206,37 @@ def shuffled(labels: np.ndarray, predicted: np.ndarray, first: np.ndarray) -> np
 
 
 def look(
-  labels: np.ndarray,
-  logits: np.ndarray,
-  second_logits: np.ndarray,
-  second_features: np.ndarray,
-  folds: np.ndarray,
+  labels: np.ndarray, logits: np.ndarray, features: np.ndarray, folds: np.ndarray
 ) -> Failing:
   """All of it.
 
   Args:
     labels: int `[n]`.
     logits: `[S, n, C]` of the best plain optimizer, out of fold.
-    second_logits: the same of the second look.
-    second_features: `[FOLDS * S, n, d]` of the second look's networks, of all rows.
+    features: `[n, d]`, see `descriptors.describe`.
     folds: of the rows `[n]`.
   """
   chance = probabilities(logits)
   predicted = chance.argmax(axis=1)
   fails = predicted != labels
   loss = -np.log(np.maximum(chance[np.arange(len(labels)), labels], 1e-12))
-  embeddings = aligned(second_features, folds)
-  near, far = count_alike(embeddings, labels, predicted)
-  again = recognised(second_logits.mean(axis=0), labels, predicted)
+  alike = count_alike(features, labels, predicted, folds)
   first = folds % 2 == 0
-  slices = find_slices(embeddings, labels, predicted, first)
-  at_random = find_slices(embeddings, labels, shuffled(labels, predicted, first), first)
+  slices = find_slices(features, labels, predicted, first)
+  at_random = find_slices(features, labels, shuffled(labels, predicted, first), first)
   hits = logits.argmax(axis=-1) == labels
   tell = lambda own: tell_slices(own, labels, hits, loss, ~first)
-  told = check(labels, chance, fails, again)
-  told = np.where((told == ALIKE) & (near == 0), "", told)  # nothing alike is near: no word of many
   return Failing(
-    chance, predicted, loss, fails, embeddings, near, told,
-    slices, tell(slices), tell(at_random), far,
+    chance, predicted, loss, fails, alike, check(labels, chance, fails, alike),
+    slices, tell(slices), tell(at_random), rarity(features),
   )  # fmt: skip
+
+
+def rarity(features: np.ndarray) -> np.ndarray:
+  """How far the nearest rows are, `[n]`: what is rare by features."""
+  points = PCA(min(DIMENSIONS, *features.shape), random_state=0).fit_transform(features)
+  nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points) - 1) + 1).fit(points)
+  return nearest.kneighbors(points)[0][:, -1]
 
 
 def table(found: Failing, names: list[str], labels: np.ndarray, classes: list[str]) -> pd.DataFrame:
