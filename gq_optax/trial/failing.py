@@ -80,51 +80,53 @@ def _pairs(labels: np.ndarray, predicted: np.ndarray) -> list[tuple[int, int]]:
 
 
 def resemble(
-  features: np.ndarray,
-  labels: np.ndarray,
-  predicted: np.ndarray,
-  pair: tuple[int, int],
-  train: np.ndarray,
+  features: np.ndarray, own: np.ndarray, others: np.ndarray, train: np.ndarray
 ) -> np.ndarray:
-  """What rows look like, from rows `train`: log odds `[n, 3]`, up to a constant.
+  """Log odds `[n]` that rows look like those `own` and not like the `others`; both count the same.
 
-  The three are rows that fail as the pair says, rows of the label that do not fail, and rows of the
-  class that those are taken for which do not fail.
+  All are bool `[n]`; learnt from the rows `train`. NaN where there is nothing to learn from.
   """
-  label, taken = pair
-  three = np.full(len(labels), -1)
-  three[(labels == label) & (predicted == taken)] = 0
-  three[(labels == label) & (predicted == label)] = 1
-  three[(labels == taken) & (predicted == taken)] = 2
-  own = train & (three >= 0)
-  model = LogisticRegression(C=STRENGTH / own.sum(), class_weight="balanced", max_iter=300)
-  found = np.full((len(labels), 3), -np.inf)
-  if len(np.unique(three[own])) == 3:
-    found = model.fit(features[own], three[own]).decision_function(features)
-  return found
+  rows = train & (own | others)
+  if not (rows & own).any() or not (rows & others).any():
+    return np.full(len(own), np.nan)
+  model = LogisticRegression(
+    C=STRENGTH / rows.sum(), class_weight="balanced", solver="newton-cholesky", tol=1e-3
+  )
+  return model.fit(features[rows], own[rows]).decision_function(features)
+
+
+def recognised(
+  features: np.ndarray, own: np.ndarray, right: np.ndarray, folds: np.ndarray, chance: float
+) -> np.ndarray:
+  """Which rows of `own` can be learnt from the others, bool `[n]`.
+
+  Those resemble others of `own` more than most rows `right` do, as told by a model that did not see
+  their fold. Where so many would be found with a probability above `chance` though nothing tells
+  them apart, there are none.
+  """
+  odds = np.full(len(own), np.nan)
+  for fold in np.unique(folds):
+    rows = folds == fold
+    odds[rows] = resemble(features, own, right, ~rows)[rows]
+  if not np.isfinite(odds).all():
+    return np.zeros(len(own), bool)
+  found = own & (odds > alarms.threshold(odds, right, RECOGNISED))
+  return found & (binom.sf(found.sum() - 1, own.sum(), RECOGNISED) < chance)
 
 
 def count_alike(
   features: np.ndarray, labels: np.ndarray, predicted: np.ndarray, folds: np.ndarray
 ) -> np.ndarray:
-  """How many rows fail as each row does and can be learnt from each other, int `[n]`.
+  """How many rows fail as each row does and can be learnt from, int `[n]`.
 
-  A row that fails is recognised where it resembles others that fail more than most rows of the class
-  that it is taken for do. It is asked of a model that did not see its fold. Where no more rows are
-  recognised than by chance, nothing is alike.
+  They must be told from rows of the class that they are taken for: a wrong label cannot.
   """
   alike = np.zeros(len(labels), int)
   for label, taken in (pairs := _pairs(labels, predicted)):
-    odds = np.zeros(len(labels))
-    for fold in np.unique(folds):
-      found = resemble(features, labels, predicted, (label, taken), folds != fold)
-      odds[folds == fold] = (found[:, 0] - found[:, 2])[folds == fold]
     own = (labels == label) & (predicted == taken)
     right = (labels == taken) & (predicted == taken)
-    if np.isfinite(odds).all() and right.any():
-      again = own & (odds > alarms.threshold(odds, right, RECOGNISED))
-      if binom.sf(again.sum() - 1, own.sum(), RECOGNISED) < CHANCE / len(pairs):
-        alike[again] = again.sum() - 1
+    again = recognised(features, own, right, folds, CHANCE / len(pairs))
+    alike[again] = again.sum() - 1
   return alike
 
 
@@ -137,24 +139,29 @@ def check(
 
 
 def find_slices(
-  features: np.ndarray, labels: np.ndarray, predicted: np.ndarray, first: np.ndarray
+  features: np.ndarray, labels: np.ndarray, predicted: np.ndarray, folds: np.ndarray
 ) -> np.ndarray:
   """Sets of rows that resemble each other and fail alike: a number for each row, -1 for none.
 
-  Which rows of one label are taken for one other class is learnt in the half `first` alone. All rows
-  of the label, in both halves, that resemble those more than the rows that do not fail belong to a
-  slice: membership is by features, and not by how a row fails.
+  What rows of one label that are taken for one other class look like is learnt in the even folds
+  alone, if that tells them there from the rest of the label. All rows of the label that resemble
+  those more than rows that do not fail belong to a slice: membership is by features, not by how a
+  row fails.
   """
-  found, number = np.full(len(labels), -1), 0
-  for label, taken in _pairs(labels[first], predicted[first]):
-    mates = first & (labels == label)
-    if 2 * (mates & (predicted == taken)).sum() > mates.sum():
+  found, number, first = np.full(len(labels), -1), 0, folds % 2 == 0
+  for label, taken in (pairs := _pairs(labels[first], predicted[first])):
+    mates = labels == label
+    own, right = mates & (predicted == taken), mates & (predicted == label)
+    if 2 * (own & first).sum() > (mates & first).sum():
       continue  # the class fails, and no part of it
-    odds = resemble(features, labels, predicted, (label, taken), first)
-    (own,) = np.nonzero((labels == label) & (found < 0) & (odds.argmax(axis=1) == 0))
-    for team in _clusters(features[own]):
-      if number < MOST and first[own[team]].sum() >= LEAST:
-        found[own[team]] = number
+    chance = CHANCE / len(pairs)
+    if not recognised(features[first], own[first], right[first], folds[first], chance).any():
+      continue
+    right |= (labels == taken) & (predicted == taken)
+    (rows,) = np.nonzero(mates & (found < 0) & (resemble(features, own, right, first) > 0))
+    for team in _clusters(features[rows]):
+      if number < MOST and first[rows[team]].sum() >= LEAST:
+        found[rows[team]] = number
         number += 1
   return found
 
@@ -222,8 +229,8 @@ def look(
   loss = -np.log(np.maximum(chance[np.arange(len(labels)), labels], 1e-12))
   alike = count_alike(features, labels, predicted, folds)
   first = folds % 2 == 0
-  slices = find_slices(features, labels, predicted, first)
-  at_random = find_slices(features, labels, shuffled(labels, predicted, first), first)
+  slices = find_slices(features, labels, predicted, folds)
+  at_random = find_slices(features, labels, shuffled(labels, predicted, first), folds)
   hits = logits.argmax(axis=-1) == labels
   tell = lambda own: tell_slices(own, labels, hits, loss, ~first)
   return Failing(
