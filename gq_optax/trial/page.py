@@ -114,6 +114,7 @@ def summarise(told: Told) -> dict[str, Any]:
     ],
     "alarms": _alarms(told),
     "slices": _slices(told.found, told.own.classes),
+    "random": len(told.found.random),
     "confusion": _confusion(told.logits[told.baseline], told.labels, told.own.classes),
     "rates": [
       [n, ", ".join(f"{r:.3g}" for r in a.rates), f"{a.edge} of {len(a.rates)}"]

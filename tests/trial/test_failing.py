@@ -131,7 +131,7 @@ def test_descriptors_of_a_series_do_not_ask_where():
   fault = np.arange(400) % 2 == 0
   for row in np.flatnonzero(fault):
     at = row // 2 % 20 + 34 * (row >= 200)
-    x[row, at : at + 10] += 2
+    x[row, at : at + 10] += 2 * np.cos(np.pi * np.arange(10))
   labels = np.ones(400, int)
   labels[fault] = 0
   train = np.arange(400) < 200
@@ -141,7 +141,7 @@ def test_descriptors_of_a_series_do_not_ask_where():
     model = failing.LogisticRegression(C=0.1).fit(features[train], labels[train])
     score[layout] = model.score(features[~train], labels[~train])
   assert score["series"] > 0.9
-  assert score["dense"] < 0.75
+  assert score["dense"] < 0.8
 
 
 def test_recall_at_false_alarms_by_hand():
