@@ -28,7 +28,8 @@ def describe(x: np.ndarray, layout: str) -> np.ndarray:
     x = x.reshape(len(x), -1)
     weights = rng.normal(size=(x.shape[1], KERNELS)) / np.sqrt(x.shape[1])
     combined = x @ weights.astype(np.float32) + rng.normal(size=KERNELS)
-    found = np.concatenate([x, np.maximum(combined, 0)], axis=1)
+    own = x if x.shape[1] <= KERNELS else x[:, :0]  # wide rows: their combinations alone
+    found = np.concatenate([own, np.maximum(combined, 0)], axis=1)
   else:
     if layout == "images":
       high, wide = (-(-size // LARGEST) for size in x.shape[1:3])

@@ -71,7 +71,9 @@ def sentences(told: Told) -> list[str]:
     say = lambda one: comparison.sentence(one, told.baseline, told.validation)
     gaps = [a["gap"] for one in told.compared for a in one["arms"].values() if a["gap"]]
     found = [say(one) for one in told.compared]
-    if told.taken != told.baseline:
+    if not gaps:
+      found = [f"Nothing was held against {told.baseline}; the rows that fail are below."]
+    elif told.taken != told.baseline:
       found.append(f"Take {told.taken}.")
     elif any(not np.isnan(gap.low) for gap in gaps):
       found.append(f"Stay with {told.baseline}.")

@@ -106,6 +106,7 @@ def test_few_rows_that_fail_are_not_learnt_from():
   ("shape", "layout"),
   [
     ((50, 7), "dense"),
+    ((50, 2000), "dense"),
     ((50, 64), "series"),
     ((50, 3, 2), "series"),
     ((50, 64, 2), "series"),
@@ -119,6 +120,7 @@ def test_descriptors_are_finite_and_the_same_each_time(shape, layout):
   found = descriptors.describe(x, layout)
   assert found.dtype == np.float32
   assert found.shape[0] == 50
+  assert found.shape[1] <= 2 * descriptors.KERNELS  # however wide the rows
   assert np.isfinite(found).all()
   np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
   np.testing.assert_array_equal(found, descriptors.describe(x, layout))
