@@ -6,6 +6,8 @@ model need far less: of series and images the responses of random kernels (ROCKE
 2020), of tables the columns and random combinations of them. They are the same for all folds.
 """
 
+import functools
+
 import numpy as np
 
 KERNELS = 300
@@ -43,7 +45,7 @@ def describe(x: np.ndarray, layout: str) -> np.ndarray:
 
 def _responses(rng: np.random.Generator, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Where a random kernel responds, as a share of the places, and how much at most."""
-  x = x @ rng.normal(size=x.shape[-1]).astype(np.float32)
+  x = x @ rng.normal(size=x.shape[-1:]).astype(np.float32)
   for axis in range(1, x.ndim):
     size = x.shape[axis]
     length = min(LENGTH if x.ndim == 2 else LENGTH // 2, size)
@@ -51,8 +53,9 @@ def _responses(rng: np.random.Generator, x: np.ndarray) -> tuple[np.ndarray, np.
     weights = rng.normal(size=length).astype(np.float32)
     weights -= weights.mean() * rng.integers(2)
     left = size - (length - 1) * dilation
-    x = sum(  # type: ignore[assignment]
+    moved = (
       w * np.take(x, np.arange(left) + i * dilation, axis=axis) for i, w in enumerate(weights)
     )
+    x = functools.reduce(np.add, moved)
   flat = x.reshape(len(x), -1)
   return (flat > rng.choice(flat[rng.integers(len(flat))])).mean(axis=1), flat.max(axis=1)
