@@ -184,9 +184,9 @@ def _confusion(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> li
 
 
 def pictures(own: Rows, frame: pd.DataFrame, pool: np.ndarray) -> matplotlib.figure.Figure:
-  """The rows of highest held-out loss: images; else the values, a table's in deviations."""
+  """The rows that fail, the highest held-out loss first: images; else the values, a table's in deviations."""
   figure = matplotlib.figure.Figure(figsize=(4.2, 5.6), layout="constrained")
-  shown = frame.head(PICTURED)
+  shown = frame[frame["label"] != frame["predicted"]].head(PICTURED)
   for ax, (i, row) in zip(figure.subplots(4, 3).flat, shown.iterrows(), strict=False):
     x = own.x[pool[i]]
     if own.images:
