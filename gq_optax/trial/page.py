@@ -184,7 +184,7 @@ def _confusion(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> li
 
 
 def pictures(own: Rows, frame: pd.DataFrame, pool: np.ndarray) -> matplotlib.figure.Figure:
-  """The rows that fail, the highest held-out loss first: images; else the values, a table's in deviations."""
+  """Rows that fail, the highest held-out loss first: images; else values, of tables deviations."""
   figure = matplotlib.figure.Figure(figsize=(4.2, 5.6), layout="constrained")
   shown = frame[frame["label"] != frame["predicted"]].head(PICTURED)
   for ax, (i, row) in zip(figure.subplots(4, 3).flat, shown.iterrows(), strict=False):
