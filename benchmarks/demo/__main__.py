@@ -15,6 +15,7 @@ from gq_optax.trial import command
 
 ARMS = ("SGDM", "Muon", "logit adjustment", "class weights", "example scarcity, outputs")
 LESS = 0.8
+EPOCHS = 6
 
 
 def write(folder: Path) -> None:
@@ -35,7 +36,7 @@ def main(out: Path = Path("out/demo")) -> None:
     out: folder for images and report.
   """
   write(out / "digits")
-  command.run(command.Trial(out / "digits", only=ARMS, out=out))
+  command.run(command.Trial(out / "digits", only=ARMS, epochs=EPOCHS, out=out))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ Trained: `course`, from rows to report; `runs`, an arm from its rates to its ans
 many networks side by side; `networks`.
 
 Told: `uncertainty`, intervals; `comparison`, verdicts in words; `alarms`, recall at false alarms;
-`failing`, rows that fail alike; `page`, the report; `scoring`, new rows.
+`failing`, rows that fail alike; `descriptors`, features that nobody trained; `page`, the report;
+`scoring`, new rows.
 
 The extra `trial` installs what is needed here. The core never imports it.
 """

@@ -13,6 +13,7 @@ import numpy as np
 from gq_optax.trial import (
   arms,
   comparison,
+  descriptors,
   failing,
   kinds,
   networks,
@@ -97,7 +98,8 @@ def run(
   bench = prepare(trial, own, split, kind_of, seeds)
   answers, baseline, bench, notes = train_all(trial, own, bench, rivals)
   pool = np.arange(len(labels)) if own.test is None else np.flatnonzero(~own.test)
-  found = look_at_failing(bench, baseline, answers[baseline], folds, pool)
+  features = descriptors.describe(own.x, candidates(own)[-1])[pool]
+  found = failing.look(labels[pool], answers[baseline].logits[:, pool], features, folds[pool])
 
   tested = pool if own.test is None else np.flatnonzero(own.test)
   if named is not None:
@@ -161,7 +163,7 @@ def train_all(
 ) -> tuple[dict[str, runs.Answers], str, runs.Bench, list[str]]:
   """The answers of all arms, the best plain one, the bench with the better network, and notes."""
   others = [] if trial.model else candidates(own)[1:]
-  number = len(plain_of(trial)) + len(rivals) + len(others) + 1
+  number = len(plain_of(trial)) + len(rivals) + len(others)
   clock = Clock(number)
   bench.tell = clock.part
   answers, notes = {}, list(own.notes)
@@ -183,7 +185,6 @@ def train_all(
   for name, arm in rivals.items():
     clock.arm(name)
     answers[name] = runs.run_arm(bench, arm, baseline)
-  clock.arm("a second look at the rows that fail")
   return answers, baseline, bench, notes
 
 
@@ -235,21 +236,3 @@ def candidates(own: rows.Rows) -> list[str]:
   if own.x.ndim > 2:
     return ["series"] if own.x.ndim == 3 else ["dense"]
   return ["dense", "series"] if rows.looks_like_series(own) else ["dense"]
-
-
-def look_at_failing(
-  bench: runs.Bench, baseline: str, answers: runs.Answers, folds: np.ndarray, pool: np.ndarray
-) -> failing.Failing:
-  """The rows that fail, out of the rows `pool`: test rows are for judging, not for looking at."""
-  bench = dataclasses.replace(bench, splits=bench.splits[: splits.FOLDS])
-  predicted = failing.probabilities(answers.logits).argmax(axis=1)
-  up = failing.up_weights(bench.labels, predicted)
-  second = runs.run_arm(bench, arms.Arm(), baseline, up=up)
-  _, features = training.predict(second.setup, bench.x, second.lanes, second.variables)
-  return failing.look(
-    bench.labels[pool],
-    answers.logits[:, pool],
-    second.logits[:, pool],
-    features[:, pool],
-    folds[pool],
-  )

@@ -3,8 +3,9 @@
 
 The answers are those of the best plain optimizer, each by networks that never saw the row. A kind
 of its own and a wrong label both fail. They differ in whether others of the sort can be learnt
-from. So networks are trained once more, with the rows that failed weighted up (as in JTT, Liu et
-al. 2021), and asked again about rows that they did not see: the *second look*.
+from. So a linear model learns what rows that fail look like (see `descriptors`), and is asked about
+rows that it did not see: the *second look*. A wrong label looks like the class that it is taken
+for, and nothing tells it from that.
 """
 
 import dataclasses
@@ -14,20 +15,22 @@ import numpy as np
 import pandas as pd
 from cleanlab.filter import find_label_issues
 from scipy.special import log_softmax, logsumexp
+from scipy.stats import binom
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import silhouette_score
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.neighbors import NearestNeighbors
 
 from gq_optax.trial import alarms
-from gq_optax.trial.splits import FOLDS
 
 NEIGHBOURS = 20
-DIMENSIONS = 16  # of the embeddings
-LEAST = 5  # rows of a slice, in the half that it is found on
+DIMENSIONS = 16  # in which rows are near or far
+LEAST = 5  # rows that fail, from which others can be learnt
 MOST = 8  # slices
-RECOGNISED = 0.10  # false alarms at which the second look must find a row
-UP = 20.0  # the most that a row counts that failed
+RECOGNISED = 0.2  # false alarms at which the second look must find a row
+STRENGTH = 30.0  # of the linear model, over the number of its rows
+CHANCE = 0.05  # that so many are found where nothing tells them apart
 ALIKE = "many alike: maybe a kind of its own"
 ALONE = "alone: maybe a wrong label"
 
@@ -41,20 +44,18 @@ class Failing:
     predicted: int `[n]`.
     loss: `[n]`, minus the logarithm of the probability of the label.
     fails: bool `[n]`.
-    embeddings: `[n, d]`, out of fold, of the second look.
-    alike: int `[n]`: of the `NEIGHBOURS` nearest rows, those that fail alike.
+    alike: int `[n]`: how many other rows fail as it does and can be learnt from.
     check: words `[n]`, empty where nothing is to be checked.
     slices: number of a slice `[n]`; -1 where there is none.
     found: what is told of each slice.
     random: the same for slices of shuffled losses.
-    rarity: `[n]`, minus the log density of the embeddings.
+    rarity: `[n]`, the distance of the nearest rows.
   """
 
   probabilities: np.ndarray
   predicted: np.ndarray
   loss: np.ndarray
   fails: np.ndarray
-  embeddings: np.ndarray
   alike: np.ndarray
   check: np.ndarray
   slices: np.ndarray
@@ -68,72 +69,65 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
   return np.exp(logsumexp(log_softmax(logits, axis=-1), axis=0) - np.log(len(logits)))
 
 
-def up_weights(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-  """Weights `[n]` with which rows that fail are looked at again.
+def _pairs(labels: np.ndarray, predicted: np.ndarray) -> list[tuple[int, int]]:
+  """Classes and what their rows are taken for, the most rows first, at least `LEAST`."""
+  wrong = labels != predicted
+  pairs, counts = np.unique(
+    np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True
+  )
+  order = np.argsort(-counts, kind="stable")
+  return [(int(pairs[i, 0]), int(pairs[i, 1])) for i in order if counts[i] >= LEAST]
 
-  All that are taken for a class together count half as much as the class, but none counts more
-  than `UP`.
+
+def resemble(
+  features: np.ndarray, own: np.ndarray, others: np.ndarray, train: np.ndarray
+) -> np.ndarray:
+  """Log odds `[n]` that rows look like those `own` and not like the `others`; both count the same.
+
+  All are bool `[n]`; learnt from the rows `train`. NaN where there is nothing to learn from.
   """
-  found = np.ones(len(labels), np.float32)
-  for label in np.unique(labels):
-    wrong = (predicted == label) & (labels != label)
-    if wrong.any():
-      found[wrong] = np.clip(0.5 * (labels == label).sum() / wrong.sum(), 1.0, UP)
-  return found
+  rows = train & (own | others)
+  if not (rows & own).any() or not (rows & others).any():
+    return np.full(len(own), np.nan)
+  model = LogisticRegression(
+    C=STRENGTH / rows.sum(), class_weight="balanced", solver="newton-cholesky", tol=1e-3
+  )
+  return model.fit(features[rows], own[rows]).decision_function(features)
 
 
-def aligned(features: np.ndarray, folds: np.ndarray) -> np.ndarray:
-  """Embeddings `[n, DIMENSIONS]`, of each row by networks that never saw it.
+def recognised(
+  features: np.ndarray, own: np.ndarray, right: np.ndarray, folds: np.ndarray, chance: float
+) -> np.ndarray:
+  """Which rows of `own` can be learnt from the others, bool `[n]`.
 
-  Features of different networks are not comparable. Each network's are brought to those of the
-  first fold's by least squares over all rows.
-
-  Args:
-    features: `[FOLDS * S, n, d]`, of all rows, seeds within folds.
-    folds: of the rows `[n]`; -1 where none of these networks saw a row.
+  Those resemble others of `own` more than most rows `right` do, as told by a model that did not see
+  their fold. Where so many would be found with a probability above `chance` though nothing tells
+  them apart, there are none.
   """
-  seeds, parts = len(features) // FOLDS, []
-  for seed in range(seeds):
-    reference = features[seed].astype(np.float64)
-    own = reference.copy()
-    for fold in range(1, FOLDS):
-      found = np.c_[features[fold * seeds + seed], np.ones(len(reference))].astype(np.float64)
-      square = found.T @ found + 0.1 * np.eye(found.shape[1])
-      rows = folds == fold
-      own[rows] = found[rows] @ np.linalg.solve(square, found.T @ reference)
-    parts.append(own)
-  joined = np.concatenate(parts, axis=1)
-  return PCA(min(DIMENSIONS, *joined.shape), random_state=0).fit_transform(joined)
+  odds = np.full(len(own), np.nan)
+  for fold in np.unique(folds):
+    rows = folds == fold
+    odds[rows] = resemble(features, own, right, ~rows)[rows]
+  if not np.isfinite(odds).all():
+    return np.zeros(len(own), bool)
+  found = own & (odds > alarms.threshold(odds, right, RECOGNISED))
+  return found & (binom.sf(found.sum() - 1, own.sum(), RECOGNISED) < chance)
 
 
 def count_alike(
-  embeddings: np.ndarray, labels: np.ndarray, predicted: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Of each row's nearest rows those that fail as it does, and the distance of the farthest."""
-  number = min(NEIGHBOURS, len(labels) - 1)
-  far, near = NearestNeighbors(n_neighbors=number + 1).fit(embeddings).kneighbors(embeddings)
-  same = (labels[near] == labels[:, None]) & (predicted[near] == predicted[:, None])
-  same &= near != np.arange(len(labels))[:, None]
-  return np.where(predicted != labels, same.sum(axis=1), 0), far[:, -1]
+  features: np.ndarray, labels: np.ndarray, predicted: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
+  """How many rows fail as each row does and can be learnt from, int `[n]`.
 
-
-def recognised(logits: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-  """Which failing rows the second look finds, at few false alarms among what they were taken for.
-
-  Args:
-    logits: `[n, C]` of the second look, out of fold, the mean over seeds.
-    labels: int `[n]`.
-    predicted: int `[n]`, what the first look took them for.
+  They must be told from rows of the class that they are taken for: a wrong label cannot.
   """
-  found = np.zeros(len(labels), bool)
-  for label in np.unique(labels):
-    odds = alarms.odds(logits, label)
-    for taken in np.unique(predicted[labels == label]):
-      right = (labels == taken) & (predicted == taken)
-      if taken != label and right.any():
-        own = (labels == label) & (predicted == taken)
-        found[own] = odds[own] > alarms.threshold(odds, right, RECOGNISED)
-  return found
+  alike = np.zeros(len(labels), int)
+  for label, taken in (pairs := _pairs(labels, predicted)):
+    own = (labels == label) & (predicted == taken)
+    right = (labels == taken) & (predicted == taken)
+    again = recognised(features, own, right, folds, CHANCE / len(pairs))
+    alike[again] = again.sum() - 1
+  return alike
 
 
 def check(
@@ -141,51 +135,46 @@ def check(
 ) -> np.ndarray:
   """Whether others of a row that fails can be learnt from, or its label may be wrong."""
   issues = find_label_issues(labels, probabilities, n_jobs=1) & fails
-  return np.where(fails & alike, ALIKE, np.where(issues & ~alike, ALONE, ""))
+  return np.where(alike > 0, ALIKE, np.where(issues, ALONE, ""))
 
 
 def find_slices(
-  embeddings: np.ndarray, labels: np.ndarray, predicted: np.ndarray, first: np.ndarray
+  features: np.ndarray, labels: np.ndarray, predicted: np.ndarray, folds: np.ndarray
 ) -> np.ndarray:
   """Sets of rows that resemble each other and fail alike: a number for each row, -1 for none.
 
-  Rows of one label that are taken for one other class are clustered, in the half `first` alone. All
-  other rows of the label, in both halves, belong to a slice where most of their nearest rows in
-  the first half do: membership is by embeddings, and not by how a row fails.
+  What rows of one label that are taken for one other class look like is learnt in the even folds
+  alone, if that tells them there from the rest of the label. All rows of the label that resemble
+  those more than rows that do not fail belong to a slice: membership is by features, not by how a
+  row fails.
   """
-  found, number = np.full(len(labels), -1), 0
-  pairs = []
-  for label in np.unique(labels):
-    for taken in np.unique(predicted[first & (labels == label)]):
-      (own,) = np.nonzero(first & (labels == label) & (predicted == taken))
-      mates = (first & (labels == label)).sum()
-      if taken != label and LEAST <= len(own) <= mates / 2:  # else the class fails, and no part
-        pairs.append((len(own), label, own))
-  for _, label, own in sorted(pairs, key=lambda p: -p[0]):
-    (mates,) = np.nonzero(first & (labels == label))
-    teams = np.full(len(labels), -1)
-    teams[own] = _clusters(embeddings[own])
-    nearest = KNeighborsClassifier(min(5, len(mates)), weights="distance")
-    nearest.fit(embeddings[mates], teams[mates])
-    (every,) = np.nonzero((labels == label) & (found < 0))
-    member = nearest.predict(embeddings[every])
-    for team in range(teams.max() + 1):
-      rows = every[member == team]
-      if number < MOST and first[rows].sum() >= LEAST:
-        found[rows] = number
+  found, number, first = np.full(len(labels), -1), 0, folds % 2 == 0
+  for label, taken in (pairs := _pairs(labels[first], predicted[first])):
+    mates = labels == label
+    own, right = mates & (predicted == taken), mates & (predicted == label)
+    if 2 * (own & first).sum() > (mates & first).sum():
+      continue  # the class fails, and no part of it
+    chance = CHANCE / len(pairs)
+    if not recognised(features[first], own[first], right[first], folds[first], chance).any():
+      continue
+    right |= (labels == taken) & (predicted == taken)
+    (rows,) = np.nonzero(mates & (found < 0) & (resemble(features, own, right, first) > 0))
+    for team in _clusters(features[rows]):
+      if number < MOST and first[rows[team]].sum() >= LEAST:
+        found[rows[team]] = number
         number += 1
   return found
 
 
-def _clusters(points: np.ndarray) -> np.ndarray:
-  """Clusters of points, as many as stand clearly apart."""
+def _clusters(points: np.ndarray) -> list[np.ndarray]:
+  """Clusters of points, as many as stand clearly apart: rows of each."""
   best, found = 0.35, np.zeros(len(points), int)
   for number in range(2, min(4, len(points) // LEAST) + 1):
     labels = KMeans(number, n_init=3, random_state=0).fit_predict(points)
     score = silhouette_score(points, labels)
     if score > best and np.bincount(labels).min() >= LEAST:
       best, found = score, labels
-  return found
+  return [np.flatnonzero(found == team) for team in np.unique(found)]
 
 
 def tell_slices(
@@ -224,39 +213,37 @@ def shuffled(labels: np.ndarray, predicted: np.ndarray, first: np.ndarray) -> np
 
 
 def look(
-  labels: np.ndarray,
-  logits: np.ndarray,
-  second_logits: np.ndarray,
-  second_features: np.ndarray,
-  folds: np.ndarray,
+  labels: np.ndarray, logits: np.ndarray, features: np.ndarray, folds: np.ndarray
 ) -> Failing:
   """All of it.
 
   Args:
     labels: int `[n]`.
     logits: `[S, n, C]` of the best plain optimizer, out of fold.
-    second_logits: the same of the second look.
-    second_features: `[FOLDS * S, n, d]` of the second look's networks, of all rows.
+    features: `[n, d]`, see `descriptors.describe`.
     folds: of the rows `[n]`.
   """
   chance = probabilities(logits)
   predicted = chance.argmax(axis=1)
   fails = predicted != labels
   loss = -np.log(np.maximum(chance[np.arange(len(labels)), labels], 1e-12))
-  embeddings = aligned(second_features, folds)
-  near, far = count_alike(embeddings, labels, predicted)
-  again = recognised(second_logits.mean(axis=0), labels, predicted)
+  alike = count_alike(features, labels, predicted, folds)
   first = folds % 2 == 0
-  slices = find_slices(embeddings, labels, predicted, first)
-  at_random = find_slices(embeddings, labels, shuffled(labels, predicted, first), first)
+  slices = find_slices(features, labels, predicted, folds)
+  at_random = find_slices(features, labels, shuffled(labels, predicted, first), folds)
   hits = logits.argmax(axis=-1) == labels
   tell = lambda own: tell_slices(own, labels, hits, loss, ~first)
-  told = check(labels, chance, fails, again)
-  told = np.where((told == ALIKE) & (near == 0), "", told)  # nothing alike is near: no word of many
   return Failing(
-    chance, predicted, loss, fails, embeddings, near, told,
-    slices, tell(slices), tell(at_random), far,
+    chance, predicted, loss, fails, alike, check(labels, chance, fails, alike),
+    slices, tell(slices), tell(at_random), rarity(features),
   )  # fmt: skip
+
+
+def rarity(features: np.ndarray) -> np.ndarray:
+  """How far the nearest rows are, `[n]`: what is rare by features."""
+  points = PCA(min(DIMENSIONS, *features.shape), random_state=0).fit_transform(features)
+  nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points) - 1) + 1).fit(points)
+  return nearest.kneighbors(points)[0][:, -1]
 
 
 def table(found: Failing, names: list[str], labels: np.ndarray, classes: list[str]) -> pd.DataFrame:

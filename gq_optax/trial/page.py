@@ -71,7 +71,9 @@ def sentences(told: Told) -> list[str]:
     say = lambda one: comparison.sentence(one, told.baseline, told.validation)
     gaps = [a["gap"] for one in told.compared for a in one["arms"].values() if a["gap"]]
     found = [say(one) for one in told.compared]
-    if told.taken != told.baseline:
+    if not gaps:
+      found = [f"Nothing was held against {told.baseline}; the rows that fail are below."]
+    elif told.taken != told.baseline:
       found.append(f"Take {told.taken}.")
     elif any(not np.isnan(gap.low) for gap in gaps):
       found.append(f"Stay with {told.baseline}.")
@@ -114,6 +116,7 @@ def summarise(told: Told) -> dict[str, Any]:
     ],
     "alarms": _alarms(told),
     "slices": _slices(told.found, told.own.classes),
+    "random": len(told.found.random),
     "confusion": _confusion(told.logits[told.baseline], told.labels, told.own.classes),
     "rates": [
       [n, ", ".join(f"{r:.3g}" for r in a.rates), f"{a.edge} of {len(a.rates)}"]
@@ -181,9 +184,9 @@ def _confusion(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> li
 
 
 def pictures(own: Rows, frame: pd.DataFrame, pool: np.ndarray) -> matplotlib.figure.Figure:
-  """The rows of highest held-out loss: images; else the values, a table's in deviations."""
+  """Rows that fail, the highest held-out loss first: images; else values, of tables deviations."""
   figure = matplotlib.figure.Figure(figsize=(4.2, 5.6), layout="constrained")
-  shown = frame.head(PICTURED)
+  shown = frame[frame["label"] != frame["predicted"]].head(PICTURED)
   for ax, (i, row) in zip(figure.subplots(4, 3).flat, shown.iterrows(), strict=False):
     x = own.x[pool[i]]
     if own.images:

@@ -79,9 +79,8 @@ def make_lanes(
   parts: list[np.ndarray],
   rates: list[float],
   seeds: list[int],
-  up: np.ndarray | None = None,
 ) -> training.Lanes:
-  """The lanes of networks that are trained on the rows `parts`, one a lane; `up` weighs rows."""
+  """The lanes of networks that are trained on the rows `parts`, one a lane."""
   numbers = {"class": bench.labels, "kind": bench.kinds}
   found = []
   for rows, rate, seed in zip(parts, rates, seeds, strict=True):
@@ -100,7 +99,7 @@ def make_lanes(
         np.int32(seed),
         own.mean(axis=axes),
         np.where(scale > 0, scale, 1.0).astype(np.float32),
-        arms.weights(numbers[arm.weigh], rows) if arm.weigh else ones if up is None else up,
+        arms.weights(numbers[arm.weigh], rows) if arm.weigh else ones,
         arms.rarity(numbers[arm.margin], rows) if arm.margin else ones,
         np.zeros(bench.num_classes, np.float32) + np.float32(prior),
       )
@@ -136,7 +135,7 @@ def _kinds(kinds: np.ndarray) -> list[np.ndarray]:
   return [kinds == kind for kind in np.unique(kinds)]
 
 
-def run_arm(bench: Bench, arm: arms.Arm, optimizer: str, up: np.ndarray | None = None) -> Answers:
+def run_arm(bench: Bench, arm: arms.Arm, optimizer: str) -> Answers:
   """Tunes the rates of one arm, trains all seeds at the best, and lets them answer."""
   queue = min(1024, max(bench.batch_size, min(len(s.inner) for s in bench.splits) // 2))
   setup = training.Setup(
@@ -147,9 +146,9 @@ def run_arm(bench: Bench, arm: arms.Arm, optimizer: str, up: np.ndarray | None =
   for _ in range(EXTENSIONS + 1):
     pairs = [(split, rate) for split in range(len(bench.splits)) for rate in grid]
     parts = [bench.splits[split].inner for split, _ in pairs]
-    lanes = make_lanes(bench, arm, parts, [rate for _, rate in pairs], [0] * len(pairs), up)
+    lanes = make_lanes(bench, arm, parts, [rate for _, rate in pairs], [0] * len(pairs))
     variables = training.train(setup, *bench.on_device, lanes, bench.tell)
-    logits, _ = training.predict(setup, bench.x, lanes, variables)
+    logits = training.predict(setup, bench.x, lanes, variables)
     for lane, (split, rate) in enumerate(pairs):
       rows = bench.splits[split].validation
       own = logits[lane, rows]
@@ -167,9 +166,9 @@ def run_arm(bench: Bench, arm: arms.Arm, optimizer: str, up: np.ndarray | None =
   parts = [split.train for split in bench.splits for _ in range(bench.seeds)]
   rates = [rate for rate in best for _ in range(bench.seeds)]
   seeds = list(range(1, len(parts) + 1))  # no two networks begin alike
-  lanes = make_lanes(bench, arm, parts, rates, seeds, up)
+  lanes = make_lanes(bench, arm, parts, rates, seeds)
   variables = training.train(setup, *bench.on_device, lanes, bench.tell)
-  logits, _ = training.predict(setup, bench.x, lanes, variables)
+  logits = training.predict(setup, bench.x, lanes, variables)
   off = np.repeat(
     [own[rate][1] for own, rate in zip(tried, best, strict=True)], bench.seeds, axis=0
   )

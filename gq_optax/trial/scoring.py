@@ -67,7 +67,7 @@ def score(folder: Path, source: Path) -> Path:
   variables = jax.tree.unflatten(
     structure, [arrays[f"leaf{i}"] for i in range(structure.num_leaves)]
   )
-  logits, _ = training.predict(setup, x, lanes, variables)
+  logits = training.predict(setup, x, lanes, variables)
   chance = failing.probabilities(logits - arrays["bias"][:, None])
   frame = pd.DataFrame({"row": names, "predicted": np.array(about["classes"])[chance.argmax(1)]})
   for c, name in enumerate(about["classes"]):

@@ -49,7 +49,7 @@ def test_a_table_becomes_a_report_and_rows(trained):
   assert said[0] == "200 rows, 2 classes: dented 24, fine 176."
   assert "The rarest class is dented: about 18 rows to train on, 24 tested." in said[1]
   assert any("the first steps are compiled; about" in line for line in said)
-  assert any("1 of 3: SGDM" in line for line in said)
+  assert any("1 of 2: SGDM" in line for line in said)
   html = (folder / "out" / "report.html").read_text()
   for words in (
     "dented",
@@ -99,6 +99,15 @@ def test_named_kinds_get_recalls_and_arms(trained):
   html = (folder / "kinds" / "report.html").read_text()
   assert "weights by kind" in html
   assert "deep of dented" in html
+
+
+def test_a_plain_optimizer_alone_names_the_rows_and_says_that_nothing_rivalled(trained, capsys):
+  folder, _ = trained
+  assert command.run(small(folder, only=("SGDM",), out=folder / "alone")) == 0
+  said = capsys.readouterr().out
+  assert "Nothing was held against SGDM; the rows that fail are below." in said
+  assert "Undecided" not in said
+  assert (folder / "alone" / "rows.csv").exists()
 
 
 def test_where_no_verdict_is_possible_all_reasons_are_said_and_nothing_is_trained(tmp_path, capsys):
