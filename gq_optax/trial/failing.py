@@ -146,7 +146,7 @@ def find_slices(
   What rows of one label that are taken for one other class look like is learnt in the even folds
   alone, if that tells them there from the rest of the label. All rows of the label that resemble
   those more than rows that do not fail belong to a slice: membership is by features, not by how a
-  row fails.
+  row fails. Either half has at least `LEAST` of them, else its recall could not be told.
   """
   found, number, first = np.full(len(labels), -1), 0, folds % 2 == 0
   for label, taken in (pairs := _pairs(labels[first], predicted[first])):
@@ -160,7 +160,7 @@ def find_slices(
     right |= (labels == taken) & (predicted == taken)
     (rows,) = np.nonzero(mates & (found < 0) & (resemble(features, own, right, first) > 0))
     for team in _clusters(features[rows]):
-      if number < MOST and first[rows[team]].sum() >= LEAST:
+      if number < MOST and np.bincount(first[rows[team]], minlength=2).min() >= LEAST:
         found[rows[team]] = number
         number += 1
   return found
