@@ -94,17 +94,18 @@ def test_recipes_are_what_their_names_say(folder):
 
 
 def test_rates_are_chosen_among_what_fits_and_the_grid_grows_at_its_edge():
-  rows = {}
-  rates = lambda: deep.rates(rows, "classes", "dense", "none")
-  assert rates() == ([job(rate=r) for r in deep.RATES], None)
-  for rate, natural in zip(deep.RATES, (60.0, 70.0, 80.0), strict=True):
-    rows[job(rate=rate)] = row(job(rate=rate), natural, fits=rate < 0.1)
-  assert rates() == ([job(rate=r) for r in deep.RATES], 0.08)
+  rows, grid = {}, deep.RATES["conv"]
+  of = lambda rate: job(rate=rate, network="conv")
+  rates = lambda: deep.rates(rows, "classes", "conv", "none")
+  assert rates() == (list(map(of, grid)), None)
+  for rate, natural in zip(grid, (60.0, 70.0, 80.0), strict=True):
+    rows[of(rate)] = row(of(rate), natural, fits=rate < 0.1)
+  assert rates() == (list(map(of, grid)), 0.08)
   for beyond in (0.32, 0.64):
-    rows[job(rate=beyond / 2)] = row(job(rate=beyond / 2), 100 * beyond + 60.0)
-    grown = [r for r in (*deep.RATES, 0.32, 0.64) if r <= beyond]
-    assert rates() == ([job(rate=r) for r in grown], None)
-  rows[job(rate=0.64)] = row(job(rate=0.64), 75.0)
+    rows[of(beyond / 2)] = row(of(beyond / 2), 100 * beyond + 60.0)
+    grown = [r for r in (*grid, 0.32, 0.64) if r <= beyond]
+    assert rates() == (list(map(of, grown)), None)
+  rows[of(0.64)] = row(of(0.64), 75.0)
   assert rates()[1] == 0.32
 
 
