@@ -50,8 +50,8 @@ def margin_loss(
     rarity: r, `[B]`, 1 for the commonest: whoever makes it promises that. `[B, C]` where the losses
       are `[B, C]`, as of many sigmoid labels. In general its axes are the first axes of both logits
       and losses. No gradient flows to it.
-    strength: g, in [0, 4]; 0 is the plain loss. Of .25, .5, 1 and 1.5 the default was the best on
-      validation (docs/evidence/when-every-example-fits.md). No gradient flows to it.
+    strength: g, in [0, 4]; 0 is the plain loss. The default was chosen on validation
+      (docs/evidence/when-every-example-fits.md). No gradient flows to it.
     max_margin: m, at least 1; no margin grows beyond m times the plain one.
 
   Returns:

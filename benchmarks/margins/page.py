@@ -106,11 +106,14 @@ def leads(
 
 
 def plot(found: dict[str, Points], title: str, path: Path) -> None:
-  """Natural accuracy against the mean of the three rarest, an arm a curve."""
+  """Natural accuracy against the mean of the three rarest, an arm a curve, where it is compared."""
   figure, axes = plt.subplots(figsize=(7.5, 5.0))
   colours = plt.get_cmap("tab20")
   for number, (arm, points) in enumerate(found.items()):
-    ordered = np.array([points[s] for s in sorted(points)])
+    least = found["none"][0.0][0] - GIVEN_UP if "none" in found else 0.0
+    ordered = np.array([points[s] for s in sorted(points) if points[s][0] >= least])
+    if not len(ordered):
+      continue
     axes.plot(
       ordered[:, 0], ordered[:, 1], "o-", ms=4, lw=1.2, color=colours(number % 20), label=arm
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gq_optax as gq
-from benchmarks.margins import deep, networks, page
+from benchmarks.margins import deep, idea, networks, page
 
 pytestmark = pytest.mark.standard_promotion  # a script, and networks of its own
 
@@ -176,3 +176,11 @@ def test_the_page_is_written_out_of_partial_results(tmp_path, number):
   assert (tmp_path / "classes_conv.svg").exists() == (number > 3)
   if number == 40:
     assert "| margins | " in text
+
+
+def test_margins_move_the_border_and_weights_hardly():
+  x, y = idea.points()
+  at = lambda by, strength: (w := idea.border(x, y, strength, by), float(-w[2] / w[0]))[1]
+  plain, weights, margins = at("weights", 0.0), at("weights", 0.5), at("margins", 0.5)
+  assert abs(weights - plain) < 0.03
+  assert margins < plain - 0.2
