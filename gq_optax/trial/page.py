@@ -130,14 +130,13 @@ def summarise(told: Told) -> dict[str, Any]:
 
 
 def _slice_sentence(one: dict[str, Any], classes: list[str]) -> str:
-  where = f"Slice {one['slice']} of {classes[one['label']]}"
-  if one["recall"] is None:
-    return f"{where}: {one['found']} rows in the half that it was found on, none in the other."
-  rest = one["recall of the rest"]
+  rest, effect = one["recall of the rest"], one["effect"]
   return (
-    f"{where}: recall {percent(one['recall'])} on {one['size']} rows of the half that it was not"
-    f" found on; {'nothing else is of the class' if rest is None else percent(rest)}"
+    f"Slice {one['slice']} of {classes[one['label']]}: recall {percent(one['recall'])} on"
+    f" {one['size']} rows of the half that it was not found on;"
+    f" {'nothing else is of the class' if rest is None else percent(rest)}"
     f"{'' if rest is None else ' on the rest of the class'}."
+    f"{'' if effect is None or effect < 0.0 else ' It does not fail there: take it for chance.'}"
   )
 
 
