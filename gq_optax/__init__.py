@@ -6,7 +6,8 @@
 - `_group_gradients`: the gradients of groups of a batch.
 - `_losses`: weights of mean 1 and the weighted mean; `_margins`: margins, and adjusted logits.
 - `_diagnostics`: figures out of states; `_sharding`: specs for states.
-- What all use: `_validate` (what comes in), `_axes` (devices), `_dtypes`, `_boxes` (of Flax).
+- What all use: `_validate` (what comes in), `_masks` (who counts), `_axes` (devices), `_dtypes`,
+  `_boxes` (of Flax).
 
 The public names stand in `_public`. They are imported when one is first asked for, so that
 `gq-trial` can say what it sees before JAX is imported (PEP 562).

@@ -67,12 +67,12 @@ def grad_queue(
   sigma = 0                         weight 1/rho where g equals mu, else rho
   groups, per-example gradients     c_k equals mu if they differ by at most 4 units of rounding
   rho = 1                           every weight is 1: the same as without `grad_queue`, bit by bit
-  a NaN or Inf in the gradient      the raw mean gradient passes on; the state stays, but `skipped`
+  a NaN or Inf in the gradient      the raw mean passes on; only `skipped` changes in the state
   the weighted update overflows     the update passes on, the gradient is not queued
   overflow of `queue_dtype`         counts as not finite
   empty group                       contributes nothing, whatever stands in it
   fewer examples than clusters      the surplus groups are empty
-  every group empty                 the update is 0; the state stays, but `skipped`
+  every group empty                 the update is 0; only `skipped` changes in the state
   `value` not finite                the loss is not recorded, the gradient is
   bfloat16, float16                 statistics in float32, the update in the gradient's dtype
   float64                           weights and norms right within the range of float32
@@ -267,11 +267,10 @@ def _form(tree: Any, counts: jax.Array | None, slots: optax.Updates) -> str:
   lead = shapes[0][1][:1] if counts is None else counts.shape
   for path, found, parameter in shapes:
     fits = found == (*lead, *parameter) and lead not in ((), (0,))
-    where, of = (
-      f"at {_validate.path_name(path)} shape {found}",
-      f"The parameter is of shape {parameter}.",
-    )
-    _validate.require(fits, "updates", f"be {rule}, alike for all leaves and not empty", where, of)
+    where = f"at {_validate.path_name(path)} shape {found}"
+    hint = f"The parameter is of shape {parameter}."
+    alike = f"be {rule}, alike for all leaves and not empty"
+    _validate.require(fits, "updates", alike, where, hint)
   is_masked = lambda node: isinstance(node, optax.MaskedNode)
   # `optax.masked` would hand the leaves it hides on as they are: batched.
   _validate.require(
