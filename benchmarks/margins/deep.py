@@ -126,9 +126,8 @@ def wanted(rows: dict[Job, Row]) -> Iterator[Job]:
   phases: list[tuple[str, Any, tuple[int, int]]] = []
   for network in NETWORKS:
     phases += [(network, screened, SCREEN), *((network, REPEATED, draw) for draw in REPEATS[:2])]
-  for network in NETWORKS:
-    phases += [(network, REPEATED, draw) for draw in REPEATS[2:]]
-    phases += [(network, dict.fromkeys(DECISIVE, of(ARMS)), SCREEN)]
+  phases += [(network, dict.fromkeys(DECISIVE, of(ARMS)), SCREEN) for network in NETWORKS]
+  phases += [(network, REPEATED, draw) for network in NETWORKS for draw in REPEATS[2:]]
   for network, arms, draw in phases:
     for task in arms:
       for arm, strengths in arms[task].items():
