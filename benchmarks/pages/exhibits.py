@@ -146,21 +146,13 @@ TRIED: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     {
       **same(SGDM, "class weights", GROUPS),
       **gone(GROUPS, "temper=coherence", "temper=recurrence")}),
-  "confidence of features": (
-    ("hidden5", NOISY[3]),
-    {**same(SGDM, POOLED), **gone(POOLED, "temper=coherence", "temper=recurrence")}),
   "exponent": (
     ("LT100", "balanced", "CIFAR-10 LT100"),
     {
       **same(SGDM, GROUPS), **gone(GROUPS, "entropy_factor=4", "entropy_factor=8"),
       **same(
         f"{GROUPS}; ramp=0.5", f"{GROUPS}; ramp=1", "class weights", "class weights; ramp=1",
-        "Delta_rho"), "Delta_rho, rho by groups †": "Delta_rho, rho by groups"}),
-  "exponent of features": (
-    ("hidden5", "balanced"),
-    {
-      **same(SGDM, POOLED), **gone(POOLED, "entropy_factor=4", "entropy_factor=8"),
-      **same(f"{POOLED}; ramp=1")})}
+        "Delta_rho"), "Delta_rho, rho by groups †": "Delta_rho, rho by groups"})}
 
 # On top of strong optimizers: held against the best plain one, chosen on validation
 
@@ -196,8 +188,9 @@ def way(rows: Any, tasks: tuple[str, ...], weights: str, column: tuple[str, int]
   return Cell(f"{own / whole:+.2f}", own / whole)
 
 
-def on_muon(task: str, idea: str, size: int) -> Cell:
+def on_muon(task: str, column: tuple[str, int]) -> Cell:
   """What an idea adds to Muon on a task, or on the mean of all."""
+  idea, size = column
   tasks = KINDS if task == "mean over tasks" else (task,)
   if any((t, size, "Muon", idea) not in TEN for t in tasks):
     return NOTHING
@@ -223,9 +216,7 @@ IN_PART = {
 ON_BOTH = (
   "logit adjustment", "class weights", *RECOMMENDED, *COMBINED,
   *(name + AT_RANDOM for name in COMBINED), ORACLE)
-IDEAS = {
-  FEATURES: FEATURES, "Delta_rho": "Delta_rho",
-  "orthogonal groups, K=B/64 †": "orthogonal groups, K=B/64"}
+IDEAS = {f"{idea}, B={b}": (idea, b) for idea in (FEATURES, "Delta_rho") for b in (1024, 4096)}
 short = lambda arm: arm.replace("logit adjustment and example scarcity", "both")
 def group_table(rows: Any, task: str, by_class: bool = False) -> Table:
   """Every way held against the same optimizer alone."""
@@ -335,8 +326,7 @@ def dtype(name: str, column: str) -> Cell:
 
 # Costs: a row a way or a network, and ratios to the plain step of the same run
 
-GPU, CPU, LARGE = (
-  read(name, "part", "job", "row") for name in ("accelerator", "cpu", "large_pages"))
+GPU, CPU = (read(name, "part", "job", "row") for name in ("accelerator", "cpu"))
 both = lambda way: f"{way}, equal / {way}, skewed"
 GROUP_WAYS = {
   "plain again": "plain again", "with grad_queue, K=1": "plain, grad_queue K=1",
@@ -374,8 +364,6 @@ UPDATES = same(*dict.fromkeys(row for p, _, row in CPU if p == "queue"))
 memory = lambda way, job: (
   NOTHING if (row := CPU.get((*job, way.split(" / ")[0]))) is None
   else Cell(f"{row['temp_bytes'] / 2**20:.0f}"))
-large = lambda way, column: timed((CPU, LARGE)[column[1]], False, way, ("groups", column[0]))
-LARGE_COLUMNS = {f"{j}{', large pages' * big}": (j, big) for _, j, _ in LARGE for big in (0, 1)}
 BYTES = read("communication", "part", "row", "devices")
 
 
@@ -463,8 +451,7 @@ ALL: list[Exhibit] = [
     Table(
       f"{PART}: {', '.join(THREE)}", {o: (o, 1) for o in OPTIMIZERS}, same(EQUAL, *ON_KINDS),
       functools.partial(way, STRONG, THREE)), tells=PART, plot=plots.bars),
-  *(exhibit(OP, task, strong_table(task, ON_KINDS)) for task in THREE),
-  *(exhibit(OP, task, strong_table(task, ON_CLASSES)) for task in ("LT100", "balanced")),
+  *(exhibit(OP, task, strong_table(task, ON_KINDS)) for task in THREE[1:]),
   exhibit(
     OP, "six tasks",
     Table(
@@ -484,13 +471,9 @@ ALL: list[Exhibit] = [
       {
         SGDM: (SGDM, EQUAL), "Muon": ("Muon", EQUAL),
         **{short(arm): ("Muon", arm) for arm in ON_BOTH}}, in_part), tells=POINTS),
-  *(
-    exhibit(
-      OP, f"ideas {b}",
-      Table(
-        f"difference to Muon, B={b}", IDEAS, same(*KINDS, "mean over tasks"),
-        functools.partial(on_muon, size=b)), tells=POINTS if b == 4096 else "")
-    for b in (1024, 4096)),
+  exhibit(
+    OP, "ideas",
+    Table("difference to Muon", IDEAS, same(*KINDS, "mean over tasks"), on_muon), tells=POINTS),
   exhibit(
     OP, "longer", strong_table("LT100", ON_CLASSES, 4), strong_table("hidden7", ON_KINDS, 4)),
   *(
@@ -537,7 +520,7 @@ ALL: list[Exhibit] = [
       tells=PLAIN_STEP, options=ONE) for part in ("weights", "groups", "queue")),
   *(
     exhibit(COST, part, timed_table(GPU, part, TABLED[part], part != "compile"))
-    for part in TABLED),
+    for part in TABLED if part != "weights"),
   exhibit(
     COST, "weights on a CPU", on_machine("weights", CPU_WEIGHTS), tells="ratio to a plain gradient",
     options=ONE),
@@ -547,11 +530,6 @@ ALL: list[Exhibit] = [
     GG, "time",
     Table("equal / skewed groups", NETWORKS, GROUP_WAYS, functools.partial(timed, CPU, False)),
     tells="ratio to a plain gradient", options={**ONE, "log": True}),
-  exhibit(
-    GG, "pages",
-    Table(
-      "equal / skewed groups", LARGE_COLUMNS, {k: v for k, v in GROUP_WAYS.items() if " / " in v},
-      large)),
   exhibit(
     GG, "memory",
     Table("temporary memory, MiB", NETWORKS, {"plain": "plain", **GROUP_WAYS}, memory)),

@@ -105,7 +105,6 @@ PRESETS: dict[str, tuple[Experiment, ...]] = {
   "optimizers": (
     _part(_FIVE, task_names=("hidden5", "hidden7", "mnist hidden6"),
           arm_names=on_each(_KINDS, STRONG)),
-    _part(_FIVE, task_names=("LT100", "balanced"), arm_names=on_each(_CLASSES, STRONG)),
     _part(_FIVE, longer=4, arm_names=on_each(_CLASSES, ("SGDM", "Muon"))),
     _part(_FIVE, longer=4, task_names=("hidden7",), arm_names=on_each((FEATURES,), STRONG[:3:2])),
   ),
