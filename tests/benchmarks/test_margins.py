@@ -41,7 +41,7 @@ def row(job, natural=70.0, fits=True, **changes):
   )
 
 
-@pytest.mark.parametrize("task", ["classes", "kinds"])
+@pytest.mark.parametrize("task", ["classes", "kinds", deep.WRONG])
 def test_the_tail_is_long_and_the_splits_are_apart(folder, task):
   first, second = (deep.long_tail(folder, task, order, deep.TINY) for order in (0, 1))
   counts = np.bincount(first.kind["train"])
@@ -54,7 +54,10 @@ def test_the_tail_is_long_and_the_splits_are_apart(folder, task):
   assert set(first.y["train"]) == set(range(10 if task == "classes" else 2))
   brightest = lambda d: d.x["test"][d.kind["test"] == 0].mean()
   assert brightest(first) != pytest.approx(brightest(second))
-  if task == "kinds":  # a class has its label in both orders
+  assert (first.wrong.mean() > 0.1) == (task == deep.WRONG)
+  clean = deep.long_tail(folder, task.split(",")[0], 0, deep.TINY).y["train"]
+  np.testing.assert_array_equal(first.wrong, first.y["train"] != clean)
+  if task != "classes":  # a class has its label in both orders
     np.testing.assert_array_equal(first.y["test"][::20], second.y["test"][::20])
 
 
@@ -116,6 +119,7 @@ def test_rates_are_chosen_among_what_fits_and_the_grid_grows_at_its_edge():
     pytest.param("none", 0.0, "classes", "conv", marks=pytest.mark.slow),
     pytest.param("held-out margins, smoothed", 1.0, "classes", "dense", marks=pytest.mark.slow),
     ("density margins", 0.5, "kinds", "dense"),
+    ("weights", 0.5, deep.SGD, "dense"),
   ],
 )
 def test_a_run_gives_all_figures_and_the_same_again(folder, arm, strength, task, network):
@@ -143,6 +147,18 @@ def test_a_call_resumes_and_lists(folder, tmp_path, monkeypatch, capsys):
   deep.main()
   deep.main()
   assert list(deep.read_rows(results)) == few
+
+
+def test_the_second_stage_has_rates_of_its_own_but_for_the_longer_training():
+  rows = {}
+  of = lambda task, rate: job(task=task, network="conv", rate=rate)
+  for rate in deep.RATES["conv"]:
+    rows[of("kinds", rate)] = row(of("kinds", rate), 70.0 + (rate == 0.08))
+  rates = lambda task: deep.rates(rows, task, "conv", "none")
+  assert rates(deep.LONGER) == rates("kinds")
+  assert rates("kinds")[1] == 0.08
+  assert rates(deep.WRONG) == ([of(deep.WRONG, r) for r in deep.RATES["conv"]], None)
+  assert rates(deep.SGD) == ([of(deep.SGD, r) for r in deep.SGD_RATES], None)
 
 
 def test_curves_are_compared_at_equal_natural_accuracy():

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.harness import arms
 from benchmarks.pages import exhibits, plots, writer
-from benchmarks.pages.exhibits import GROUPS, OUTPUTS, POOLED, SGDM, TASKS, TEN
+from benchmarks.pages.exhibits import GROUPS, OUTPUTS, SGDM, TASKS, TEN
 
 GUIDES = sorted(writer.DOCS.glob("*.md"))
 EVIDENCE = sorted((writer.DOCS / "evidence").glob("*.md"))
