@@ -31,9 +31,11 @@ REFERENCES = {"classes": (AFTER, "logit adjustment"), "kinds": ("weights",)}
 GIVEN_UP = 10.0
 
 Points = dict[float, tuple[float, float, float]]  # strength: natural, rarest, mean
+Rows = dict[deep.Job, dict[str, Any]]
+Draw = tuple[int, int]  # seed, order of the classes
 
 
-def curves(rows: dict[deep.Job, dict[str, Any]], draw: tuple[int, int]) -> dict[str, Points]:
+def curves(rows: Rows, draw: Draw) -> dict[str, Points]:
   """Of one task, network, seed and order: by arm the test accuracies over its strengths."""
   read = lambda found: (found["natural"], found["rarest"], found["mean"])
   found: dict[str, Points] = {}
@@ -79,7 +81,7 @@ def interval(values: Sequence[float]) -> str:
   return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}], {len(values)}"
 
 
-def comparison(by_draw: dict[tuple[int, int], dict[str, Points]], task: str) -> list[str]:
+def comparison(by_draw: dict[Draw, dict[str, Points]], task: str) -> list[str]:
   """A table: every arm against what it has to beat, at equal natural accuracy."""
   references = REFERENCES[task]
   head = "".join(f" {reference}: rarest three | mean |" for reference in references)
@@ -92,7 +94,7 @@ def comparison(by_draw: dict[tuple[int, int], dict[str, Points]], task: str) -> 
 
 
 def leads(
-  by_draw: dict[tuple[int, int], dict[str, Points]], arm: str, reference: str
+  by_draw: dict[Draw, dict[str, Points]], arm: str, reference: str
 ) -> tuple[list[float], list[float]]:
   """What an arm leads by, a number for each draw: on the three rarest, and on the mean."""
   found: tuple[list[float], list[float]] = ([], [])
@@ -123,29 +125,31 @@ def plot(found: dict[str, Points], title: str, path: Path) -> None:
   plt.close(figure)
 
 
-def at_chosen_rates(rows: dict[deep.Job, dict[str, Any]]) -> dict[deep.Job, dict[str, Any]]:
+def at_chosen_rates(rows: Rows, task: str, network: str) -> Rows:
   """Of every arm the runs at the rate of its family; other rates were only tried."""
-  chosen = {}
-  for job, row in rows.items():
-    _, rate = deep.rates(rows, job.task, job.network, deep.ARMS[job.arm].family)
-    if job.rate == rate:
-      chosen[job] = row
-  return chosen
-
-
-def section(rows: dict[deep.Job, dict[str, Any]], task: str, network: str, figures: Path) -> str:
-  """One network and task."""
+  rate = lambda job: deep.rates(rows, task, network, deep.ARMS[job.arm].family)[1]
   here = {job: row for job, row in rows.items() if (job.task, job.network) == (task, network)}
-  chosen = at_chosen_rates(here)
+  return {job: row for job, row in here.items() if job.rate == rate(job)}
+
+
+def by_draws(rows: Rows) -> dict[Draw, dict[str, Points]]:
+  """The curves of each seed and order."""
+  return {draw: curves(rows, draw) for draw in sorted({(j.seed, j.order) for j in rows})}
+
+
+def section(rows: Rows, task: str, network: str, figures: Path) -> str:
+  """One network and task."""
+  chosen = at_chosen_rates(rows, task, network)
+  number = sum((job.task, job.network) == (task, network) for job in rows)
   loose = [f"{job.arm} {job.strength:g}" for job, row in chosen.items() if not row["fits"]]
   chosen = {job: row for job, row in chosen.items() if row["fits"]}
   title = f"{task}, {'small ResNet' if network == 'conv' else 'dense network'}"
   todo = sum((job.task, job.network) == (task, network) for job in deep.left(rows))
-  state = f"{len(here)} runs are there" + (f", at least {todo} are missing." if todo else ".")
+  state = f"{number} runs are there" + (f", at least {todo} are missing." if todo else ".")
   parts = [f"## {title[0].upper()}{title[1:]}", state]
   if loose:
     parts[1] += f" Left out, since not every example fits: {', '.join(sorted(set(loose)))}."
-  by_draw = {draw: curves(chosen, draw) for draw in sorted({(j.seed, j.order) for j in chosen})}
+  by_draw = by_draws(chosen)
   if deep.SCREEN in by_draw:
     path = figures / f"{task}_{network}.svg"
     plot(by_draw[deep.SCREEN], title, path)
@@ -155,11 +159,28 @@ def section(rows: dict[deep.Job, dict[str, Any]], task: str, network: str, figur
   return "\n\n".join(parts)
 
 
+def second_stage(rows: Rows) -> str:
+  """What led, elsewhere: margins by kinds against weights by kinds on the small ResNet."""
+  head = ("", "margins against weights: rarest three", "mean", "wrong labels learnt by both")
+  lines = ["| " + " | ".join(head) + " |", "|---|---|---|---|"]
+  for task in ("kinds", *deep.SECOND_STAGE):
+    chosen = at_chosen_rates(rows, task, "conv")
+    if task != deep.WRONG:  # which need not fit
+      chosen = {job: row for job, row in chosen.items() if row["fits"]}
+    learnt = {job.arm: row.get("wrong labels fitted") for job, row in chosen.items()}
+    both: list[Any] = [learnt.get(arm) for arm in ("weights", "margins")]
+    told = "-" if None in both else "{:.0f} %, {:.0f} %".format(*both)
+    rarest, mean = map(interval, leads(by_draws(chosen), "margins", "weights"))
+    lines.append(f"| {task} | {rarest} | {mean} | {told} |")
+  return "\n\n".join(["## What led, elsewhere", "\n".join(lines)])
+
+
 def write(results: Path, page: Path, figures: Path) -> None:
   """Fills the page between its markers."""
   rows = deep.read_rows(results)
   figures.mkdir(parents=True, exist_ok=True)
   body = "\n\n".join(section(rows, t, n, figures) for n in deep.NETWORKS for t in deep.DECISIVE)
+  body += "\n\n" + second_stage(rows)
   before, rest = page.read_text().split("<!-- runs -->\n", 1)
   _, after = rest.split("\n<!-- end of runs -->", 1)
   page.write_text(f"{before}<!-- runs -->\n{body}\n<!-- end of runs -->{after}")

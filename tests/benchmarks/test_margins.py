@@ -187,11 +187,32 @@ def test_the_page_is_written_out_of_partial_results(tmp_path, number):
   assert text.startswith("# Title")
   assert text.endswith("end\n")
   assert "old" not in text
-  assert text.count("## ") == 4
+  assert text.count("## ") == 5
   assert text.count("are missing") == 4
   assert (tmp_path / "classes_conv.svg").exists() == (number > 3)
+  assert "| kinds, wrong labels | - | - | - |" in text
   if number == 40:
     assert "| margins | " in text
+
+
+def test_the_second_stage_shows_leads_and_what_was_learnt_of_wrong_labels():
+  rows = {}
+  for arm, strength, rates, mean in (
+    ("none", 0.0, deep.RATES["conv"], 60.0),
+    ("weights", 1.0, deep.RATES["conv"], 62.0),
+    ("margins", 0.5, deep.RATES["conv"], 63.0),
+  ):
+    for rate in rates:
+      one = job(arm, strength, deep.WRONG, "conv", rate)
+      natural = 70.0 - 4.0 * (arm != "none") - 20.0 * (rate != 0.08)
+      figures = {"natural": natural, "mean": mean, "rarest": mean, "worst": 1.0}
+      figures |= {"after": {}, "head": {}}
+      share = {"weights": 90.0, "margins": 80.0}.get(arm, 0.0)
+      rows[one] = row(one, fits=False, validation=figures, test=figures)
+      rows[one]["wrong labels fitted"] = share
+  assert "| kinds, wrong labels | +0.5 (one run) | +0.5 (one run) | 90 %, 80 % |" in (
+    page.second_stage(rows)
+  )
 
 
 def test_margins_move_the_border_and_weights_hardly():
