@@ -19,6 +19,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import gq_optax as gq
+from gq_optax._group_gradients.jaxprs import all_equations
 
 STEPS, B, D, K = 4, 12, 4, 3
 W = jnp.ones(D)
@@ -344,6 +345,9 @@ def test_accelerators_need_no_host_and_products_ask_for_all_digits(name):
   assert "callback" not in text
   products = [t for t in text.splitlines() if "dot_general" in t or "convolution" in t]
   assert not [line for line in products if "[HIGHEST, HIGHEST]" not in line]
+  # Random bits of four axes take XLA on CPU ten times as long to compile.
+  bits = [e for e in all_equations(traced.jaxpr.eqns) if e.primitive.name == "random_bits"]
+  assert not [e for e in bits if len(e.params["shape"]) > 2]
 
 
 def test_products_of_users_keep_their_precision():

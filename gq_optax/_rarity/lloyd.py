@@ -279,7 +279,9 @@ def greedy(key, x, weight, num_clusters, at_once=1):
   draws = at_once * (2 + int(math.log(num_clusters)))
   turns = 1 + -(-(num_clusters - 1) // at_once)  # the last may choose more than are needed
   side = math.isqrt(len(x) - 1) + 1
-  noise = jax.random.gumbel(key, (turns, 2, draws, side), jnp.float32)
+  # Drawn in one row: of four axes XLA on CPU compiles them for ten times as long.
+  noise = jax.random.gumbel(key, (turns * 2 * draws * side,), jnp.float32)
+  noise = noise.reshape(turns, 2, draws, side)
   norms = jnp.sum(jnp.square(x), axis=1)
   exact = lambda rows: jnp.sum(jnp.square(x[None] - x[rows][:, None]), axis=2)
   expanded = lambda rows: norms[None] + norms[rows][:, None] - 2.0 * products(x[rows], x)
