@@ -138,7 +138,9 @@ def wanted(rows: dict[Job, Row]) -> Iterator[Job]:
   # Two labels that hide the kinds have no counts worth an adjustment.
   every = {"kinds": of(arm for arm in ARMS if arm != "logit adjustment"), "classes": of(ARMS)}
   second = [("conv", {task: arms}, SCREEN) for task, arms in SECOND_STAGE.items()]
-  phases += [("conv", {"kinds": every["kinds"]}, SCREEN), *second[:2]]
+  phases += [("conv", {"kinds": every["kinds"]}, SCREEN)]
+  # The narrowest lead takes the most draws to tell.
+  phases += [("conv", {"kinds": REPEATED["kinds"]}, draw) for draw in REPEATS[2:]] + second[:2]
   phases += [*((network, every, SCREEN) for network in NETWORKS), *second[2:]]
   phases += [(network, REPEATED, draw) for network in NETWORKS for draw in REPEATS[2:]]
   for network, arms, draw in phases:
