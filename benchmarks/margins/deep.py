@@ -97,14 +97,20 @@ DECISIVE = {
 }
 # Again with more seeds and another order of the classes: what led, and its nearest rivals.
 REPEATED = {
-  "kinds": {"none": (0.0,), "weights": (0.5, 1.0, 1.5), "margins": (0.25, 0.5, 1.0)},
+  "kinds": {
+    "none": (0.0,),
+    "weights": (0.5, 1.0, 1.5),
+    "margins": (0.25, 0.5, 1.0),
+    "held-out margins, smoothed": (0.5, 1.0),  # the only one without names
+  },
   "classes": {"none": (0.0,), "logit adjustment": (0.5, 1.0, 2.0), "margins": (0.25, 0.5, 1.0)},
 }
 # What led: margins by kinds, against weights by kinds.
 WRONG, SGD, LONGER = "kinds, wrong labels", "kinds, SGD", "kinds, longer"
+_LED = {arm: REPEATED["kinds"][arm] for arm in ("none", "weights", "margins")}
 SECOND_STAGE = {
-  WRONG: REPEATED["kinds"],
-  SGD: REPEATED["kinds"],
+  WRONG: _LED,
+  SGD: _LED,
   LONGER: {"none": (0.0,), "weights": (1.0,), "margins": (0.5,)},
 }
 SCREEN, REPEATS = (0, 0), ((1, 0), (0, 1), (2, 0), (1, 1), (2, 1))  # seed, order of the classes
