@@ -77,6 +77,7 @@ ARMS = {
   "none, longer": Arm("none", (0.0,), 1.25),  # as much compute as held-out losses take
   "held-out margins": Arm("held out", (0.5, 1.0), 1.25),
   "held-out margins, smoothed": Arm("held out", (1.0, 0.5), 1.25),
+  "early margins, smoothed": Arm("held out", (1.0, 0.5), 1.08),  # by losses of a short training
   "density weights": Arm("density", (1.0,)),
   "density margins": Arm("density", (1.0, 0.5)),
   "density margins, free": Arm("density", (1.0,)),  # t may exceed 1 where a weight is below it
@@ -246,7 +247,7 @@ class Recipe(NamedTuple):
 
 
 def recipe(job: Job, data: Data, held_out) -> Recipe:
-  """The recipe of a run; `held_out(smoothed)` gives the rarity by held-out losses."""
+  """The recipe of a run; `held_out(early, smoothed)` gives the rarity by losses."""
   one, g, arm = np.ones(len(data.rarity)), job.strength, job.arm
   t = lambda rarity: np.clip(rarity**-g, 0.01, 1.0)
   changes: dict[str, Any] = {}
@@ -262,8 +263,8 @@ def recipe(job: Job, data: Data, held_out) -> Recipe:
     changes["temperature"] = t(np.random.RandomState(job.seed).permutation(data.rarity))
   elif arm == "one temperature":
     changes["temperature"] = t(one * data.rarity.max())
-  elif arm.startswith("held-out"):
-    changes["temperature"] = t(held_out("smoothed" in arm))
+  elif arm.startswith(("held-out", "early")):
+    changes["temperature"] = t(held_out("early" in arm, "smoothed" in arm))
   plain = {"weight": one, "temperature": one, "chance": one, "start": 0.0, "strength": g}
   values = plain | {"offset": np.zeros(len(data.prior))} | changes
   values["divisor"] = one if arm == "VS" else values["temperature"]
@@ -382,15 +383,16 @@ def run(job: Job, data: Data, scale: Scale) -> Row:
   epochs = scale.epochs[NETWORKS.index(job.network)]
   plain = recipe(job._replace(arm="none"), data, None)
 
-  def held_out(smoothed):
+  def held_out(early, smoothed):
     half = np.random.RandomState(job.seed).permutation(len(y)) % 2 == 0
-    rarity = np.ones(len(y))
-    for other in (half, ~half):
-      train_rows, rows = np.where(~other)[0], np.where(other)[0]
-      train_rows = train_rows[: len(y) // 2]  # of one length: compiled once
+    rarity, each = np.ones(len(y)), np.ones(len(y), bool)
+    for trained, scored in [(each, each)] if early else [(half, ~half), (~half, half)]:
+      rows = np.where(scored)[0]
+      # Of one length: compiled once.
+      train_rows = np.where(trained)[0][: len(y) // (1 if early else 2)]
       params = train(
         jax.random.key(100 + job.seed), jnp.asarray(train_rows), x, y, plain, job.rate,
-        epochs=max(1, epochs // 4), density="", **sizes,
+        epochs=max(1, epochs // (12 if early else 4)), density="", **sizes,
       )  # fmt: skip
       logits, features = predict(params, x[rows], network=job.network)
       near = {"embeddings": features, "labels": y[rows]} if smoothed else {}

@@ -49,14 +49,8 @@ def curves(rows: Rows, draw: Draw) -> dict[str, Points]:
         # Without strength the last layer is as it was.
         found[name] = {0.0: read(row["test"])} | points
   plain = found.get("none", {})
-  return {
-    arm: (plain | points if arm in plain_start() else points) for arm, points in found.items()
-  }
-
-
-def plain_start() -> set[str]:
-  """Arms whose curve begins at `none`: with strength 0 they are it."""
-  return set(deep.ARMS) - {"none", "none, longer"} - {a for a in deep.ARMS if "held" in a}
+  # With strength 0 an arm is `none`.
+  return {arm: points if arm == "none, longer" else plain | points for arm, points in found.items()}
 
 
 def at_equal_natural(ours: Points, other: Points, column: int, least: float) -> float | None:

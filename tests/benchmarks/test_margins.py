@@ -76,11 +76,11 @@ def test_recipes_are_what_their_names_say(folder):
   n, labels = len(data.rarity), jnp.asarray(data.y["train"])
   logits = np.random.default_rng(0).normal(size=(n, 10)).astype(np.float32)
   plain, counts = deep.cross_entropy(logits, labels), np.bincount(data.y["train"])
-  of = lambda arm, strength: deep.recipe(job(arm, strength), data, lambda smoothed: data.rarity)
+  of = lambda arm, strength: deep.recipe(job(arm, strength), data, lambda *_: data.rarity)
   loss = lambda recipe, late=True: deep.example_losses(recipe, np.arange(n), late, logits, labels)
   close = lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-4)
   with_margins = gq.margin_loss(deep.cross_entropy, logits, labels, data.rarity, strength=0.7)
-  for arm in ("margins", "held-out margins"):
+  for arm in ("margins", "held-out margins", "early margins, smoothed"):
     close(loss(of(arm, 0.7))[0], with_margins)
   adjusted = deep.cross_entropy(gq.adjusted_logits(logits, counts, 2.0), labels)
   close(loss(of("logit adjustment", 2.0))[0], adjusted)
@@ -118,6 +118,7 @@ def test_rates_are_chosen_among_what_fits_and_the_grid_grows_at_its_edge():
     ("none", 0.0, "classes", "dense"),
     pytest.param("none", 0.0, "classes", "conv", marks=pytest.mark.slow),
     pytest.param("held-out margins, smoothed", 1.0, "classes", "dense", marks=pytest.mark.slow),
+    pytest.param("early margins, smoothed", 1.0, "kinds", "dense", marks=pytest.mark.slow),
     ("density margins", 0.5, "kinds", "dense"),
     ("weights", 0.5, deep.SGD, "dense"),
   ],
