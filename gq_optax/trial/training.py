@@ -81,17 +81,36 @@ def _scarcity(setup: Setup) -> Any:
   return gq.example_scarcity(setup.queue_size)
 
 
-def _start(setup: Setup, x: jax.Array, lane: Lanes) -> Any:
+@functools.partial(jax.jit, static_argnums=0)
+def _init(setup: Setup, x: jax.Array, lanes: Lanes) -> Any:
+  """The networks of all lanes, one after the other, which compiles in a third of the time."""
   network = networks.make(setup.network, setup.num_classes)
-  example = _standardised(x[:1], lane)
-  variables = network.init(jax.random.key(lane.seed), example)
+  one = lambda lane: network.init(jax.random.key(lane.seed), _standardised(x[:1], lane))
+  return jax.lax.map(one, lanes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.vmap, in_axes=(None, None, 0, 0))
+def _begin(setup: Setup, x: jax.Array, lane: Lanes, variables: Any) -> Any:
+  """A network with the states of optimizer and scarcity."""
   state = make_optimizer(setup.optimizer, lane.rate, setup.steps).init(variables[0])
   memory = None
   if setup.scarcity:
-    features = jax.eval_shape(network.apply, variables, example)[1].shape[1]
+    apply = networks.make(setup.network, setup.num_classes).apply
+    features = jax.eval_shape(apply, variables, _standardised(x[:1], lane))[1].shape[1]
     dim = setup.num_classes if setup.scarcity == "outputs" else features
     memory = _scarcity(setup).init(dim)
   return variables, state, memory, jnp.zeros((), jnp.int32)
+
+
+def start(setup: Setup, x: Any, lanes: Lanes) -> Any:
+  """What all lanes begin with."""
+  return _begin(setup, x, lanes, _init(_of_network(setup), x, lanes))
+
+
+def _of_network(setup: Setup) -> Setup:
+  """What its network hangs on: all arms share one compilation."""
+  return setup._replace(optimizer="", steps=0, scarcity="", queue_size=0)
 
 
 def _standardised(x: jax.Array, lane: Lanes) -> jax.Array:
@@ -133,12 +152,6 @@ def _advance(
   return jax.lax.scan(step, carry, batches)[0]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def start(setup: Setup, x: jax.Array, lanes: Lanes) -> Any:
-  """What all lanes begin with; one after the other, which compiles in a third of the time."""
-  return jax.lax.map(functools.partial(_start, setup, x), lanes)
-
-
 advance = jax.jit(
   jax.vmap(_advance, in_axes=(None, None, None, 0, 0, None)), static_argnums=0, donate_argnums=4
 )
@@ -169,12 +182,11 @@ def train(
 
 def predict(setup: Setup, x: np.ndarray, lanes: Lanes, variables: Any) -> np.ndarray:
   """Logits `[W, n, C]` of all examples by all lanes, on the host."""
-  plain = setup._replace(optimizer="", steps=0, scarcity="", queue_size=0)  # one compilation
   n, parts = len(x), []
   for i in range(0, n, ROWS):
     part = x[i : i + ROWS]
     if n > ROWS:  # one shape
       part = np.concatenate([part, np.repeat(part[-1:], ROWS - len(part), axis=0)])
-    found = _predict(plain, jnp.asarray(part), lanes, variables)
+    found = _predict(_of_network(setup), jnp.asarray(part), lanes, variables)
     parts.append(np.asarray(found)[:, : min(ROWS, n - i)])
   return np.concatenate(parts, axis=1)
