@@ -147,7 +147,7 @@ def wanted(rows: dict[Job, Row]) -> Iterator[Job]:
   second = [("conv", {task: arms}, SCREEN) for task, arms in SECOND_STAGE.items()]
   phases += [("conv", {"kinds": every["kinds"]}, SCREEN)]
   # The narrowest lead takes the most draws to tell.
-  phases += [("conv", {"kinds": REPEATED["kinds"]}, draw) for draw in REPEATS[2:]] + second[:2]
+  phases += [("conv", {"kinds": REPEATED["kinds"]}, draw) for draw in REPEATS[2:4]] + second[:2]
   phases += [*((network, every, SCREEN) for network in NETWORKS), *second[2:]]
   phases += [(network, REPEATED, draw) for network in NETWORKS for draw in REPEATS[2:]]
   for network, arms, draw in phases:
