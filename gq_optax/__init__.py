@@ -4,7 +4,7 @@
 - `_grad_queue`: weights for the coordinates of a gradient, as in the paper.
 - `_rarity`: how rare an example is, and weights for examples.
 - `_group_gradients`: the gradients of groups of a batch.
-- `_losses`: weights of mean 1 and the weighted mean; `_margins`: margins, and adjusted logits.
+- `_losses`: weights of mean 1, the weighted mean, and logits moved by class counts.
 - `_diagnostics`: figures out of states; `_sharding`: specs for states.
 - What all use: `_validate` (what comes in), `_masks` (who counts), `_axes` (devices), `_dtypes`,
   `_boxes` (of Flax).

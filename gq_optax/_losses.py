@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""How does rarity count? As weights of mean 1, and as the weighted mean of the losses."""
+"""How does rarity count? As weights of mean 1 in the mean of the losses, or in the logits."""
 
 import functools
 
@@ -122,6 +122,50 @@ def mean_one(
   options = jax.lax.stop_gradient((strength, max_weight))
   rarity = jax.lax.stop_gradient(rarity).astype(jnp.float32)
   return _mean_one(rarity, _axes.alike(unmasked, rarity), *options, axis_name)
+
+
+def adjusted_logits(
+  logits: jax.Array, counts: jax.Array, strength: jax.typing.ArrayLike = 1.0
+) -> jax.Array:
+  r"""Logits moved by the logarithm of how frequent each class is.
+
+  .. math:: z'_c = z_c + \tau \log \frac{n_c}{\sum_k n_k}
+
+  In training they go into the loss: the network then has to make up for the difference. After
+  training, with a negative strength, they take the bias towards frequent classes out of the
+  predictions of a network that was trained on plain logits. One or the other, not both.
+
+  Args:
+    logits: z, `[..., C]`, floating; cast to float32.
+    counts: n, `[C]`, the examples of each class in the training set; or its shares. A class that
+      was never seen counts as one example; among shares, as the rarest class does. No gradient
+      flows to it.
+    strength: tau, any number. 1 in training, -1 after it: balanced classes in place of those of the
+      training set.
+
+  Returns:
+    float32 `[..., C]`.
+
+  Raises:
+    ValueError: if `counts` is not `[C]`, or holds negative numbers, NaN or Inf.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import gq_optax as gq
+    >>> print(gq.adjusted_logits(jnp.zeros((1, 2)), jnp.array([90, 10])).round(2))
+    [[-0.11 -2.3 ]]
+    >>> gq.adjusted_logits(jnp.array([1.0, 0.0]), jnp.array([90, 10]), -1.0).argmax().item()
+    1
+
+  Reference: Menon et al., Long-tail learning via logit adjustment (2021), equations 9 and 10.
+  """
+  logits = _validate.floating("logits", logits).astype(jnp.float32)
+  counts = _validate.counts("counts", counts)
+  _validate.number("strength", strength, -float(jnp.finfo(jnp.float32).max))
+  fits, found = logits.shape[-1:] == counts.shape, f"shapes {counts.shape} and {logits.shape}"
+  _validate.require(fits, "counts", "be [C] with the C of logits [..., C]", found, verb="were")
+  move = jnp.asarray(strength, jnp.float32) * jnp.log(counts / jnp.sum(counts))
+  return logits + jnp.broadcast_to(jax.lax.stop_gradient(move), logits.shape)
 
 
 @functools.partial(jax.jit, static_argnames="axis_name")

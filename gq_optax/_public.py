@@ -9,8 +9,7 @@ from gq_optax._group_gradients.group_gradients import GroupGradients
 from gq_optax._group_gradients.grouped import grouped_value_and_grad
 from gq_optax._group_gradients.noise import noise_scale, random_groups, suggest_num_clusters
 from gq_optax._group_gradients.per_example import per_example_value_and_grad
-from gq_optax._losses import mean_one, weighted_mean
-from gq_optax._margins import adjusted_logits, margin_loss
+from gq_optax._losses import adjusted_logits, mean_one, weighted_mean
 from gq_optax._rarity.classes import class_rarity
 from gq_optax._rarity.embeddings import output_gradients, sketch
 from gq_optax._rarity.examples import ExampleScarcityState, example_scarcity
@@ -37,7 +36,6 @@ __all__ = [
   "grouped_value_and_grad",
   "held_out_rarity",
   "kmeans",
-  "margin_loss",
   "mean_one",
   "noise_scale",
   "output_gradients",

@@ -77,7 +77,7 @@ BY_NAMES = {
   "batch_size microbatch_size": NO_COUNT,
   "num_iters": NO_INT,
   "pooling neighbours": NO_REAL,
-  "rho max_weight max_margin largest": [*NO_REAL, 0.5],
+  "rho max_weight largest": [*NO_REAL, 0.5],
   "exponent loss_exponent strength": [*NO_REAL, 4.5],
   "bandwidth": [*NO_REAL, 0.0],
   "update_norm": ["x", -1.0, 0.0, True, THING, 1j],
@@ -222,14 +222,6 @@ CALLS = {
     losses=[*NO_FLOATS, X],
     embeddings=[*NO_FLOATS, X[:5], X[:, :1], X[:, 0]],
     neighbours=NO_COUNT,
-  ),
-  "margin_loss": call(
-    gq.margin_loss,
-    {"loss_fn": CROSS_ENTROPY, "logits": X, "labels": LABELS, "rarity": X[:, 0], "strength": 1.0},
-    loss_fn=[*WRONG["scarcity"], lambda z, y: jnp.sum(z), lambda z, y: y],
-    logits=[*NO_FLOATS, ROW, X[:5]],
-    labels=[],
-    rarity=[*NO_REALS, X, X[:5, 0]],
   ),
   "adjusted_logits": call(
     gq.adjusted_logits,

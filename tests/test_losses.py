@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Weights of mean 1 out of any rarity, and the weighted mean, on one device and on several."""
+"""Weights of mean 1, the weighted mean and adjusted logits, on one device and on several."""
 
 import functools
 
@@ -158,3 +158,33 @@ def test_uneven_parts_on_four_devices_are_as_one_device_with_the_whole_batch():
   mean = lambda r: gq.weighted_mean(r, gq.mean_one(r, axis_name="x"), axis_name="x")
   found = jax.shard_map(mean, mesh=mesh, in_specs=P("x"), out_specs=P())(rarity)
   np.testing.assert_allclose(found, gq.weighted_mean(rarity, gq.mean_one(rarity)))
+
+
+# Adjusted logits
+
+LOGITS = jnp.asarray(np.random.RandomState(0).normal(size=(8, 5)) * 3.0, jnp.float32)
+COUNTS = jnp.array([400, 40, 4, 0, 1])
+
+
+def test_adjusted_logits_in_training_and_after_it():
+  moved = np.asarray(LOGITS) + 1.5 * np.log(np.array([400, 40, 4, 1, 1]) / 446)
+  found = gq.adjusted_logits(LOGITS, COUNTS, 1.5)
+  np.testing.assert_allclose(found, moved, rtol=1e-5, atol=1e-6)
+  back = gq.adjusted_logits(found, COUNTS, -1.5)
+  np.testing.assert_allclose(back, LOGITS, rtol=1e-5, atol=1e-5)
+  assert gq.adjusted_logits(LOGITS.astype(jnp.bfloat16), COUNTS).dtype == jnp.float32
+  chex.assert_trees_all_equal(gq.adjusted_logits(LOGITS, COUNTS, 0.0), LOGITS)
+  slopes = jax.grad(lambda z, n: jnp.sum(gq.adjusted_logits(z, n)), (0, 1))(
+    LOGITS, COUNTS.astype(jnp.float32)
+  )
+  chex.assert_trees_all_equal(slopes, (jnp.ones_like(LOGITS), jnp.zeros(5)))
+  traced = jax.jit(jax.vmap(gq.adjusted_logits, (0, None, None)))(LOGITS, COUNTS, 1.5)
+  chex.assert_trees_all_close(traced, found, rtol=1e-6)
+
+
+def test_adjusted_logits_of_the_prior_alone_are_balanced():
+  prior = jnp.array([0.7, 0.2, 0.1])
+  found = jax.nn.softmax(gq.adjusted_logits(jnp.log(prior), prior, -1.0))
+  np.testing.assert_allclose(found, 1 / 3, rtol=1e-5)
+  shares, counts = (gq.adjusted_logits(jnp.zeros(3), prior * unit) for unit in (1.0, 1000.0))
+  np.testing.assert_allclose(shares, counts, rtol=1e-5)

@@ -45,7 +45,8 @@ def border(x, y, strength, by, steps=10_000):
 
   def loss(w):
     if by == "margins":
-      return jnp.mean(gq.margin_loss(log_loss, rows @ w, y, rarity, strength=strength))
+      t = rarity**-strength
+      return jnp.mean(log_loss(t * (rows @ w), y) / t)
     return jnp.mean(rarity**strength * log_loss(rows @ w, y))
 
   def step(w, number):

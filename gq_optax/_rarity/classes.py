@@ -34,7 +34,7 @@ def class_rarity(labels: jax.Array, counts: jax.Array) -> jax.Array:
     >>> print(gq.class_rarity(jnp.array([0, 1, 1, 2, -1]), jnp.array([900, 90, 0])))
     [  1.  10.  10. 900.   1.]
 
-  Reference: what `margin_loss` and weights of classes are made of.
+  Reference: what weights of classes are made of, `mean_one(class_rarity(labels, counts))`.
   """
   labels = _validate.integer("labels", labels)
   counts = _validate.counts("counts", counts)

@@ -65,7 +65,7 @@ def held_out_rarity(
     >>> print(gq.held_out_rarity(losses).round(1))
     [ 1.   1.1 20.1 50. ]
 
-  Reference: none that we know for margins; the recipe in docs/margins.md trains two halves.
+  Reference: none that we know; the recipe in docs/adjustment.md trains two halves.
   """
   neighbours = _validate.static_int("neighbours", neighbours, 1)
   _validate.number("largest", largest, 1.0)

@@ -16,7 +16,6 @@ class Arm:
   """One way to train on top of an optimizer."""
 
   weigh: str = ""  # "class", "kind": as if all were equally frequent; by the root of that
-  margin: str = ""  # "class", "kind": the rare must be fitted farther
   adjust: str = ""  # "in training", "after training"; "threshold": tuned by false alarms
   sample: str = ""  # "class", "kind": drawn equally often
   scarcity: str = ""  # "features", "outputs" of an example; "groups" of features
@@ -38,7 +37,6 @@ BY_RARITY = {
 BY_KIND = {
   "weights by kind": Arm(weigh="kind"),
   "sampling by kind": Arm(sample="kind"),
-  "margins by kind": Arm(margin="kind"),
 }
 NEEDS = {  # what an arm must be told
   **dict.fromkeys(BY_CLASS, "the counts of classes"),

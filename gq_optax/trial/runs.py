@@ -100,7 +100,6 @@ def make_lanes(
         own.mean(axis=axes),
         np.where(scale > 0, scale, 1.0).astype(np.float32),
         arms.weights(numbers[arm.weigh], rows) if arm.weigh else ones,
-        arms.rarity(numbers[arm.margin], rows) if arm.margin else ones,
         np.zeros(bench.num_classes, np.float32) + np.float32(prior),
       )
     )

@@ -58,7 +58,7 @@ def score(folder: Path, source: Path) -> Path:
   width = len(arrays["bias"])
   lanes = training.Lanes(
     np.zeros((width, 1, 1), np.int32), np.zeros(width, np.float32), np.zeros(width, np.int32),
-    arrays["shift"], arrays["scale"], np.ones((width, 1)), np.ones((width, 1)),
+    arrays["shift"], arrays["scale"], np.ones((width, 1)),
     np.zeros((width, setup.num_classes)),
   )  # fmt: skip
   structure: Any = jax.tree.structure(jax.eval_shape(

@@ -53,7 +53,6 @@ class Lanes(NamedTuple):
     shift: what is taken off the examples, so that those trained on have mean 0.
     scale: what they are divided by, so that those have deviation 1.
     weights: `[W, n]`, of the examples, 1 where plain.
-    rarity: `[W, n]`, of `gq.margin_loss`, 1 where plain.
     offset: `[W, C]`, added to the logits in training, 0 where plain.
   """
 
@@ -63,7 +62,6 @@ class Lanes(NamedTuple):
   shift: Any
   scale: Any
   weights: Any
-  rarity: Any
   offset: Any
 
 
@@ -128,12 +126,12 @@ def _advance(
   def step(carry, rows):
     variables, state, memory, number = carry
     key = jax.random.fold_in(jax.random.key(lane.seed), number)
-    y, rarity = labels[rows], lane.rarity[rows]
+    y = labels[rows]
 
     def loss(params):
       found, rest = network.train((params, variables[1]), _standardised(x[rows], lane), key)
       logits, features = found[0] + lane.offset, found[1]
-      losses = gq.margin_loss(cross_entropy, logits, y, rarity, strength=1.0)
+      losses = cross_entropy(logits, y)
       weights, held = lane.weights[rows], memory
       if setup.scarcity:
         outputs = setup.scarcity == "outputs"
