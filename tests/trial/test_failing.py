@@ -8,14 +8,14 @@ from gq_optax.trial import alarms, comparison, descriptors, failing
 from gq_optax.trial.uncertainty import Difference
 
 
-def world(seed=0, n=1200, hidden=60, wrong=0):
+def world(seed=0, n=1200, hidden=60, wrong=0, dim=4, apart=-9):
   """Two classes; a part of the second lies by itself and is taken for the first."""
   rng = np.random.default_rng(seed)
   labels = (np.arange(n) % 3 == 0).astype(int)
-  points = rng.normal(size=(n, 4)) + 6 * labels[:, None]
+  points = rng.normal(size=(n, dim)) + 6 * labels[:, None]
   kind = np.zeros(n, bool)
   kind[rng.choice(np.flatnonzero(labels == 1), hidden, replace=False)] = True
-  points[kind] = rng.normal(size=(hidden, 4)) + [0, 0, 0, -9]
+  points[kind] = rng.normal(size=(hidden, dim)) + apart * (np.arange(dim) == dim - 1)
   predicted = np.where(kind, 0, labels)
   mistaken = np.zeros(n, bool)
   mistaken[rng.choice(np.flatnonzero(~kind), wrong, replace=False)] = True
@@ -84,6 +84,17 @@ def test_wrong_labels_are_told_from_a_kind_of_its_own():
   assert (found[~fails] == "").all()
   assert (alike[found == failing.ALIKE] > 0).all()
   assert (alike[~fails] == 0).all()
+
+
+def test_a_small_kind_is_seen_though_most_rows_that_fail_are_wrong_labels():
+  missed, told = [], []
+  for seed in range(3):
+    features, labels, predicted, kind, wrong = world(seed, 1500, 30, 100, dim=40, apart=4)
+    alike = failing.count_alike(features, labels, predicted, np.arange(1500) % 4)
+    missed += (alike[kind] == 0).tolist()
+    told += (alike[wrong] == 0).tolist()
+  assert np.mean(missed) < 0.1
+  assert np.mean(told) > 0.6
 
 
 def test_where_failing_is_by_chance_nothing_is_alike():
