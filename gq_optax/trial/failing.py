@@ -30,7 +30,9 @@ LEAST = 5  # rows that fail, from which others can be learnt
 MOST = 8  # slices
 RECOGNISED = 0.2  # false alarms at which the second look must find a row
 STRENGTH = 30.0  # of the linear model, over the number of its rows
-CHANCE = 0.05  # that so many are found where nothing tells them apart
+# That so many are found where nothing tells them apart, were rows alone. As one model tells many,
+# about one such case in twenty passes.
+CHANCE = 0.02
 ROUNDS = 3  # of learning, each from the rows that the last one recognised
 ALIKE = "many alike: maybe a kind of its own"
 ALONE = "alone: maybe a wrong label"
