@@ -178,11 +178,11 @@ def compared(gap, name="class weights"):
     (Difference(0.1, 0.04, 0.16, "rows"),
      "Class weights beat Muon by +10.0 [+4.0, +16.0] points in the recall of defect."),
     (Difference(0.01, -0.02, 0.04, "rows"),
-     "Nothing beat Muon in the recall of defect; this trial could have shown 3.0 points. More test"
-     " rows would show less."),
+     "Nothing beat Muon in the recall of defect; this trial could have shown 3.0 points, and"
+     " with more test rows fewer."),
     (Difference(-0.1, -0.16, -0.04, "seeds"),
-     "Nothing beat Muon in the recall of defect; this trial could have shown 6.0 points. More seeds"
-     " would show less. Worse: class weights."),
+     "Nothing beat Muon in the recall of defect; this trial could have shown 6.0 points, and"
+     " with more seeds fewer. Worse: class weights."),
     (Difference(0.7, 0.35, 1.05, "rows"),
      "Class weights beat Muon by +70.0 [+35.0, +100.0] points in the recall of defect."),
     (Difference(0.1, np.nan, np.nan), "The recall of defect: 30 rows are too few to tell."),
