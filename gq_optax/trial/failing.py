@@ -114,7 +114,7 @@ def recognised(
     for fold in np.unique(folds):
       rows = folds == fold
       odds[rows] = resemble(features, found, right, ~rows)[rows]
-    if not np.isfinite(odds).all():
+    if not np.isfinite(odds).all():  # too few to learn from: those of the last round
       return found & (turn > 0)
     found = own & (odds > alarms.threshold(odds, right, RECOGNISED))
     if not turn and binom.sf(found.sum() - 1, own.sum(), RECOGNISED) >= chance:
