@@ -104,7 +104,8 @@ def summarise(told: Told) -> dict[str, Any]:
       cells.append(percent(value) + (f" ({comparison.span(gap)})" if shown else ""))
     rows.append(cells)
   plain = lambda a: {"value": a["value"], "gap": None if a["gap"] is None else list(a["gap"])}
-  frame = told.frame.drop(columns=["kind", "rarity_by_features"])
+  unnamed = ["kind"] if (told.frame["kind"] == "").all() else []
+  frame = told.frame.drop(columns=["rarity_by_features", *unnamed])
   frame.insert(3, "check", frame.pop("check"))  # what to do with a row, before figures of it
   return {
     "top": sentences(told),

@@ -101,6 +101,8 @@ def test_named_kinds_get_recalls_and_arms(trained):
   html = (folder / "kinds" / "report.html").read_text()
   assert "weights by kind" in html
   assert "12 rows are named deep of dented" in html
+  assert "<th>kind</th>" in html
+  assert "<th>kind</th>" not in (folder / "out" / "report.html").read_text()
   again = pd.read_csv(folder / "kinds" / "rows.csv", keep_default_na=False, dtype=str)
   same = again.set_index("row")["kind"] == frame.set_index("row")["kind"].loc[again["row"]]
   assert same.all()  # rows that resemble them are told beside, not as named

@@ -1,10 +1,13 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Rows that fail alike, slices and their control, wrong labels, on a generator that is known."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from gq_optax.trial import alarms, comparison, descriptors, failing
+from gq_optax.trial import alarms, comparison, descriptors, failing, page
 from gq_optax.trial.uncertainty import Difference
 
 
@@ -194,6 +197,26 @@ def test_sentences(gap, words):
   wanted = "class weights" if gap.low > 0 else "Muon"
   assert comparison.take([told], "Muon", validation) == wanted
   assert "[-100" not in comparison.span(gap)
+
+
+def test_the_headline_is_what_beat_the_baseline():
+  wins, loses = Difference(0.1, 0.04, 0.16, "rows"), Difference(0.01, -0.02, 0.04, "rows")
+  found = SimpleNamespace(
+    fails=np.zeros(60, bool), check=np.full(60, ""), found=[], rarity=np.arange(60.0)
+  )
+  told: Any = SimpleNamespace(
+    seen=SimpleNamespace(trained=[9, 9], missing=[]),
+    own=SimpleNamespace(images=False, classes=["ok", "defect"]),
+    compared=[compared(loses), compared(wins)],
+    validation={"Muon": 0.5, "class weights": 0.6},
+    baseline="Muon",
+    taken="class weights",
+    found=found,
+  )
+  said = page.sentences(told)
+  assert said[0].startswith("Class weights beat Muon by +10.0 [+4.0, +16.0] points")
+  assert said[1].startswith("Nothing beat Muon")
+  assert said[2] == "Take class weights."
 
 
 def test_an_interval_that_tells_nothing_gives_no_verdict():
