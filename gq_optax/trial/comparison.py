@@ -105,12 +105,17 @@ def span(gap: Difference) -> str:
   return f"{100 * gap.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
+def winners(told: dict[str, Any]) -> list[str]:
+  """The arms that beat the baseline in a figure."""
+  return [n for n, a in told["arms"].items() if a["gap"] and a["gap"].verdict == "better"]
+
+
 def sentence(told: dict[str, Any], baseline: str, validation: dict[str, float]) -> str:
   """What is shown in one figure: who beat the baseline and by how much, or what could be shown."""
   gaps = {n: a["gap"] for n, a in told["arms"].items() if a["gap"] is not None}
   if not gaps:
     return f"In the {told['name']} nothing was held against {baseline}."
-  better = [n for n, gap in gaps.items() if gap.verdict == "better"]
+  better = winners(told)
   worse = [n for n, gap in gaps.items() if gap.verdict == "worse"]
   if better:
     top = max(better, key=lambda n: validation[n])
@@ -120,11 +125,11 @@ def sentence(told: dict[str, Any], baseline: str, validation: dict[str, float]) 
   if not halves:
     return f"The {told['name']}: {told['rows']} rows are too few to tell."
   limit = max(gaps.values(), key=lambda gap: gap.mean).limit
-  cure = "More seeds would" if limit == "seeds" else "More test rows would"
+  cure = "seeds" if limit == "seeds" else "test rows"
   less = f" Worse: {', '.join(worse)}." if worse else ""
   return (
     f"Nothing beat {baseline} in the {told['name']}; this trial could have shown"
-    f" {points(float(np.median(halves)))} points. {cure} show less.{less}"
+    f" {points(float(np.median(halves)))} points, and with more {cure} fewer.{less}"
   )
 
 
@@ -135,8 +140,7 @@ def _upper(text: str) -> str:
 def take(compared: list[dict[str, Any]], baseline: str, validation: dict[str, float]) -> str:
   """The arm that a verdict speaks for, first in the first figure; else the baseline."""
   for told in compared:
-    better = [n for n, a in told["arms"].items() if a["gap"] and a["gap"].verdict == "better"]
-    if better:
+    if better := winners(told):
       return max(better, key=lambda n: validation[n])
   return baseline
 

@@ -89,26 +89,25 @@ def run(
 ) -> dict[str, Any]:
   """Trains, compares, and writes report.html, rows.csv, summary.json and the best arm."""
   trial.out.mkdir(parents=True, exist_ok=True)
-  labels, words = own.labels, [own.classes[c] for c in own.labels]
+  labels, words = own.labels, np.array(own.classes)[own.labels]
   split, folds = splits.deal(labels, clusters, own.test)
+  pool = np.arange(len(labels)) if own.test is None else np.flatnonzero(~own.test)
+  tested = pool if own.test is None else np.flatnonzero(own.test)
+  features = descriptors.describe(own.x, candidates(own)[-1])
   named, unseen = own.kinds, np.ones(len(labels), bool)
+  resemblance: list[str] = []
   if trial.kinds is not None:
-    named, unseen = kinds.read(trial.kinds, own.names, words, folds % 2 == 0)
+    given = np.full(len(labels), "", object)
+    given[pool] = kinds.read(trial.kinds, [own.names[i] for i in pool], words[pool].tolist())
+    named, unseen, resemblance = kinds.spread(given.astype(str), words, features, folds)
   kind_names, kind_of = number_kinds(words, named)
   bench = prepare(trial, own, split, kind_of, seeds)
   answers, baseline, bench, notes = train_all(trial, own, bench, rivals)
-  pool = np.arange(len(labels)) if own.test is None else np.flatnonzero(~own.test)
-  features = descriptors.describe(own.x, candidates(own)[-1])[pool]
-  found = failing.look(labels[pool], answers[baseline].logits[:, pool], features, folds[pool])
-
-  tested = pool if own.test is None else np.flatnonzero(own.test)
+  found = failing.look(labels[pool], answers[baseline].logits[:, pool], features[pool], folds[pool])
   if named is not None:
-    every = of_kinds(own, kind_names, kind_of, np.ones_like(unseen), tested)
     more = of_kinds(own, kind_names, kind_of, unseen, tested)
-    if trial.kinds is not None:
-      notes += unread(every, more)
   else:
-    every = more = [] if own.test is not None else of_slices(own, found, folds % 2 == 1)
+    more = [] if own.test is not None else of_slices(own, found, folds % 2 == 1)
   figures = comparison.figures(labels[tested], own.classes, seen.rarest, clusters[tested]) + more
   logits = {name: a.logits[:, tested] for name, a in answers.items()}
   compared = comparison.compare(
@@ -119,12 +118,17 @@ def run(
   frame = failing.table(found, [own.names[i] for i in pool], labels[pool], own.classes)
   if named is not None:
     at = pool[frame.index]
-    frame["kind"] = np.where(named[at] != np.array(words)[at], named[at], "")
+    kind = np.where(named[at] != words[at], named[at], "")
+    if trial.kinds is None:
+      frame["kind"] = kind
+    else:  # what was guessed is no name that a person gave
+      frame["kind"] = np.where(unseen[at], "", kind)
+      frame["resembles"] = np.where(unseen[at], kind, "")
   frame.to_csv(trial.out / "rows.csv", index=False)
   scoring.keep(trial.out, taken, answers[taken], own)
   told = page.Told(
     own, seen, compared, baseline, taken, validation, found, frame, logits, labels[tested], answers,
-    notes, bench, every,
+    [*notes, *resemblance], bench, more,
   )  # fmt: skip
   summary = page.summarise(told)
   (trial.out / "summary.json").write_text(json.dumps(summary, indent=1, default=str))
@@ -135,14 +139,15 @@ def run(
   return summary
 
 
-def number_kinds(words: list[str], named: np.ndarray | None) -> tuple[list[str], np.ndarray]:
+def number_kinds(words: np.ndarray, named: np.ndarray | None) -> tuple[list[str], np.ndarray]:
   """Kinds of all rows as integers, and their names; the classes where none are named.
 
   A kind that is in two classes counts as two.
   """
-  if named is None:
-    named = np.array(words)
-  pairs = [k if k == w else f"{k} of {w}" for k, w in zip(named, words, strict=True)]
+  pairs = [
+    k if k == w else f"{k} of {w}"
+    for k, w in zip(words if named is None else named, words, strict=True)
+  ]
   names, number = np.unique(pairs, return_inverse=True)
   return names.tolist(), number.reshape(-1)
 
@@ -191,7 +196,7 @@ def train_all(
 def of_kinds(
   own: rows.Rows, names: list[str], kind_of: np.ndarray, unseen: np.ndarray, tested: np.ndarray
 ) -> list[comparison.Figure]:
-  """Recalls of the rarest kinds, on rows that were used neither to find nor to name them."""
+  """Recalls of the rarest kinds, on rows that nobody named."""
   found: list[comparison.Figure] = []
   for k in np.argsort(np.bincount(kind_of, minlength=len(names)), kind="stable"):
     label = int(own.labels[kind_of == k][0])
@@ -200,18 +205,6 @@ def of_kinds(
       name = f"recall of {names[k]} at 10 % false alarms"
       found.append(comparison.Figure(name, strata, label))
   return found
-
-
-def unread(every: list[comparison.Figure], unseen: list[comparison.Figure]) -> list[str]:
-  """What is to be said of kinds of which all rows were looked at."""
-  there = {figure.name for figure in unseen}
-  short = lambda figure: figure.name.removeprefix("recall of ").partition(" at ")[0]
-  return [
-    f"All rows of {short(figure)} were used to name it or to find its slice. Its recall below is of"
-    " these, so nothing is said of a gain."
-    for figure in every
-    if figure.name not in there
-  ]
 
 
 def of_slices(

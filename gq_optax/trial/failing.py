@@ -30,7 +30,10 @@ LEAST = 5  # rows that fail, from which others can be learnt
 MOST = 8  # slices
 RECOGNISED = 0.2  # false alarms at which the second look must find a row
 STRENGTH = 30.0  # of the linear model, over the number of its rows
-CHANCE = 0.05  # that so many are found where nothing tells them apart
+# That so many are found where nothing tells them apart, were rows alone. As one model tells many,
+# about one such case in twenty passes.
+CHANCE = 0.02
+ROUNDS = 3  # of learning, each from the rows that the last one recognised
 ALIKE = "many alike: maybe a kind of its own"
 ALONE = "alone: maybe a wrong label"
 
@@ -102,16 +105,21 @@ def recognised(
 
   Those resemble others of `own` more than most rows `right` do, as told by a model that did not see
   their fold. Where so many would be found with a probability above `chance` though nothing tells
-  them apart, there are none.
+  them apart, there are none. Wrong labels blur what is learnt, so it is learnt again from the rows
+  that were recognised alone.
   """
-  odds = np.full(len(own), np.nan)
-  for fold in np.unique(folds):
-    rows = folds == fold
-    odds[rows] = resemble(features, own, right, ~rows)[rows]
-  if not np.isfinite(odds).all():
-    return np.zeros(len(own), bool)
-  found = own & (odds > alarms.threshold(odds, right, RECOGNISED))
-  return found & (binom.sf(found.sum() - 1, own.sum(), RECOGNISED) < chance)
+  found = own
+  for turn in range(ROUNDS):
+    odds = np.full(len(own), np.nan)
+    for fold in np.unique(folds):
+      rows = folds == fold
+      odds[rows] = resemble(features, found, right, ~rows)[rows]
+    if not np.isfinite(odds).all():  # too few to learn from: those of the last round
+      return found & (turn > 0)
+    found = own & (odds > alarms.threshold(odds, right, RECOGNISED))
+    if not turn and binom.sf(found.sum() - 1, own.sum(), RECOGNISED) >= chance:
+      return np.zeros(len(own), bool)
+  return found
 
 
 def count_alike(
@@ -154,9 +162,10 @@ def find_slices(
     own, right = mates & (predicted == taken), mates & (predicted == label)
     if 2 * (own & first).sum() > (mates & first).sum():
       continue  # the class fails, and no part of it
-    chance = CHANCE / len(pairs)
-    if not recognised(features[first], own[first], right[first], folds[first], chance).any():
+    again = recognised(features[first], own[first], right[first], folds[first], CHANCE / len(pairs))
+    if not again.any():
       continue
+    own[first] = again
     right |= (labels == taken) & (predicted == taken)
     (rows,) = np.nonzero(mates & (found < 0) & (resemble(features, own, right, first) > 0))
     for team in _clusters(features[rows]):

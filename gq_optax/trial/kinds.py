@@ -1,5 +1,9 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Kinds that a person named in rows.csv, and the rows that nobody looked at."""
+"""Kinds that a person named in rows.csv, and the rows that resemble them.
+
+A name is given to a few rows. A linear model learns what they look like against the rest of their
+class (see `descriptors`), and each row is told by a model that did not see it.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,35 +11,36 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from gq_optax.trial import failing
+
 
 class Named(NamedTuple):
   """Kinds of all rows.
 
   Attributes:
     kinds: of each row `[n]`, a name; that of the class where there is no other.
-    unseen: rows `[n]` that were used neither to name a kind nor to find its slice.
+    unseen: rows `[n]` that nobody named.
+    notes: sentences, how many rows resemble the named ones and how sure that is.
   """
 
   kinds: np.ndarray
   unseen: np.ndarray
+  notes: list[str]
 
 
-def read(path: Path, names: list[str], labels: list[str], first: np.ndarray) -> Named:
-  """Reads the column `kind` of a rows.csv.
-
-  A row without a kind gets the one that most of the named rows of its slice have, if most have one.
+def read(path: Path, names: list[str], labels: list[str]) -> np.ndarray:
+  """The column `kind` of a rows.csv, a name or "" for each row `[n]`.
 
   Args:
     path: the file.
-    names: of all rows of the trial.
-    labels: the class of each row, by name.
-    first: the half on which slices are found, bool `[n]`.
+    names: of the rows that are trained on.
+    labels: the class of each, by name.
 
   Raises:
     ValueError: if the file is of other rows, or names no kind.
   """
   frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-  wanted = {"row", "label", "slice", "kind"}
+  wanted = {"row", "label", "kind"}
   if not wanted <= set(frame.columns):
     raise ValueError(
       f"kinds must be a rows.csv of an earlier trial, with columns {', '.join(sorted(wanted))},"
@@ -44,8 +49,9 @@ def read(path: Path, names: list[str], labels: list[str], first: np.ndarray) -> 
   frame = frame.set_index("row")
   if not frame.index.is_unique or set(frame.index) != set(names):
     raise ValueError(
-      f"kinds must be the rows.csv of the same rows, but {len(frame)} rows were found where the"
-      f" data have {len(names)}."
+      f"kinds must be the rows.csv of the same rows, {names[0]} to {names[-1]}, but"
+      f" {len(frame)} rows were found, {frame.index[0]} first. Run the trial on these data without"
+      " --kinds, and name kinds in the rows.csv that it writes."
     )
   frame = frame.loc[names]
   if list(frame["label"]) != labels:
@@ -57,12 +63,51 @@ def read(path: Path, names: list[str], labels: list[str], first: np.ndarray) -> 
   told = frame["kind"].str.strip().to_numpy(dtype=str)
   if not (told != "").any():
     raise ValueError(f"kinds must name a kind in column kind of {path.name}, but it is empty.")
-  kinds = np.where(told != "", told, np.array(labels))
-  slices = frame["slice"].to_numpy(dtype=str)
-  for name in np.unique(slices[slices != ""]):
-    own = (slices == name) & (told != "")
-    if own.any():
-      values, counts = np.unique(told[own], return_counts=True)
-      if counts.max() * 2 > own.sum():
-        kinds[(slices == name) & (told == "")] = values[counts.argmax()]
-  return Named(kinds, (told == "") & ~first)
+  return told
+
+
+def spread(told: np.ndarray, words: np.ndarray, features: np.ndarray, folds: np.ndarray) -> Named:
+  """Gives a kind to the rows that resemble those of that name more than the rest of their class.
+
+  A kind that features do not tell from the rest, or of fewer than `failing.LEAST` rows, stays with
+  the rows that were named.
+
+  Args:
+    told: names of kinds `[n]`, "" where there is none.
+    words: the class of each row `[n]`, by name.
+    features: `[n, d]`, see `descriptors.describe`.
+    folds: int `[n]`; -1 of rows that are tested alone, and were never named.
+  """
+  pool, notes = folds >= 0, []
+  kinds = np.where(told != "", told, words).astype(object)
+  nearest = np.zeros(len(told))
+  pairs = np.unique(np.stack([words, told], axis=1)[told != ""], axis=0).tolist()
+  for word, kind in pairs:
+    own = (words == word) & (told == kind)
+    others = (words == word) & pool & ~own
+    chance = failing.CHANCE / len(pairs)
+    if (
+      own.sum() < failing.LEAST
+      or not failing.recognised(features[pool], own[pool], others[pool], folds[pool], chance).any()
+    ):
+      notes.append(
+        f"{own.sum()} rows are named {kind} of {word}; they are too few, or too much like the rest"
+        f" of {word}, to tell other rows by."
+      )
+      continue
+    odds = np.zeros(len(told))
+    for fold in np.unique(folds):
+      rows = folds == fold
+      odds[rows] = failing.resemble(features, own, others, pool & ~rows)[rows]
+    more = (words == word) & (told == "") & (odds > nearest)
+    kinds[more], nearest[more] = kind, odds[more]
+    notes.append(
+      f"{own.sum()} rows are named {kind} of {word}; {more.sum()} more resemble them. A model that"
+      f" did not see them recognises {(own & (odds > 0)).sum()} of the {own.sum()}."
+    )
+  if pool.all():
+    notes.append(
+      "Gains of kinds are read on rows that nobody named. If most rows that fail are named, those"
+      " are the easier ones. Keep rows apart as x_test of an .npz file to read the gain on all."
+    )
+  return Named(kinds.astype(str), told == "", notes)

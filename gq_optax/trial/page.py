@@ -70,7 +70,7 @@ def sentences(told: Told) -> list[str]:
   else:
     say = lambda one: comparison.sentence(one, told.baseline, told.validation)
     gaps = [a["gap"] for one in told.compared for a in one["arms"].values() if a["gap"]]
-    found = [say(one) for one in told.compared]
+    found = [say(one) for one in sorted(told.compared, key=lambda one: not comparison.winners(one))]
     if not gaps:
       found = [f"Nothing was held against {told.baseline}; the rows that fail are below."]
     elif told.taken != told.baseline:
@@ -104,7 +104,9 @@ def summarise(told: Told) -> dict[str, Any]:
       cells.append(percent(value) + (f" ({comparison.span(gap)})" if shown else ""))
     rows.append(cells)
   plain = lambda a: {"value": a["value"], "gap": None if a["gap"] is None else list(a["gap"])}
-  frame = told.frame.drop(columns="kind")
+  unnamed = ["kind"] if (told.frame["kind"] == "").all() else []
+  frame = told.frame.drop(columns=["rarity_by_features", *unnamed])
+  frame.insert(3, "check", frame.pop("check"))  # what to do with a row, before figures of it
   return {
     "top": sentences(told),
     "notes": [*told.seen.says, *told.notes],
@@ -217,9 +219,10 @@ def differences(summary: dict[str, Any]) -> matplotlib.figure.Figure:
         ax.plot([100 * low, 100 * high], [y, y], color="#0072b2", lw=2)
       ax.plot([100 * mean], [y], "o", color="#0072b2", ms=4)
     ax.axvline(0, color="#888", lw=0.8)
-    ax.set_yticks(range(len(gaps)), list(reversed(gaps)), fontsize=7)
-    ax.set_title(f"{one['name']}, points over {summary['baseline']}", fontsize=8)
-    ax.tick_params(axis="x", labelsize=7)
+    ax.set_yticks(range(len(gaps)), list(reversed(gaps)), fontsize=8)
+    ax.set_ylim(-0.6, len(gaps) - 0.4)
+    ax.set_title(f"{one['name']}, points over {summary['baseline']}", fontsize=8.5, loc="right")
+    ax.tick_params(axis="x", labelsize=8)
   return figure
 
 

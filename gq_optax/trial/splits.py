@@ -67,7 +67,7 @@ def deal(
   """The splits, and the fold of every row.
 
   Args:
-    strata: int `[n]`, classes, or kinds where they are named.
+    strata: int `[n]`, classes.
     clusters: see `together`.
     test: bool `[n]`, the user's own test rows; their fold is -1. They are tested by networks that
       are trained on all other rows, as one more split at the end.

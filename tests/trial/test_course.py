@@ -1,6 +1,8 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Whole trials, small: from a file to a report, kinds that were named, new rows scored."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +100,35 @@ def test_named_kinds_get_recalls_and_arms(trained):
   assert command.run(trial) == 0
   html = (folder / "kinds" / "report.html").read_text()
   assert "weights by kind" in html
-  assert "deep of dented" in html
+  assert "12 rows are named deep of dented" in html
+  assert "<th>kind</th>" in html
+  assert "<th>kind</th>" not in (folder / "out" / "report.html").read_text()
+  again = pd.read_csv(folder / "kinds" / "rows.csv", keep_default_na=False, dtype=str)
+  same = again.set_index("row")["kind"] == frame.set_index("row")["kind"].loc[again["row"]]
+  assert same.all()  # rows that resemble them are told beside, not as named
+  assert set(again["resembles"]) <= {"", "deep"}
+
+
+def test_kinds_are_named_in_what_is_trained_on_and_their_gain_is_read_on_the_test(tmp_path):
+  """Of a kind that resembles the other class; its test rows were neither named nor looked at."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(900, 6))
+  fault, deep = np.arange(900) % 3 == 0, np.arange(900) % 6 == 0
+  x[fault & ~deep, 0] += 4
+  x[deep, 1] += 4
+  y = np.where(fault, "fault", "ok")
+  np.savez(tmp_path / "a.npz", x_train=x[:600], y_train=y[:600], x_test=x[600:], y_test=y[600:])
+  frame = pd.DataFrame({"row": [f"train {i}" for i in range(600)], "label": y[:600], "kind": ""})
+  frame.loc[deep[:600] & (np.arange(600) < 540), "kind"] = "deep"
+  frame.to_csv(tmp_path / "rows.csv", index=False)
+  only = ("SGDM", "weights by kind", "margins by kind")
+  trial = Trial(tmp_path / "a.npz", kinds=tmp_path / "rows.csv", seeds=3, only=only)
+  assert command.run(dataclasses.replace(trial, epochs=2, out=tmp_path / "out")) == 0
+  summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+  (told,) = [one for one in summary["compared"] if "deep of fault" in one["name"]]
+  assert abs(told["rows"] - deep[600:].sum()) <= 5
+  assert all(np.isfinite(told["arms"][name]["gap"][:3]).all() for name in only[1:])
+  assert any("the recall of deep of fault at 10 % false alarms" in line for line in summary["top"])
 
 
 def test_a_plain_optimizer_alone_names_the_rows_and_says_that_nothing_rivalled(trained, capsys):
@@ -146,8 +176,6 @@ def test_bad_options_are_one_clear_line(tmp_path, changes, message):
   table(tmp_path / "parts.csv")
   source = changes.pop("source", tmp_path / "parts.csv")
   trial = small(tmp_path, **changes)
-  import dataclasses
-
   with pytest.raises(ValueError, match=message):
     command.run(dataclasses.replace(trial, source=source))
 

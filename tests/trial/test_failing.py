@@ -1,21 +1,24 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Rows that fail alike, slices and their control, wrong labels, on a generator that is known."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from gq_optax.trial import alarms, comparison, descriptors, failing
+from gq_optax.trial import alarms, comparison, descriptors, failing, page
 from gq_optax.trial.uncertainty import Difference
 
 
-def world(seed=0, n=1200, hidden=60, wrong=0):
+def world(seed=0, n=1200, hidden=60, wrong=0, dim=4, apart=-9):
   """Two classes; a part of the second lies by itself and is taken for the first."""
   rng = np.random.default_rng(seed)
   labels = (np.arange(n) % 3 == 0).astype(int)
-  points = rng.normal(size=(n, 4)) + 6 * labels[:, None]
+  points = rng.normal(size=(n, dim)) + 6 * labels[:, None]
   kind = np.zeros(n, bool)
   kind[rng.choice(np.flatnonzero(labels == 1), hidden, replace=False)] = True
-  points[kind] = rng.normal(size=(hidden, 4)) + [0, 0, 0, -9]
+  points[kind] = rng.normal(size=(hidden, dim)) + apart * (np.arange(dim) == dim - 1)
   predicted = np.where(kind, 0, labels)
   mistaken = np.zeros(n, bool)
   mistaken[rng.choice(np.flatnonzero(~kind), wrong, replace=False)] = True
@@ -84,6 +87,17 @@ def test_wrong_labels_are_told_from_a_kind_of_its_own():
   assert (found[~fails] == "").all()
   assert (alike[found == failing.ALIKE] > 0).all()
   assert (alike[~fails] == 0).all()
+
+
+def test_a_small_kind_is_seen_though_most_rows_that_fail_are_wrong_labels():
+  missed, told = [], []
+  for seed in range(3):
+    features, labels, predicted, kind, wrong = world(seed, 1500, 30, 100, dim=40, apart=4)
+    alike = failing.count_alike(features, labels, predicted, np.arange(1500) % 4)
+    missed += (alike[kind] == 0).tolist()
+    told += (alike[wrong] == 0).tolist()
+  assert np.mean(missed) < 0.1
+  assert np.mean(told) > 0.6
 
 
 def test_where_failing_is_by_chance_nothing_is_alike():
@@ -167,11 +181,11 @@ def compared(gap, name="class weights"):
     (Difference(0.1, 0.04, 0.16, "rows"),
      "Class weights beat Muon by +10.0 [+4.0, +16.0] points in the recall of defect."),
     (Difference(0.01, -0.02, 0.04, "rows"),
-     "Nothing beat Muon in the recall of defect; this trial could have shown 3.0 points. More test"
-     " rows would show less."),
+     "Nothing beat Muon in the recall of defect; this trial could have shown 3.0 points, and"
+     " with more test rows fewer."),
     (Difference(-0.1, -0.16, -0.04, "seeds"),
-     "Nothing beat Muon in the recall of defect; this trial could have shown 6.0 points. More seeds"
-     " would show less. Worse: class weights."),
+     "Nothing beat Muon in the recall of defect; this trial could have shown 6.0 points, and"
+     " with more seeds fewer. Worse: class weights."),
     (Difference(0.7, 0.35, 1.05, "rows"),
      "Class weights beat Muon by +70.0 [+35.0, +100.0] points in the recall of defect."),
     (Difference(0.1, np.nan, np.nan), "The recall of defect: 30 rows are too few to tell."),
@@ -183,6 +197,26 @@ def test_sentences(gap, words):
   wanted = "class weights" if gap.low > 0 else "Muon"
   assert comparison.take([told], "Muon", validation) == wanted
   assert "[-100" not in comparison.span(gap)
+
+
+def test_the_headline_is_what_beat_the_baseline():
+  wins, loses = Difference(0.1, 0.04, 0.16, "rows"), Difference(0.01, -0.02, 0.04, "rows")
+  found = SimpleNamespace(
+    fails=np.zeros(60, bool), check=np.full(60, ""), found=[], rarity=np.arange(60.0)
+  )
+  told: Any = SimpleNamespace(
+    seen=SimpleNamespace(trained=[9, 9], missing=[]),
+    own=SimpleNamespace(images=False, classes=["ok", "defect"]),
+    compared=[compared(loses), compared(wins)],
+    validation={"Muon": 0.5, "class weights": 0.6},
+    baseline="Muon",
+    taken="class weights",
+    found=found,
+  )
+  said = page.sentences(told)
+  assert said[0].startswith("Class weights beat Muon by +10.0 [+4.0, +16.0] points")
+  assert said[1].startswith("Nothing beat Muon")
+  assert said[2] == "Take class weights."
 
 
 def test_an_interval_that_tells_nothing_gives_no_verdict():

@@ -176,23 +176,65 @@ def test_what_can_be_seen():
   assert seen([400, 300, 3]).missing == []  # two classes allow a verdict
 
 
-def test_kinds_go_from_named_rows_to_their_slice(tmp_path):
+def test_names_are_read_for_the_rows_that_they_are_of(tmp_path):
   frame = pd.DataFrame({
     "row": ["3", "0", "1", "2"],
     "label": ["fault"] * 3 + ["ok"],
-    "slice": ["slice 0", "slice 0", "", ""],
-    "kind": ["dropout", "", "", ""],
+    "kind": [" dropout", "", "", ""],
   })  # fmt: skip
-  path = tmp_path / "rows.csv"
+  path, labels = tmp_path / "rows.csv", ["fault", "fault", "ok", "fault"]
   frame.to_csv(path, index=False)
-  labels, first = ["fault", "fault", "ok", "fault"], np.array([False, True, False, False])
-  found = kinds.read(path, ["0", "1", "2", "3"], labels, first)
-  assert found.kinds.tolist() == ["dropout", "fault", "ok", "dropout"]
-  assert found.unseen.tolist() == [True, False, True, False]
-  with pytest.raises(ValueError, match="must be the rows.csv of the same rows"):
-    kinds.read(path, ["0", "1"], labels[:2], first[:2])
+  assert kinds.read(path, ["0", "1", "2", "3"], labels).tolist() == ["", "", "", "dropout"]
+  with pytest.raises(ValueError, match="same rows, train 0 to train 1, but 4 .* without --kinds"):
+    kinds.read(path, ["train 0", "train 1"], labels[:2])
   with pytest.raises(ValueError, match="row 2 is 'ok' in it and 'fault' in the data"):
-    kinds.read(path, ["0", "1", "2", "3"], ["fault"] * 4, first)
+    kinds.read(path, ["0", "1", "2", "3"], ["fault"] * 4)
   frame.assign(kind="").to_csv(path, index=False)
   with pytest.raises(ValueError, match="it is empty"):
-    kinds.read(path, ["0", "1", "2", "3"], labels, first)
+    kinds.read(path, ["0", "1", "2", "3"], labels)
+
+
+def hidden(named=32):
+  """A kind among faults, named in most that are trained on; a fifth of the rows is tested alone."""
+  rng = np.random.default_rng(0)
+  words = np.repeat(["fault", "ok"], 300)
+  alike = np.arange(600) % 6 == 0
+  true = alike & (words == "fault")
+  features = rng.normal(size=(600, 30)) + 4 * alike[:, None] * (np.arange(30) < 3)
+  folds = np.where(np.arange(600) % 5 == 4, -1, np.arange(600) // 5 % 4)
+  told = np.where(true & (folds >= 0), "dropout", "")
+  told[np.flatnonzero(told != "")[named:]] = ""
+  return told, words, features, folds, true
+
+
+def test_rows_that_nobody_named_get_the_kind_that_they_resemble():
+  told, words, features, folds, true = hidden()
+  found = kinds.spread(told, words, features, folds)
+  assert (found.unseen == (told == "")).all()
+  of_kind = found.kinds == "dropout"
+  assert of_kind[true & found.unseen].mean() > 0.9
+  assert true[of_kind].mean() > 0.8
+  assert (found.kinds[words == "ok"] == "ok").all()
+  assert of_kind[folds < 0].any()
+  more = int((of_kind & found.unseen).sum())
+  assert found.notes == [
+    f"32 rows are named dropout of fault; {more} more resemble them. A model that did not see them"
+    " recognises 32 of the 32."
+  ]
+
+
+def test_a_kind_of_few_rows_stays_with_them():
+  told, words, features, folds, _ = hidden(named=4)
+  found = kinds.spread(told, words, features, np.maximum(folds, 0))
+  assert ((found.kinds == "dropout") == (told == "dropout")).all()
+  assert "they are too few, or too much like the rest of fault" in found.notes[0]
+  assert "Keep rows apart as x_test" in found.notes[1]
+
+
+def test_a_kind_that_features_do_not_tell_stays_with_its_rows():
+  told, words, _, folds, _ = hidden()
+  more = []
+  for seed in range(20):
+    features = np.random.default_rng(seed).normal(size=(600, 30))
+    more.append((kinds.spread(told, words, features, folds).kinds == "dropout").sum() > 32)
+  assert np.sum(more) <= 3
