@@ -121,7 +121,7 @@ def test_kinds_are_named_in_what_is_trained_on_and_their_gain_is_read_on_the_tes
   frame = pd.DataFrame({"row": [f"train {i}" for i in range(600)], "label": y[:600], "kind": ""})
   frame.loc[deep[:600] & (np.arange(600) < 540), "kind"] = "deep"
   frame.to_csv(tmp_path / "rows.csv", index=False)
-  only = ("SGDM", "weights by kind", "margins by kind")
+  only = ("SGDM", "weights by kind", "sampling by kind")
   trial = Trial(tmp_path / "a.npz", kinds=tmp_path / "rows.csv", seeds=3, only=only)
   assert command.run(dataclasses.replace(trial, epochs=2, out=tmp_path / "out")) == 0
   summary = json.loads((tmp_path / "out" / "summary.json").read_text())
