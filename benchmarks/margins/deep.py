@@ -5,8 +5,7 @@
     GQ_OPTAX_DATA=data python -m benchmarks.margins.deep --list    # what is left, and how long
 
 Classes have a long tail of 100 to 1. In the task "classes" they are the labels. In "kinds" two
-labels hide them. What leads there is tried again with a fifth of the labels wrong, with SGD, and
-four times as long. A run trains one network to the end, writes one line of JSON, and is not run
+labels hide them. A run trains one network to the end, writes one line of JSON, and is not run
 again. Runs that decide come first. Each family of arms has its own rate, chosen on the validation
 split. Its images are not in the training set, 500 of each class. "natural" weighs the classes (or
 kinds) as the training set does; "mean" weighs them alike; "rarest" are the three smallest.
@@ -34,7 +33,6 @@ cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
 # And beyond, by factors of two, until the best lies inside. Validation has two humps in the dense
 # network: a short grid found the wrong one.
 RATES = {"conv": (0.04, 0.08, 0.16), "dense": (0.005, 0.01, 0.02, 0.04, 0.08)}
-SGD_RATES = (0.1, 0.2, 0.4)
 AFTER = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # strengths of adjustment after training
 HEADS = (0.5, 1.0, 1.5)  # exponents of the weights under which the last layer is trained again
 FITS = 0.999
@@ -106,14 +104,6 @@ REPEATED = {
   },
   "classes": {"none": (0.0,), "logit adjustment": (0.5, 1.0, 2.0), "margins": (0.25, 0.5, 1.0)},
 }
-# What led: margins by kinds, against weights by kinds.
-WRONG, SGD, LONGER = "kinds, wrong labels", "kinds, SGD", "kinds, longer"
-_LED = {arm: REPEATED["kinds"][arm] for arm in ("none", "weights", "margins")}
-SECOND_STAGE = {
-  WRONG: _LED,
-  SGD: _LED,
-  LONGER: {"none": (0.0,), "weights": (1.0,), "margins": (0.5,)},
-}
 SCREEN, REPEATS = (0, 0), ((1, 0), (0, 1), (2, 0), (1, 1), (2, 1))  # seed, order of the classes
 
 
@@ -144,11 +134,10 @@ def wanted(rows: dict[Job, Row]) -> Iterator[Job]:
     phases += [(network, screened, SCREEN), *((network, REPEATED, draw) for draw in REPEATS[:2])]
   # Two labels that hide the kinds have no counts worth an adjustment.
   every = {"kinds": of(arm for arm in ARMS if arm != "logit adjustment"), "classes": of(ARMS)}
-  second = [("conv", {task: arms}, SCREEN) for task, arms in SECOND_STAGE.items()]
   phases += [("conv", {"kinds": every["kinds"]}, SCREEN)]
   # The narrowest lead takes the most draws to tell.
-  phases += [("conv", {"kinds": REPEATED["kinds"]}, draw) for draw in REPEATS[2:4]] + second[:2]
-  phases += [*((network, every, SCREEN) for network in NETWORKS), *second[2:]]
+  phases += [("conv", {"kinds": REPEATED["kinds"]}, draw) for draw in REPEATS[2:4]]
+  phases += [(network, every, SCREEN) for network in NETWORKS]
   phases += [(network, REPEATED, draw) for network in NETWORKS for draw in REPEATS[2:]]
   for network, arms, draw in phases:
     for task in arms:
@@ -164,16 +153,15 @@ def rates(
 ) -> tuple[list[Job], float | None]:
   """The runs that try rates, and of those that fit every example the best one on validation.
 
-  A best rate at the edge of the grid asks for one more beyond it. None while a run is missing. A
-  longer training keeps the rate of the short one.
+  A best rate at the edge of the grid asks for one more beyond it. None while a run is missing.
   """
-  leader, task = LEADERS[family], "kinds" if task == LONGER else task
+  leader = LEADERS[family]
   job = lambda rate: Job(task, network, leader, ARMS[leader].strengths[0], rate, *SCREEN)
   score = lambda rate: (
     rows[job(rate)]["fits"],
     sum(rows[job(rate)]["validation"][k] for k in ("natural", "mean")),
   )
-  tried = list(SGD_RATES if task == SGD else RATES[network])
+  tried = list(RATES[network])
   while all(job(rate) in rows for rate in tried):
     best = max(tried, key=score)
     if best not in (tried[0], tried[-1]):
@@ -194,7 +182,6 @@ class Data(NamedTuple):
   prior: np.ndarray  # [C], shares of the labels in the training set
   shares: np.ndarray  # [10], of the kinds
   rarity: np.ndarray  # [n], of the kind; in "classes" that is the class
-  wrong: np.ndarray  # bool [n], whose label is not its own
 
 
 def long_tail(folder: Path, task: str, order: int, scale: Scale) -> Data:
@@ -222,13 +209,11 @@ def long_tail(folder: Path, task: str, order: int, scale: Scale) -> Data:
   # The label hangs on the class itself, and not on how rare it is.
   of_rank = np.arange(10) if task == "classes" else hidden[np.argsort(rank)]
   y = {split: of_rank[k].astype(np.int32) for split, k in kind.items()}
-  wrong = np.random.RandomState(23).uniform(size=len(y["train"])) < 0.2 * (task == WRONG)
-  y["train"] = np.where(wrong, 1 - y["train"], y["train"])  # of two labels the other one
   share = lambda v: np.bincount(v) / len(v)
   shares = share(kind["train"])
   own, counts = jnp.asarray(kind["train"], jnp.int32), jnp.bincount(jnp.asarray(kind["train"]))
   rarity = np.asarray(gq.class_rarity(own, counts))
-  return Data(x, y, kind, share(y["train"]), shares, rarity, wrong)
+  return Data(x, y, kind, share(y["train"]), shares, rarity)
 
 
 # Training
@@ -278,11 +263,11 @@ def example_losses(recipe: Recipe, rows, late, logits, labels):
   return cross_entropy(moved, labels) / recipe.divisor[rows], weight
 
 
-STATIC = ("network", "epochs", "batch", "width", "density", "optimizer")
+STATIC = ("network", "epochs", "batch", "width", "density")
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
-def train(key, rows, x, y, recipe, rate, *, network, epochs, batch, width, density, optimizer):
+def train(key, rows, x, y, recipe, rate, *, network, epochs, batch, width, density):
   """Trains on some rows of the training set; the parameters."""
   batch = min(batch, len(rows))
   steps = len(rows) // batch
@@ -294,9 +279,6 @@ def train(key, rows, x, y, recipe, rate, *, network, epochs, batch, width, densi
     adam_weight_decay=0.01,
     adam_learning_rate=lambda t: 0.3 * rate * schedule(t),
   )
-  if optimizer == "SGD":
-    tx = optax.sgd(lambda t: rate * schedule(t), momentum=0.9)
-    tx = optax.chain(optax.add_decayed_weights(5e-4), tx)
   start, order, drawn = jax.random.split(key, 3)
   outputs = len(recipe.offset)
   params = networks.init(start, network, x[0].size, outputs, width)
@@ -379,7 +361,6 @@ def run(job: Job, data: Data, scale: Scale) -> Row:
   everything = jnp.arange(len(y))
   density = job.arm if job.arm.startswith("density") else ""
   sizes = {"network": job.network, "batch": scale.batch, "width": scale.width}
-  sizes["optimizer"] = "SGD" if job.task == SGD else "Muon"
   epochs = scale.epochs[NETWORKS.index(job.network)]
   plain = recipe(job._replace(arm="none"), data, None)
 
@@ -401,7 +382,6 @@ def run(job: Job, data: Data, scale: Scale) -> Row:
 
   how = recipe(job, data, held_out)
   epochs = epochs * 5 // 4 if job.arm == "none, longer" else epochs
-  epochs = epochs * 4 if job.task == LONGER else epochs
   params = train(
     jax.random.key(job.seed), everything, x, y, how, job.rate,
     epochs=epochs, density=density, **sizes,
@@ -409,11 +389,8 @@ def run(job: Job, data: Data, scale: Scale) -> Row:
   found = {s: predict(params, jnp.asarray(data.x[s]), network=job.network) for s in data.x}
   logits = {split: np.asarray(pair[0], np.float64) for split, pair in found.items()}
   read = lambda split, z: figures(z, data.y[split], data.kind[split], data.shares)
-  right = np.argmax(logits["train"], axis=1) == data.y["train"]
-  fit = float(np.mean(right))
+  fit = float(np.mean(np.argmax(logits["train"], axis=1) == data.y["train"]))
   row: Row = job._asdict() | {"training accuracy": round(100 * fit, 3), "fits": fit >= FITS}
-  if data.wrong.any():
-    row["wrong labels fitted"] = round(100 * float(np.mean(right[data.wrong])), 3)
   for split in ("validation", "test"):
     after = {str(s): read(split, logits[split] - s * np.log(data.prior)) for s in AFTER}
     row[split] = read(split, logits[split]) | {"after": after}
@@ -451,7 +428,7 @@ def main() -> None:
   parser.add_argument("--results", type=Path, default=Path("out/margins.jsonl"))
   parser.add_argument("--minutes", type=float, default=float("inf"))
   parser.add_argument("--list", action="store_true")
-  words = [*DECISIVE, *SECOND_STAGE, *NETWORKS]
+  words = [*DECISIVE, *NETWORKS]
   parser.add_argument("--only", nargs="+", choices=words, default=[], help="beside another call")
   parser.add_argument("--tiny", action="store_true", help="for tests")
   args = parser.parse_args()

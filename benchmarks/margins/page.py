@@ -153,28 +153,11 @@ def section(rows: Rows, task: str, network: str, figures: Path) -> str:
   return "\n\n".join(parts)
 
 
-def second_stage(rows: Rows) -> str:
-  """What led, elsewhere: margins by kinds against weights by kinds on the small ResNet."""
-  head = ("", "margins against weights: rarest three", "mean", "wrong labels learnt by both")
-  lines = ["| " + " | ".join(head) + " |", "|---|---|---|---|"]
-  for task in ("kinds", *deep.SECOND_STAGE):
-    chosen = at_chosen_rates(rows, task, "conv")
-    if task != deep.WRONG:  # which need not fit
-      chosen = {job: row for job, row in chosen.items() if row["fits"]}
-    learnt = {job.arm: row.get("wrong labels fitted") for job, row in chosen.items()}
-    both: list[Any] = [learnt.get(arm) for arm in ("weights", "margins")]
-    told = "-" if None in both else "{:.0f} %, {:.0f} %".format(*both)
-    rarest, mean = map(interval, leads(by_draws(chosen), "margins", "weights"))
-    lines.append(f"| {task} | {rarest} | {mean} | {told} |")
-  return "\n\n".join(["## What led, elsewhere", "\n".join(lines)])
-
-
 def write(results: Path, page: Path, figures: Path) -> None:
   """Fills the page between its markers."""
   rows = deep.read_rows(results)
   figures.mkdir(parents=True, exist_ok=True)
   body = "\n\n".join(section(rows, t, n, figures) for n in deep.NETWORKS for t in deep.DECISIVE)
-  body += "\n\n" + second_stage(rows)
   before, rest = page.read_text().split("<!-- runs -->\n", 1)
   _, after = rest.split("\n<!-- end of runs -->", 1)
   page.write_text(f"{before}<!-- runs -->\n{body}\n<!-- end of runs -->{after}")

@@ -41,7 +41,7 @@ def row(job, natural=70.0, fits=True, **changes):
   )
 
 
-@pytest.mark.parametrize("task", ["classes", "kinds", deep.WRONG])
+@pytest.mark.parametrize("task", ["classes", "kinds"])
 def test_the_tail_is_long_and_the_splits_are_apart(folder, task):
   first, second = (deep.long_tail(folder, task, order, deep.TINY) for order in (0, 1))
   counts = np.bincount(first.kind["train"])
@@ -54,10 +54,7 @@ def test_the_tail_is_long_and_the_splits_are_apart(folder, task):
   assert set(first.y["train"]) == set(range(10 if task == "classes" else 2))
   brightest = lambda d: d.x["test"][d.kind["test"] == 0].mean()
   assert brightest(first) != pytest.approx(brightest(second))
-  assert (first.wrong.mean() > 0.1) == (task == deep.WRONG)
-  clean = deep.long_tail(folder, task.split(",")[0], 0, deep.TINY).y["train"]
-  np.testing.assert_array_equal(first.wrong, first.y["train"] != clean)
-  if task != "classes":  # a class has its label in both orders
+  if task == "kinds":  # a class has its label in both orders
     np.testing.assert_array_equal(first.y["test"][::20], second.y["test"][::20])
 
 
@@ -121,7 +118,6 @@ def test_rates_are_chosen_among_what_fits_and_the_grid_grows_at_its_edge():
     pytest.param("held-out margins, smoothed", 1.0, "classes", "dense", marks=pytest.mark.slow),
     pytest.param("early margins, smoothed", 1.0, "kinds", "dense", marks=pytest.mark.slow),
     ("density margins", 0.5, "kinds", "dense"),
-    ("weights", 0.5, deep.SGD, "dense"),
   ],
 )
 def test_a_run_gives_all_figures_and_the_same_again(folder, arm, strength, task, network):
@@ -151,18 +147,6 @@ def test_a_call_resumes_and_lists(folder, tmp_path, monkeypatch, capsys):
   assert list(deep.read_rows(results)) == few
 
 
-def test_the_second_stage_has_rates_of_its_own_but_for_the_longer_training():
-  rows = {}
-  of = lambda task, rate: job(task=task, network="conv", rate=rate)
-  for rate in deep.RATES["conv"]:
-    rows[of("kinds", rate)] = row(of("kinds", rate), 70.0 + (rate == 0.08))
-  rates = lambda task: deep.rates(rows, task, "conv", "none")
-  assert rates(deep.LONGER) == rates("kinds")
-  assert rates("kinds")[1] == 0.08
-  assert rates(deep.WRONG) == ([of(deep.WRONG, r) for r in deep.RATES["conv"]], None)
-  assert rates(deep.SGD) == ([of(deep.SGD, r) for r in deep.SGD_RATES], None)
-
-
 def test_curves_are_compared_at_equal_natural_accuracy():
   line = lambda high: {s: (70.0 - s, high + s, high) for s in (0.0, 5.0, 10.0)}
   assert page.at_equal_natural(line(13.0), line(10.0), 1, 0.0) == pytest.approx(3.0)
@@ -189,32 +173,11 @@ def test_the_page_is_written_out_of_partial_results(tmp_path, number):
   assert text.startswith("# Title")
   assert text.endswith("end\n")
   assert "old" not in text
-  assert text.count("## ") == 5
+  assert text.count("## ") == 4
   assert text.count("are missing") == 4
   assert (tmp_path / "classes_conv.svg").exists() == (number > 3)
-  assert "| kinds, wrong labels | - | - | - |" in text
   if number == 40:
     assert "| margins | " in text
-
-
-def test_the_second_stage_shows_leads_and_what_was_learnt_of_wrong_labels():
-  rows = {}
-  for arm, strength, rates, mean in (
-    ("none", 0.0, deep.RATES["conv"], 60.0),
-    ("weights", 1.0, deep.RATES["conv"], 62.0),
-    ("margins", 0.5, deep.RATES["conv"], 63.0),
-  ):
-    for rate in rates:
-      one = job(arm, strength, deep.WRONG, "conv", rate)
-      natural = 70.0 - 4.0 * (arm != "none") - 20.0 * (rate != 0.08)
-      figures = {"natural": natural, "mean": mean, "rarest": mean, "worst": 1.0}
-      figures |= {"after": {}, "head": {}}
-      share = {"weights": 90.0, "margins": 80.0}.get(arm, 0.0)
-      rows[one] = row(one, fits=False, validation=figures, test=figures)
-      rows[one]["wrong labels fitted"] = share
-  assert "| kinds, wrong labels | +0.5 (one run) | +0.5 (one run) | 90 %, 80 % |" in (
-    page.second_stage(rows)
-  )
 
 
 def test_margins_move_the_border_and_weights_hardly():
