@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "evidence" / "when-every-example-fits.md"
 RESULTS = Path(__file__).parent / "results" / "deep.jsonl"
 AFTER, HEAD = "adjustment after training", "last layer again"
-# What an arm has to beat, by task.
-REFERENCES = {"classes": (AFTER, "logit adjustment"), "kinds": ("weights", AFTER)}
+REFERENCE = {"classes": "logit adjustment", "kinds": "weights"}  # what an arm has to beat
+NAMES = {"conv": "small ResNet", "dense": "dense network"}
 
 # Points of natural accuracy below plain training up to which curves are compared.
 GIVEN_UP = 10.0
@@ -75,16 +75,16 @@ def interval(values: Sequence[float]) -> str:
   return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}], {len(values)}"
 
 
-def comparison(by_draw: dict[Draw, dict[str, Points]], task: str) -> list[str]:
+def comparison(curves_of: dict[str, dict[Draw, dict[str, Points]]], reference: str) -> str:
   """A table: every arm against what it has to beat, at equal natural accuracy."""
-  references = REFERENCES[task]
-  head = "".join(f" {reference}: rarest three | mean |" for reference in references)
-  lines = [f"| against |{head}", "|---|" + "---|---|" * len(references)]
-  for arm in dict.fromkeys(arm for found in by_draw.values() for arm in found):
-    cells = [leads(by_draw, arm, reference) for reference in references]
+  head = "".join(f" {NAMES[network]}: rarest three | mean |" for network in curves_of)
+  lines = [f"| against {reference} |{head}", "|---|" + "---|---|" * len(curves_of)]
+  arms = [arm for draws in curves_of.values() for found in draws.values() for arm in found]
+  for arm in dict.fromkeys(arms):
+    cells = [leads(by_draw, arm, reference) for by_draw in curves_of.values()]
     if any(map(any, cells)):
       lines.append(f"| {arm} |" + "".join(f" {interval(c)} |" for pair in cells for c in pair))
-  return lines if len(lines) > 2 else ["Nothing can be compared yet."]
+  return "\n".join(lines) if len(lines) > 2 else "Nothing can be compared yet."
 
 
 def leads(
@@ -131,33 +131,35 @@ def by_draws(rows: Rows) -> dict[Draw, dict[str, Points]]:
   return {draw: curves(rows, draw) for draw in sorted({(j.seed, j.order) for j in rows})}
 
 
-def section(rows: Rows, task: str, network: str, figures: Path) -> str:
-  """One network and task."""
-  chosen = at_chosen_rates(rows, task, network)
-  number = sum((job.task, job.network) == (task, network) for job in rows)
-  loose = [f"{job.arm} {job.strength:g}" for job, row in chosen.items() if not row["fits"]]
-  chosen = {job: row for job, row in chosen.items() if row["fits"]}
-  title = f"{task}, {'small ResNet' if network == 'conv' else 'dense network'}"
-  todo = sum((job.task, job.network) == (task, network) for job in deep.left(rows))
-  state = f"{number} runs are there" + (f", at least {todo} are missing." if todo else ".")
-  parts = [f"## {title[0].upper()}{title[1:]}", state]
-  if loose:
-    parts[1] += f" Left out, since not every example fits: {', '.join(sorted(set(loose)))}."
-  by_draw = by_draws(chosen)
-  if deep.SCREEN in by_draw:
-    path = figures / f"{task}_{network}.svg"
-    plot(by_draw[deep.SCREEN], title, path)
-    where = Path("../..") / path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-    alternative = f"Natural accuracy against the mean of the three rarest: {title}"
-    parts += [f"![{alternative}]({where.as_posix()})", "\n".join(comparison(by_draw, task))]
-  return "\n\n".join(parts)
+def section(rows: Rows, task: str, figures: Path) -> str:
+  """One task, on both networks."""
+  parts, curves_of = [f"## {task[0].upper()}{task[1:]}"], {}
+  for network, name in NAMES.items():
+    chosen = at_chosen_rates(rows, task, network)
+    loose = {f"{job.arm} {job.strength:g}" for job, row in chosen.items() if not row["fits"]}
+    chosen = {job: row for job, row in chosen.items() if row["fits"]}
+    number = sum((job.task, job.network) == (task, network) for job in rows)
+    todo = sum((job.task, job.network) == (task, network) for job in deep.left(rows))
+    state = f"{name[0].upper()}{name[1:]}: {number} runs are there"
+    state += f", at least {todo} are missing." if todo else "."
+    if loose:
+      state += f" Left out, since not every example fits: {', '.join(sorted(loose))}."
+    parts.append(state)
+    curves_of[network] = by_draws(chosen)
+    if deep.SCREEN in curves_of[network]:
+      path = figures / f"{task}_{network}.svg"
+      plot(curves_of[network][deep.SCREEN], f"{task}, {name}", path)
+      where = Path("../..") / path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+      told = f"Natural accuracy against the mean of the three rarest: {task}, {name}"
+      parts.append(f"![{told}]({where.as_posix()})")
+  return "\n\n".join([*parts, comparison(curves_of, REFERENCE[task])])
 
 
 def write(results: Path, page: Path, figures: Path) -> None:
   """Fills the page between its markers."""
   rows = deep.read_rows(results)
   figures.mkdir(parents=True, exist_ok=True)
-  body = "\n\n".join(section(rows, t, n, figures) for n in deep.NETWORKS for t in deep.DECISIVE)
+  body = "\n\n".join(section(rows, task, figures) for task in deep.DECISIVE)
   before, rest = page.read_text().split("<!-- runs -->\n", 1)
   _, after = rest.split("\n<!-- end of runs -->", 1)
   page.write_text(f"{before}<!-- runs -->\n{body}\n<!-- end of runs -->{after}")
