@@ -392,8 +392,7 @@ def run(job: Job, data: Data, scale: Scale) -> Row:
   fit = float(np.mean(np.argmax(logits["train"], axis=1) == data.y["train"]))
   row: Row = job._asdict() | {"training accuracy": round(100 * fit, 3), "fits": fit >= FITS}
   for split in ("validation", "test"):
-    after = {str(s): read(split, logits[split] - s * np.log(data.prior)) for s in AFTER}
-    row[split] = read(split, logits[split]) | {"after": after}
+    row[split] = read(split, logits[split])
   if job.arm == "none":
     features = found["train"][1]
     heads = {
@@ -401,7 +400,9 @@ def run(job: Job, data: Data, scale: Scale) -> Row:
       for e in HEADS
     }
     for split in ("validation", "test"):
+      after = {str(s): read(split, logits[split] - s * np.log(data.prior)) for s in AFTER}
       again = lambda head, f=found[split][1]: np.asarray(f @ head[0] + head[1])
+      row[split] |= {"after": after}
       row[split]["head"] = {str(e): read(split, again(head)) for e, head in heads.items()}
   return row | {"seconds": round(time.time() - began, 1), "epochs": epochs}
 
