@@ -332,6 +332,8 @@ GROUP_WAYS = {
   "plain again": "plain again", "with grad_queue, K=1": "plain, grad_queue K=1",
   **{way: both(way) for way in ("groups", "groups, donated", "whole step", "whole step, donated")},
   **same("K masked passes", "optax.microbatching", "vmap(grad), group means")}
+GROUP_MEMORY = {  # what is donated takes no other temporary memory
+  k: v for k, v in GROUP_WAYS.items() if "again" not in k and "donated" not in k}
 TABLED = {
   "weights": same(
     "groups of features, K=20, pooled", "groups of output gradients, K=10", "examples by features"),
@@ -532,7 +534,7 @@ ALL: list[Exhibit] = [
     tells="ratio to a plain gradient", options={**ONE, "log": True}),
   exhibit(
     GG, "memory",
-    Table("temporary memory, MiB", NETWORKS, {"plain": "plain", **GROUP_WAYS}, memory)),
+    Table("temporary memory, MiB", NETWORKS, {"plain": "plain", **GROUP_MEMORY}, memory)),
   exhibit(
     SCALE, "communication", bytes_table("sent", "KiB a step", 1024, 1, (1, 2, 4, 8)),
     tells="KiB a step, eight devices", plot=plots.bars),
