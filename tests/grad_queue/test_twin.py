@@ -18,7 +18,7 @@ SETTINGS = (
   {"queue_length": 1, "rho": 1.5},
   {"queue_length": 5, "rho": 7.0},
   {"queue_length": 2, "update_norm": "match"},
-  {"queue_length": 3, "update_norm": 1.25},
+  {"queue_length": 3, "update_norm": 2.0},
   {"queue_length": (1, 4)},
   {"queue_length": (2, 6), "rho": 2.0, "update_norm": "match"},
 )
