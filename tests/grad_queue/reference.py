@@ -62,7 +62,7 @@ class Reference:
       self.losses.append(value)
       length = effective_length(list(self.losses), int(self.shortest), int(self.longest))
       start = int(self.shortest)
-    update = {}
+    self.length, update = min(length, len(self.queue)), {}
     for name, groups in means.items():
       update[name] = np.zeros(groups.shape[1:])
       for k in filled:

@@ -23,12 +23,18 @@ PATTERNS = {
 }
 
 
-class CNN(nn.Module):
-  widths: tuple[int, ...] = (32, 64, 64)
+def random_patterns(number):
+  """From groups of about one size to groups that are mostly empty."""
+  rng = np.random.default_rng(1)
+  shares = [rng.dirichlet(np.full(GROUPS + 2, spread)) for spread in np.geomspace(0.1, 10, number)]
+  drawn = [rng.choice(np.arange(-1, GROUPS + 1), BATCH, p=share) for share in shares]
+  return [np.where(OUTSIDE, -1, labels) for labels in drawn]
 
+
+class CNN(nn.Module):
   @nn.compact
   def __call__(self, x):
-    for width in self.widths:
+    for width in (32, 64, 64):
       x = nn.max_pool(nn.relu(nn.Conv(width, (3, 3))(x)), (2, 2), (2, 2))
     return nn.Dense(10)(nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1))))
 
@@ -90,10 +96,6 @@ def dense(dtype=jnp.float32):
   return loss_fn, params, (normal(0, BATCH, 7).astype(dtype), np.arange(BATCH) % 3)
 
 
-def convolutional():
-  return of_flax(CNN((4,)), normal(0, BATCH, 8, 8, 3))
-
-
 def transformer():
   return of_flax(Encoder(8, 2), np.random.default_rng(0).integers(0, 11, (BATCH, 5)))
 
@@ -108,17 +110,6 @@ def nnx_network():
   return loss_fn, params, {"x": normal(0, BATCH, 8, 8, 2), "y": np.arange(BATCH) % 3}
 
 
-def weights_first():
-  """Products in which the weight is on the left, over one axis and over two."""
-
-  def loss_fn(params, x):
-    h = jnp.tanh(jax.vmap(lambda x: params["left"] @ x)(x))
-    both = lambda h: jnp.tensordot(params["both"], h, ((2, 1), (1, 0)))
-    return jnp.sum(jax.vmap(both)(h), axis=1)
-
-  return loss_fn, {"left": normal(0, 4, 2), "both": normal(1, 6, 4, 3)}, normal(2, BATCH, 2, 3)
-
-
 def scanned_layers():
   """Layers in a loop over their stacked weights, computed again in the backward pass."""
 
@@ -131,19 +122,29 @@ def scanned_layers():
   return loss_fn, params, normal(1, BATCH, 5)
 
 
-def dropout():
-  """A key for each example is data of the batch; some weights are dropped by what it is."""
+def dropout_and_weights_first():
+  """Weights dropped by keys in the batch, by the example; to the left, over one axis and two.
+
+  And leaves without a number, as a mask leaves them.
+  """
 
   def loss_fn(params, batch):
-    x = batch["x"]
+    x, y = batch["x"], batch["y"]
     keep = jax.vmap(lambda k: jax.random.bernoulli(k, 0.5, (4,)))(batch["key"])
-    loss = jnp.sum(jnp.where(keep, jnp.tanh(x @ params["w"]), 0.0), axis=1)
+    dropped = jnp.where(keep, jnp.tanh(x @ params["w"]), 0.0)
     own = jnp.abs(x[:, :, None]) > jnp.abs(x[:, None, :2])
     part = lambda own: jnp.where(own, params["dropped"][:, :2], 0.0)
-    return loss + jax.vmap(lambda x, own: jnp.sum(jnp.tanh(x @ part(own))) * x[0])(x, own)
+    dropped_by_x = jax.vmap(lambda x, own: jnp.tanh(x @ part(own)) * x[0])(x, own)
+    h = jnp.tanh(jax.vmap(lambda y: params["left"] @ y)(y))
+    both = jax.vmap(lambda h: jnp.tensordot(params["both"], h, ((2, 1), (1, 0))))(h)
+    parts = dropped, dropped_by_x, both, batch["nothing"] + jnp.sum(params["none"])
+    return sum(jnp.sum(part, axis=1) for part in parts)
 
-  batch = {"key": jax.random.split(KEY, BATCH), "x": normal(1, BATCH, 5)}
-  return loss_fn, {"w": normal(2, 5, 4), "dropped": normal(3, 5, 4)}, batch
+  shapes = {"w": (5, 4), "dropped": (5, 4), "left": (4, 2), "both": (6, 4, 3), "none": (0, 2)}
+  params = {name: normal(len(name), *shape) for name, shape in shapes.items()}
+  batch = {"x": normal(1, BATCH, 5), "y": normal(2, BATCH, 2, 3)}
+  batch |= {"key": jax.random.split(KEY, BATCH), "nothing": np.zeros((BATCH, 0), "f")}
+  return loss_fn, params, batch
 
 
 @jax.custom_vjp
@@ -155,18 +156,16 @@ _product.defvjp(lambda x, w: (x @ w, (x, w)), lambda r, g: (3.0 * g @ r[1].T, 2.
 
 
 def own_derivatives():
-  """A weight used twice, and a rule of its own that is wrong on purpose: it is kept."""
-  loss_fn = lambda w, x: jnp.sum(jnp.sin(_product(x, w)) @ w.T, axis=1) + jnp.sum(w * w)
-  return loss_fn, normal(0, 5, 4), normal(1, BATCH, 5)
+  """A rule that is wrong on purpose is kept, in a loop or not; and a weight used twice."""
 
-
-def own_derivatives_in_a_loop():
   def loss_fn(params, x):
     layer = lambda h, w: (jnp.tanh(_product(h, w)), None)
-    return jnp.sum(jax.lax.scan(layer, x @ params["first"], params["layers"])[0], axis=1)
+    in_a_loop = jax.lax.scan(layer, x @ params["first"], params["layers"])[0]
+    twice = jnp.sin(_product(x, params["twice"])) @ params["twice"].T
+    return jnp.sum(in_a_loop, axis=1) + jnp.sum(twice, axis=1) + jnp.sum(params["twice"] ** 2)
 
   params = {"first": normal(2, 5, 4), "layers": normal(0, 3, 4, 4), "unused": normal(3, 2)}
-  return loss_fn, params, normal(1, BATCH, 5)
+  return loss_fn, params | {"twice": normal(0, 5, 4)}, normal(1, BATCH, 5)
 
 
 def every_kind_of_convolution():
@@ -186,8 +185,8 @@ def every_kind_of_convolution():
   return loss_fn, [normal(i, *s) for i, s in enumerate(shapes)], normal(9, BATCH, 8, 8, 2)
 
 
-NETWORKS = [dense, convolutional, every_kind_of_convolution, transformer, recurrent, nnx_network]
-NETWORKS += [weights_first, scanned_layers, dropout, own_derivatives, own_derivatives_in_a_loop]
+NETWORKS = [dense, every_kind_of_convolution, transformer, recurrent, nnx_network, scanned_layers]
+NETWORKS += [dropout_and_weights_first, own_derivatives]
 NETWORKS = {f.__name__: f for f in NETWORKS} | {"bfloat16": lambda: dense(jnp.bfloat16)}
 
 

@@ -26,13 +26,14 @@ def rule(backward):
   return activation
 
 
-RULES = {
-  "linear": lambda h: h,
-  "clip": rule(lambda t: jnp.clip(t, -0.5, 0.5)),
-  "round": rule(lambda t: jnp.round(4.0 * t) / 4.0),
-  "sign": rule(jnp.sign),
-  "not 0 of 0": rule(lambda t: t + 0.25),
-}
+RULES = [
+  lambda t: t,
+  lambda t: jnp.clip(t, -0.5, 0.5),
+  lambda t: jnp.round(4.0 * t) / 4.0,
+  jnp.sign,
+  lambda t: t + 0.25,  # not 0 of 0
+]
+each_its_rule = rule(lambda t: jnp.stack([f(t[..., i]) for i, f in enumerate(RULES)], axis=-1))
 small = functools.partial(gq.per_example_value_and_grad, microbatch_size=5)
 clustered = lambda loss_fn, k: gq.clustered_value_and_grad(lambda w, b: (loss_fn(w, b), b["x"]), k)
 ENTRIES = {
@@ -48,14 +49,19 @@ by_entries = pytest.mark.parametrize(
 )
 
 
+@functools.cache
+def by_example(loss_fn):
+  """`jax.grad` of one example after another."""
+  loss = lambda w, row: loss_fn(w, jax.tree.map(lambda x: x[None], row))[0]
+  return jax.jit(lambda w, batch: jax.lax.map(lambda row: jax.grad(loss)(w, row), batch))
+
+
 def assert_exact(entry, loss_fn, num_groups, w, batches, **tolerance):
-  """Holds gradients to the means, in float64, of `jax.grad` of one example after another."""
+  """Holds gradients to the means, in float64, of those by example."""
   labels = LABELS if num_groups == 2 else 0 * LABELS
   run = jax.jit(ENTRIES[entry](loss_fn, num_groups))
-  loss = lambda w, row: loss_fn(w, jax.tree.map(lambda x: x[None], row))[0]
-  by_example = jax.jit(lambda w, batch: jax.lax.map(lambda row: jax.grad(loss)(w, row), batch))
   for batch in batches:
-    (value, found), expected = run(w, batch, labels), by_example(w, batch)
+    (value, found), expected = run(w, batch, labels), by_example(loss_fn)(w, batch)
     expected = jax.tree.map(np.float64, expected)
     if entry != "each":
       own = labels if entry != "clustered" else np.asarray(value[1].labels)
@@ -65,52 +71,40 @@ def assert_exact(entry, loss_fn, num_groups, w, batches, **tolerance):
     chex.assert_trees_all_close(jax.tree.map(np.float64, found), expected, **tolerance)
 
 
+def of_rules(w, batch):
+  x = batch["x"]
+  once, often = each_its_rule(x @ w[:, 0]), each_its_rule(x[..., None] * w[None, :, 1])
+  return 0.5 * jnp.sum(jnp.square(once + jnp.sum(often, axis=1)), axis=1)
+
+
+def of_float16(w, batch):
+  once, twice = w["once"][None], w["twice"][None]
+  sums = jnp.sum(batch["x"] * (once + twice * twice * jnp.float16(2.0)), axis=1)
+  return sums.astype(jnp.float32) * batch["size"]
+
+
 @pytest.mark.usefixtures("each_way")
 @by_entries
-def test_rules_of_activations_are_exact(entry):
-  def loss_fn(w, batch):
-    x = batch["x"]
-    once = lambda layer, w: layer(x @ w[:, 0]) + jnp.sum(layer(x * w[None, :, 1]), axis=1)
-    return 0.5 * sum(jnp.square(once(layer, w[name])) for name, layer in RULES.items())
-
-  w = dict.fromkeys(RULES, np.stack([np.ones(4), np.linspace(-1.0, 1.0, 4)], axis=1).astype("f"))
-  assert_exact(entry, loss_fn, 2, w, [{"x": X}], rtol=2e-5, atol=1e-6)
-
-
-@pytest.mark.usefixtures("each_way")
-@by_entries
-def test_float16_at_both_ends(entry):
-  """Gradients that a division in float16 would lose, and sums that pass 65,504."""
-
-  def loss_fn(w, batch):
-    once, twice = w["once"][None], w["twice"][None]
-    sums = jnp.sum(batch["x"] * (once + twice * twice * jnp.float16(2.0)), axis=1)
-    return sums.astype(jnp.float32) * batch["size"]
-
+def test_rules_of_activations_and_float16_at_both_ends_are_exact(entry):
+  """Also gradients that a division in float16 would lose, and sums that pass 65,504."""
+  w = np.stack([np.ones((4, 5)), [np.linspace(-1.0, 1.0, 5)] * 4], axis=1).astype("f")
+  assert_exact(entry, of_rules, 2, w, [{"x": X}], rtol=2e-5, atol=1e-6)
   x, w = np.float16(1.0 + 0.25 * np.abs(X)), dict.fromkeys(("once", "twice"), np.ones(4, "f2"))
   sizes = [{"x": x, "size": np.full(24, size, "f")} for size in (2e-6, 1.5, 2e3)]
-  assert_exact(entry, loss_fn, 1, w, sizes, rtol=2e-3, atol=6e-8)
+  assert_exact(entry, of_float16, 1, w, sizes, rtol=2e-3, atol=6e-8)
 
 
 def test_a_rule_of_a_parameter_sees_the_sum_over_a_group_unless_run_by_example():
-  layers = {"rounded": rule(lambda t: t), "clipped": rule(lambda t: jnp.clip(t, -0.5, 0.5))}
+  def of(**layers):
+    half = lambda w, x, name: 0.5 * jnp.square(x @ layers[name](w[name]))
+    return lambda w, batch: sum(half(w, batch["x"], name) for name in layers)
 
-  def loss_fn(w, batch):
-    return 0.5 * sum(jnp.square(batch["x"] @ layer(w[name])) for name, layer in layers.items())
-
-  w, tolerance = dict.fromkeys(layers, np.ones(4, "f")), {"rtol": 1e-5, "atol": 1e-6}
-  assert_exact("each", loss_fn, 2, w, [{"x": X}], **tolerance)
-  with pytest.raises(AssertionError, match="clipped"):
-    assert_exact("grouped", loss_fn, 2, w, [{"x": X}], **tolerance)
-  layers["clipped"] = layers["rounded"]
-  assert_exact("grouped", loss_fn, 2, w, [{"x": X}], **tolerance)
-
-
-def test_a_mean_of_many_float16_gradients_does_not_overflow_on_its_way():
-  x, w = np.full((512, 3), 300.0, "f2"), np.ones((3, 2), "f2")
-  loss_fn = lambda w, x: jnp.sum(x @ w, axis=1).astype(jnp.float32)
-  groups = jax.jit(gq.grouped_value_and_grad(loss_fn, 1))(w, x, np.zeros(512, int))[1]
-  np.testing.assert_array_equal(groups.grads, 300.0)
+  straight, clipped = rule(lambda t: t), rule(lambda t: jnp.clip(t, -0.5, 0.5))
+  w, tolerance = {name: np.ones(4, "f") for name in ("a", "b")}, {"rtol": 1e-5, "atol": 1e-6}
+  assert_exact("each", of(a=straight, b=clipped), 2, w, [{"x": X}], **tolerance)
+  with pytest.raises(AssertionError, match="'b'"):
+    assert_exact("grouped", of(a=straight, b=clipped), 2, w, [{"x": X}], **tolerance)
+  assert_exact("grouped", of(a=straight, b=straight), 2, w, [{"x": X}], **tolerance)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int64])
@@ -148,6 +142,7 @@ ENTRY = np.ones((24, 1), np.float32), np.zeros((24, 1, 1), np.int32)  # one in e
 SPARSE = jax.experimental.sparse.BCOO(ENTRY, shape=(24, 4))
 STATIC = "must have a static shape.*batch of fixed size"
 NO_RULE = r"jax\.vmap can batch.*ragged_dot.*example_scarcity"
+NO_MAP = r"optax\.tree_map_params.*gq\.partition_specs"
 linear, of_a_dict = lambda w, x: x @ w, lambda w, batch: batch["x"] @ w
 weigh = lambda scarcity: lambda x: scarcity.update(x, scarcity.init(4))
 traced = lambda call: lambda: jax.eval_shape(call)
@@ -177,20 +172,11 @@ def each(loss_fn, x, **options):
     (symbolic(weigh(gq.example_scarcity())), STATIC),
     (symbolic(weigh(gq.group_scarcity(2))), STATIC),
     (symbolic(lambda x: gq.sketch(x, 2, 0)), STATIC),
-    (
-      traced(lambda: of_two_groups(of_a_dict, {"x": SPARSE})),
-      r"BCOO at \['x'\] was found.*todense",
-    ),
-    (
-      traced(lambda: weigh(gq.example_scarcity())(SPARSE)),
-      "embeddings must be numbers, but BCOO was found",
-    ),
+    (traced(lambda: of_two_groups(of_a_dict, {"x": SPARSE})), r"BCOO at \['x'\] was.*todense"),
+    (traced(lambda: weigh(gq.example_scarcity())(SPARSE)), "must be numbers, but BCOO was found"),
     (traced(lambda: of_two_groups(experts, X)), NO_RULE),
     (traced(lambda: each(experts, X)), NO_RULE),
-    (
-      lambda: optax.tree_map_params(queue, lambda v: v, queue.init(jnp.ones(3))),
-      r"optax\.tree_map_params.*gq\.partition_specs",
-    ),
+    (lambda: optax.tree_map_params(queue, abs, queue.init(jnp.ones(3))), NO_MAP),
   ],
 )
 def test_what_is_refused_with_a_way_out(call, message):

@@ -16,6 +16,7 @@ from gq_optax._group_gradients import blocks, grouped
 from gq_optax._group_gradients import linear as linearized
 
 ROWS, WHOLE = PartitionSpec("data"), PartitionSpec()
+LOOPS = ("callback", "stablehlo.while", "ragged")
 
 
 def two_devices(kind=AxisType.Auto):
@@ -44,19 +45,17 @@ def test_on_accelerators_a_straight_line_in_which_only_the_sums_of_weights_are_p
   assert flops[1] < 1.15 * flops[0]
   # Lowered, not exported: that adds loops for compilers that know no prefix sums.
   once, text = (t.lower(lowering_platforms=("cuda",)).as_text() for t in (plain, groups))
-  assert not [word for word in ("callback", "stablehlo.while", "ragged") if word in text]
+  assert not [word for word in LOOPS if word in text]
   # Kernel gradients of many blocks are products: no convolution beyond a plain gradient's.
   assert text.count("stablehlo.convolution") <= once.count("stablehlo.convolution")
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_what_is_lowered_for_an_accelerator_is_a_straight_line(platform):
-  loss_fn, params, batch = nets.problem("dense")
-  traced = jax.jit(gq.grouped_value_and_grad(loss_fn, nets.GROUPS)).trace(
-    params, batch, nets.LABELS
-  )
-  text = traced.lower(lowering_platforms=(platform,)).as_text()
-  assert not [word for word in ("callback", "stablehlo.while", "ragged") if word in text]
+def test_what_is_lowered_for_an_accelerator_is_a_straight_line():
+  loss_fn, *args = nets.problem("dense")
+  traced = jax.jit(gq.grouped_value_and_grad(loss_fn, nets.GROUPS)).trace(*args, nets.LABELS)
+  for platform in ("cuda", "tpu"):
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert not [word for word in LOOPS if word in text]
 
 
 def test_rows_in_the_order_of_their_labels():
@@ -87,14 +86,17 @@ X, W = nets.normal(0, 12, 5, 3), nets.normal(1, 3, 2)
 
 
 @pytest.mark.usefixtures("each_way")
-def test_under_vmap_and_scan():
-  over = jax.vmap(gq.grouped_value_and_grad(nets.tanh_loss, 3), (None, None, 0))
+def test_under_vmap_and_scan_and_the_value_differentiated_backwards():
+  function = jax.value_and_grad(gq.grouped_value_and_grad(nets.tanh_loss, 3), has_aux=True)
+  over = jax.vmap(function, (None, None, 0))
   labels = np.stack([np.arange(12) % 4, np.arange(12) // 6 * 2])
-  step = lambda carry, rows: (carry, over(W, X, rows)[1].grads)
+  step = lambda carry, rows: (carry, over(W, X, rows))
   _, found = jax.jit(lambda labels: jax.lax.scan(step, 0, labels))(labels[:, None])
-  for own, grads in zip(labels, found, strict=True):
-    expected = nets.means(nets.tanh_gradients(W, X), own, 3)
-    np.testing.assert_allclose(grads[0], expected, rtol=1e-4, atol=1e-6)
+  (_, groups), slopes = jax.tree.map(lambda leaf: leaf[:, 0], found)
+  each = nets.tanh_gradients(W, X)
+  for own, grads, slope in zip(labels, groups.grads, slopes, strict=True):
+    np.testing.assert_allclose(grads, nets.means(each, own, 3), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(slope, each[own < 3].mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
 def test_where_examples_run_at_once_the_whole_step_runs_forward_once():
@@ -125,62 +127,47 @@ def test_the_groups_of_the_last_step_may_be_given_away_as_memory():
   chex.assert_trees_all_equal(groups, expected)
 
 
+OVER_DEVICES = [(way, "grouped", False) for way in ("gathered", "in turn", "accelerator")]
+OVER_DEVICES += [(way, "grouped", True) for way in ("gathered", "in turn")]
+OVER_DEVICES += [(way, "clustered", True) for way in ("gathered", "accelerator")]
+OVER_DEVICES += [("in turn", "per_example", True)]
+
+
 @pytest.mark.usefixtures("each_way")
 @pytest.mark.several_devices
-def test_each_device_its_own_batch():
+@pytest.mark.parametrize(("each_way", "way", "shared"), OVER_DEVICES, indirect=["each_way"])
+def test_devices_with_a_batch_each_or_one_for_all_and_labels_or_a_key_each(way, shared):
   """`shard_map` tells apart what is the same everywhere: a parameter without use, constant aux."""
   params = {"w": W, "layers": np.zeros((2, 2, 2), "f"), "unused": np.ones(2, "f")}
 
-  def loss_fn(params, x):
+  def losses(params, x):
     layer = lambda h, w: (h + jnp.tanh(h @ w), None)  # layers of zeros add nothing
     h, _ = jax.lax.scan(layer, jnp.tanh(x @ params["w"]), params["layers"])
-    return jnp.sum(h, axis=(1, 2)), jnp.ones(len(x))
+    return jnp.sum(h, axis=(1, 2))
 
-  function = gq.grouped_value_and_grad(loss_fn, 3, has_aux=True)
-  own = lambda *args: jax.tree.map(lambda x: x[None], function(*args))
-  specs = {"in_specs": (WHOLE, ROWS, ROWS), "out_specs": ROWS}
-  labels = np.arange(12) // 2 % 3
-  run = jax.jit(jax.shard_map(own, mesh=two_devices(), **specs))
-  (value, aux), groups = run(params, X, labels)
-  np.testing.assert_array_equal(aux, 1.0)
-  of_layers = np.tanh(X @ W).sum(axis=1)[:, None, :, None] * np.ones((2, 1, 2))
-  each = {"w": nets.tanh_gradients(W, X), "layers": of_layers, "unused": np.zeros((12, 2))}
-  for i, part in enumerate((slice(6), slice(6, None))):
-    np.testing.assert_allclose(value[i], nets.tanh_loss(W, X[part]).mean(), rtol=1e-5, atol=1e-6)
-    expected = jax.tree.map(lambda g, own=part: nets.means(g[own], labels[own], 3), each)
-    found = jax.tree.map(lambda g, i=i: np.float64(g[i]), groups.grads)
-    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.usefixtures("each_way")
-@pytest.mark.several_devices
-@pytest.mark.parametrize(
-  ("each_way", "way"),
-  [
-    ("gathered", "grouped"),
-    ("gathered", "clustered"),
-    ("in turn", "grouped"),
-    ("in turn", "per_example"),
-    ("accelerator", "clustered"),
-  ],
-  indirect=["each_way"],
-)
-def test_devices_that_share_the_batch_and_differ_in_labels_or_key(way):
-  embedded = lambda w, x: (nets.tanh_loss(w, x), x[:, 0])
+  constant = lambda params, x: (losses(params, x), jnp.ones(len(x)))
+  embedded = lambda params, x: (losses(params, x), x[:, 0])
   function = {
-    "grouped": gq.grouped_value_and_grad(nets.tanh_loss, 3),
-    "per_example": gq.per_example_value_and_grad(nets.tanh_loss, num_groups=3, microbatch_size=5),
+    "grouped": gq.grouped_value_and_grad(constant, 3, has_aux=True),
+    "per_example": gq.per_example_value_and_grad(losses, num_groups=3, microbatch_size=5),
     "clustered": gq.clustered_value_and_grad(embedded, 3),
   }[way]
   labels = np.stack([np.arange(12) % 3, np.arange(12) // 6 * 2])
+  labels = labels if shared else labels[:, ::2]
   own = jax.random.split(jax.random.key(1)) if way == "clustered" else labels
-  each = lambda w, x, own: jax.tree.map(lambda x: x[None], function(w, x, own[0]))
-  specs = {"in_specs": (WHOLE, WHOLE, ROWS), "out_specs": ROWS}
-  value, groups = jax.jit(jax.shard_map(each, mesh=two_devices(), **specs))(W, X, own)
+  run = lambda params, x, own: jax.tree.map(lambda leaf: leaf[None], function(params, x, own[0]))
+  specs = {"in_specs": (WHOLE, WHOLE if shared else ROWS, ROWS), "out_specs": ROWS}
+  value, groups = jax.jit(jax.shard_map(run, mesh=two_devices(), **specs))(params, X, own)
   labels = np.asarray(value[1].labels) if way == "clustered" else labels
-  for i in range(2):
-    expected = nets.means(nets.tanh_gradients(W, X), labels[i], 3)
-    np.testing.assert_allclose(groups.grads[i], expected, rtol=1e-4, atol=1e-6)
+  of_layers = np.tanh(X @ W).sum(axis=1)[:, None, :, None] * np.ones((2, 1, 2))
+  each = {"w": nets.tanh_gradients(W, X), "layers": of_layers, "unused": np.zeros((12, 2))}
+  for i, part in enumerate([slice(None)] * 2 if shared else [slice(6), slice(6, None)]):
+    expected = jax.tree.map(lambda g, i=i, rows=part: nets.means(g[rows], labels[i], 3), each)
+    found = jax.tree.map(lambda g, i=i: np.float64(g[i]), groups.grads)
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-6)
+    if way == "grouped":
+      np.testing.assert_allclose(value[0][i], nets.tanh_loss(W, X[part]).mean(), rtol=1e-5)
+      np.testing.assert_array_equal(value[1], 1.0)
 
 
 @pytest.mark.usefixtures("each_way")
@@ -194,14 +181,6 @@ def test_a_weight_that_is_cut_over_devices_in_its_type(x):
     _, groups = jax.jit(gq.grouped_value_and_grad(nets.tanh_loss, 3))(cut, *batch)
   expected = nets.means(nets.tanh_gradients(W, x), labels, 3)
   np.testing.assert_allclose(groups.grads, expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.usefixtures("each_way")
-def test_the_value_can_be_differentiated_backwards():
-  labels = np.arange(12) % 4 - 1  # of no group, and of three
-  value = lambda w: gq.grouped_value_and_grad(nets.tanh_loss, 3)(w, X, labels)[0]
-  expected = nets.means(nets.tanh_gradients(W, X), labels, 3).mean(axis=0)  # as many of each
-  np.testing.assert_allclose(jax.jit(jax.grad(value))(W), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.several_devices

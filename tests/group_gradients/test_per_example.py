@@ -27,28 +27,25 @@ losses_alone = lambda params, x: loss_fn(params, x)[0]
 per_example = lambda x: {"w": 2.0 * (x @ W["w"])[:, None] * x}
 
 
-@pytest.mark.parametrize("number", [1, 3])
-def test_fewer_examples_than_clusters(number):
-  x, counts = rows(number), [0] * (4 - number) + [1] * number
-  if number == 1:
-    tx = gq.grad_queue(2, num_clusters=4, track=True)
-    update, state = jax.jit(tx.update), tx.init(W)
-    for x_now in (rows(8), rows(8), x):
-      updates, state = update(per_example(x_now), state, embeddings=x_now)
-    np.testing.assert_array_equal(np.sort(state.figures.group_counts), counts)
-    assert state.queue.count == 3
-    chex.assert_tree_all_finite((updates, state))
+def test_fewer_examples_than_clusters():
+  tx = gq.grad_queue(2, num_clusters=4, track=True)
+  update, state, x, counts = jax.jit(tx.update), tx.init(W), rows(1), [0, 0, 0, 1]
+  for x_now in (rows(8), rows(8), x):
+    updates, state = update(per_example(x_now), state, embeddings=x_now)
+  assert sorted(state.figures.group_counts.tolist()) == counts
+  assert state.queue.count == 3
+  chex.assert_tree_all_finite((updates, state))
 
   (loss, clusters), groups = jax.jit(gq.clustered_value_and_grad(loss_fn, 4))(W, x)
-  assert (clusters.labels.shape, clusters.centroids.shape) == ((number,), (4, 2))
+  assert (clusters.labels.shape, clusters.centroids.shape) == ((1,), (4, 2))
   assert sorted(groups.counts.tolist()) == sorted(clusters.counts.tolist()) == counts
   np.testing.assert_allclose(loss, losses_alone(W, x).mean(), rtol=1e-6)
   expected = means(per_example(x)["w"], np.asarray(clusters.labels), 4)
   np.testing.assert_allclose(groups.grads["w"], expected, rtol=1e-5)
 
-  _, groups = jax.jit(gq.grouped_value_and_grad(losses_alone, 4))(W, x, np.arange(number))
+  _, groups = jax.jit(gq.grouped_value_and_grad(losses_alone, 4))(W, x, np.array([0]))
   np.testing.assert_array_equal(groups.counts, counts[::-1])
-  np.testing.assert_array_equal(groups.grads["w"][number:], 0.0)
+  np.testing.assert_array_equal(groups.grads["w"][1:], 0.0)
 
 
 @pytest.mark.parametrize(("clusters", "queue_length"), [(1, (1, 2)), (3, 2)])
@@ -77,52 +74,34 @@ def test_a_mask_leaves_padding_out_of_clusters_and_means(clusters, queue_length)
   assert after.figures.skipped == 1
 
 
-@pytest.mark.parametrize("microbatch_size", [None, 2])
-def test_per_example_gradients_with_a_mask(microbatch_size):
-  x = rows(5)
-  x[4] = np.nan
-  mask, labels = np.arange(5) < 4, np.array([0, 1, 1, 0, 1], np.uint8)
-  options = {"microbatch_size": microbatch_size}
-  by_example = jax.jit(gq.per_example_value_and_grad(losses_alone, **options))
-  by_group = jax.jit(gq.per_example_value_and_grad(losses_alone, num_groups=2, **options))
-  expected = per_example(x[:4])["w"]
-  losses, each = by_example(W, x, mask)
-  np.testing.assert_allclose(each["w"], np.concatenate([expected, np.zeros((1, 2))]), rtol=1e-6)
-  for_groups, groups = by_group(W, x, labels, mask=mask)
-  for found in (losses, for_groups):
-    np.testing.assert_allclose(found, [*losses_alone(W, x[:4]), 0.0], rtol=1e-6)
-  np.testing.assert_allclose(groups.grads["w"], means(expected, labels[:4], 2), rtol=1e-5)
-  np.testing.assert_array_equal(groups.counts, [2, 2])
-
-
-# In microbatches.
-
 MATRIX, X = normal(0, 5, 4), normal(1, 14, 1, 5)
 LABELS = np.array([0, 2, 2, 0, 7, 2, 0, -1, 0, 2, 2, 0, 2, 0])
 
 
-@pytest.mark.parametrize("microbatch_size", [None, 1, 4, 7, 100])
-def test_equal_to_one_by_one_and_reduced_on_the_way(microbatch_size):
+@pytest.mark.usefixtures("each_way")
+@pytest.mark.parametrize(
+  ("each_way", "microbatch_size", "masked"),
+  [("gathered", None, False), ("gathered", 4, True), ("in turn", 1, True)]
+  + [("in turn", None, True), ("in turn", 5, False), ("in turn", 100, False)],
+  indirect=["each_way"],
+)
+def test_equal_to_one_by_one_and_reduced_on_the_way(microbatch_size, masked):
+  x, odd, mask = X.copy(), np.arange(14) == 4, None
+  x[odd] = np.nan
+  each, lost, labels = tanh_gradients(MATRIX, x), np.array(tanh_loss(MATRIX, x)), LABELS.copy()
+  if masked:
+    each[odd], lost[odd], labels[odd], mask = 0.0, 0.0, 1, ~odd
   options = {"microbatch_size": microbatch_size}
-  losses, gradients = jax.jit(gq.per_example_value_and_grad(tanh_loss, **options))(MATRIX, X)
-  np.testing.assert_allclose(gradients, tanh_gradients(MATRIX, X), rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(losses, tanh_loss(MATRIX, X), rtol=1e-5)
-  x = X.copy()
-  x[4] = np.nan  # in no group
-  reduce = jax.jit(gq.per_example_value_and_grad(tanh_loss, num_groups=3, **options))
-  losses, groups = reduce(MATRIX, x, LABELS)
-  expected = means(tanh_gradients(MATRIX, X), LABELS, 3)
+  by_example = jax.jit(gq.per_example_value_and_grad(tanh_loss, **options))
+  losses, gradients = by_example(MATRIX, x, mask)
+  np.testing.assert_allclose(gradients, each, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(losses, lost, rtol=1e-5)
+  by_group = jax.jit(gq.per_example_value_and_grad(tanh_loss, num_groups=3, **options))
+  losses, groups = by_group(MATRIX, x, labels, mask)
+  expected = means(each[~odd], labels[~odd], 3)
   np.testing.assert_allclose(groups.grads, expected, rtol=1e-5, atol=1e-6)
   np.testing.assert_array_equal(groups.counts, [6, 0, 6])
-  np.testing.assert_allclose(losses, tanh_loss(MATRIX, x), rtol=1e-5)  # and its loss
-
-
-@pytest.mark.parametrize("each_way", ["gathered", "in turn"], indirect=True)
-@pytest.mark.usefixtures("each_way")
-def test_an_example_of_no_group_has_its_loss():
-  by_group = gq.per_example_value_and_grad(tanh_loss, num_groups=2, microbatch_size=5)
-  losses, _ = jax.jit(by_group)(MATRIX, X, np.arange(14) % 4 - 1)
-  np.testing.assert_allclose(losses, tanh_loss(MATRIX, X), rtol=1e-5)
+  np.testing.assert_allclose(losses, lost, rtol=1e-5)  # also that of no group
 
 
 @pytest.mark.parametrize("accelerator", [False, True])

@@ -1,6 +1,8 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """What the tests of rarity share: batches in which there are kinds, all padded to one shape."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import sklearn.datasets
@@ -51,12 +53,18 @@ def held(scarce, bound):
   return np.clip(low * scarce, 1 / bound, bound)
 
 
+@dataclasses.dataclass
 class Twin:
   """The formula of example scarcity in plain loops over a list of rows, in float64."""
 
-  def __init__(self, size=M, h=0.2, m=8.0, a=1.0, b=0.0, bound=50.0, metric="cosine"):
-    self.size, self.h, self.m, self.a, self.b = size, h, m, a, b
-    self.bound, self.metric, self.queue = bound, metric, []
+  queue_size: int = M
+  bandwidth: float = 0.2
+  neighbours: float = 8.0
+  exponent: float = 1.0
+  loss_exponent: float = 0.0
+  max_weight: float = 50.0
+  metric: str = "cosine"
+  queue: list = dataclasses.field(default_factory=list)
 
   def update(self, x, losses):
     x = np.asarray(x, np.float64)
@@ -65,7 +73,7 @@ class Twin:
     distance = lambda a, b: ((a - b) ** 2).sum()
     pairs = [distance(e, o) for e in rows for o, _ in batch + self.queue]
     squares = sum(d**2 for d in pairs)
-    reach = self.h * sum(d**3 for d in pairs) / squares if squares else 1.0
+    reach = self.bandwidth * sum(d**3 for d in pairs) / squares if squares else 1.0
     everyone = [loss for _, loss in batch + self.queue]
     mean = np.mean(everyone)
     found, ratio = [], []
@@ -74,13 +82,13 @@ class Twin:
       alike = [np.exp(-0.5 * (distance(e, o) / reach) ** 2) for o, _ in others]
       found.append(sum(alike))
       around = sum(k * loss for k, (_, loss) in zip(alike, others, strict=True)) + mean
-      ratio.append(np.clip(around / (found[-1] + 1) / mean, 0.02, 50) ** self.b)
+      ratio.append(np.clip(around / (found[-1] + 1) / mean, 0.02, 50) ** self.loss_exponent)
     found = np.array(found)
-    scarce = np.maximum(found + self.m, 0.5) ** -self.a * np.array(ratio)
-    trust = found**2 / (found**2 + (self.m / 2) ** 2 + 1e-300)
+    scarce = np.maximum(found + self.neighbours, 0.5) ** -self.exponent * np.array(ratio)
+    trust = found**2 / (found**2 + (self.neighbours / 2) ** 2 + 1e-300)
     unit = trust.sum() / (trust * scarce).sum() if trust.any() else 1.0
     new = batch
-    if len(batch) > self.size:
-      new = [batch[i * len(batch) // self.size] for i in range(self.size)]
-    self.queue = (new + self.queue)[: self.size]
-    return held(1 + trust * (unit * scarce - 1), self.bound)
+    if len(batch) > self.queue_size:
+      new = [batch[i * len(batch) // self.queue_size] for i in range(self.queue_size)]
+    self.queue = (new + self.queue)[: self.queue_size]
+    return held(1 + trust * (unit * scarce - 1), self.max_weight)

@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""Example scarcity: a NumPy twin, the table of cases, known kinds, its cost, and devices."""
+"""Example scarcity: a NumPy twin, the table of cases, known kinds, its cost, and explanations."""
 
 import functools
 
@@ -15,37 +15,31 @@ from gq_optax._rarity import density
 
 
 @pytest.mark.parametrize(
-  ("metric", "options"),
+  "options",
   [
-    ("cosine", {"a": 1.0, "b": 0.5, "m": 2.0}),
-    ("cosine", {"a": 0.5, "b": 1.0, "h": 0.6, "bound": 1.5}),
-    ("cosine", {"a": 2.0, "b": 0.0, "m": 0.0, "bound": 3.0}),
-    ("euclidean", {"a": 1.0, "b": 0.5, "m": 3.0}),
-    ("cosine", {"a": 1.0, "b": 0.5, "m": 1.0, "size": 5}),
-    ("euclidean", {"a": 1.0, "b": 0.0, "m": 1.0, "size": 5}),
+    {"loss_exponent": 0.5, "neighbours": 2.0},
+    {"exponent": 0.5, "loss_exponent": 1.0, "bandwidth": 0.6, "max_weight": 1.5},
+    {"exponent": 2.0, "neighbours": 0.0, "max_weight": 3.0},
+    {"metric": "euclidean", "loss_exponent": 0.5, "neighbours": 3.0},
+    {"loss_exponent": 0.5, "neighbours": 1.0, "queue_size": 5},
+    {"metric": "euclidean", "neighbours": 1.0, "queue_size": 5},
   ],
 )
-def test_weights_are_the_formula_over_queue_and_batch(metric, options, monkeypatch):
+def test_weights_are_the_formula_over_queue_and_batch(options, monkeypatch):
   """A queue that is shorter than a batch takes rows at even stride."""
-  twin = Twin(metric=metric, **options)
-  if twin.size == 5:  # a shape that no other test compiles: in blocks, of which the last is a part
+  twin = Twin(**options)
+  if twin.queue_size == 5:  # a shape of no other test: in blocks, of which the last is a part
     monkeypatch.setattr(density, "_AT_ONCE", 7)
-  scarcity = gq.example_scarcity(
-    twin.size,
-    metric=metric,
-    bandwidth=twin.h,
-    neighbours=twin.m,
-    exponent=twin.a,
-    loss_exponent=jnp.float32(twin.b),
-    max_weight=twin.bound,
-  )
+  options = {"queue_size": M} | options
+  options["loss_exponent"] = jnp.float32(twin.loss_exponent)
+  scarcity = gq.example_scarcity(**options)
   state = scarcity.init(DIM)
-  scale, offset = (1.0, 0.0) if metric == "cosine" else (300.0, 500.0)
-  for step, size in enumerate((20, 24, 5, 24)):
+  scale, offset = (1.0, 0.0) if twin.metric == "cosine" else (300.0, 500.0)
+  # The first batch and the last are of copies: of the rarest kinds the queue alone holds another.
+  for step, (size, spread) in enumerate([(24, 0.0), (20, 0.1), (5, 0.1), (24, 0.0)]):
     rng = np.random.default_rng(step)
-    x, losses = scale * clouds(step, (18, 4, 1, 1))[0] + offset, rng.exponential(size=B)
-    x = x.astype(np.float32)
-    counts = rng.permutation(B) < size
+    x = np.float32(scale * clouds(step, (18, 4, 1, 1), spread)[0] + offset)
+    losses, counts = rng.exponential(size=B) * (rng.random(B) > 0.1), rng.permutation(B) < size
     weights, state = update(scarcity, x, state, losses, counts)
     expected = twin.update(x[counts], losses[counts])
     np.testing.assert_allclose(weights[counts], expected, rtol=2e-4)
@@ -53,51 +47,10 @@ def test_weights_are_the_formula_over_queue_and_batch(metric, options, monkeypat
     rows = np.array([row for row, _ in twin.queue])
     np.testing.assert_allclose(state.queue[: len(rows)], rows, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(state.losses[: len(rows)], [v for _, v in twin.queue], rtol=1e-6)
-    assert state.filled.tolist() == [i < len(rows) for i in range(twin.size)]
+    assert state.filled.tolist() == [i < len(rows) for i in range(twin.queue_size)]
   assert weights.max() > 1.2
   text = str(jax.make_jaxpr(scarcity.update)(x, state, losses=losses.astype("f")))
-  assert ("scan" in text) == (twin.size == 5)
-
-
-def test_the_first_step_knows_its_batch_alone_and_the_next_the_queue_too():
-  scarcity = gq.example_scarcity(M, neighbours=2.0)
-  x = batch(*[0] * 18, *[1] * 6)
-  weights, state = update(scarcity, x, scarcity.init(DIM))
-  assert weights[0] < 0.8 < 1.2 < weights[-1]
-  # As many of both in queue and batch: 18 + 6 and 6 + 18, each without itself.
-  later, _ = update(scarcity, batch(*[1] * 18, *[0] * 6), state)
-  np.testing.assert_allclose(later, 1.0, rtol=1e-5)
-
-
-def test_an_isolated_example_is_no_rare_kind_unless_the_queue_holds_copies_of_it():
-  scarcity = gq.example_scarcity(M)
-  weights, _ = update(scarcity, batch(*[0] * 17, *[1] * 6, 2), scarcity.init(DIM))
-  assert weights[-2] > 1.2 * weights[-1] > weights[0]
-  lonely, _ = update(scarcity, batch(0, 1, 2, 3), scarcity.init(DIM))
-  np.testing.assert_allclose(lonely, 1.0, rtol=1e-6)
-  # Epoch after epoch of a data set that is smaller than the queue.
-  scarcity = gq.example_scarcity(M, neighbours=2.0)
-  x, state = batch(*[0] * 7, 2), scarcity.init(DIM)
-  first, state = update(scarcity, x, state)
-  for _ in range(5):
-    weights, state = update(scarcity, x, state)
-  assert state.filled.all()
-  assert weights[-1] > 2 * first[-1]  # the last four epochs and this one hold it
-
-
-def test_smoothed_loss_tells_a_hard_kind_from_an_easy_one():
-  scarcity = gq.example_scarcity(M, loss_exponent=jnp.float32(1.0))
-  x, losses = batch(*[0, 1] * 12), np.array([1.0, 3.0] * 12)
-  losses[1] = 0.0  # of one example: what counts is the loss of its neighbours
-  weights, _ = update(scarcity, x, scarcity.init(DIM), losses)
-  assert weights[1] > 1.4 * weights[0]
-  plain, _ = update(gq.example_scarcity(M), x, scarcity.init(DIM), losses)
-  np.testing.assert_allclose(plain, 1.0, rtol=1e-6)
-  with pytest.raises(ValueError, match="losses must be the losses of the examples"):
-    scarcity.update(x, scarcity.init(DIM))
-
-
-# The table of cases.
+  assert ("scan" in text) == (twin.queue_size == 5)
 
 
 def test_what_cannot_be_compared_is_neither_queued_nor_weighted():
@@ -134,14 +87,6 @@ def test_embeddings_as_short_as_rounding_weigh_one():
   np.testing.assert_array_equal(weights, 1.0)
 
 
-@pytest.mark.parametrize("options", [{"exponent": 4.0}, {"loss_exponent": jnp.float32(2.0)}])
-def test_bounds_hold_after_all_exponents_and_the_mean_stays_one(options):
-  scarcity = gq.example_scarcity(M, neighbours=0.0, max_weight=2.0, **options)
-  rare = np.arange(B) >= 20
-  weights, _ = update(scarcity, batch(*rare), scarcity.init(DIM), np.where(rare, 9.0, 1.0))
-  np.testing.assert_allclose(weights, np.where(rare, 2.0, (24 - 8) / 20), rtol=1e-6)
-
-
 def test_euclidean_weights_do_not_know_units_or_origin():
   x, _ = clouds(0, (18, 4, 1, 1), spread=0.3)
   scarcity = gq.example_scarcity(M, metric="euclidean", neighbours=1.0)
@@ -167,20 +112,15 @@ def test_what_overflows_the_queue_dtype_is_not_queued():
   assert weights[0] == 1.0
 
 
-def test_no_loop_in_the_compiled_update_and_nothing_compiled_twice():
-  scarcity = gq.example_scarcity(M, loss_exponent=0.5)
-  step = jax.jit(lambda x, s, losses: scarcity.update(x, s, losses=losses), donate_argnums=1)
-  state, ones = scarcity.init(DIM), np.ones(B, np.float32)
-  text = step.lower(np.ones((B, DIM), np.float32), state, ones).compile().as_text()
-  assert " while(" not in text
-  assert " conditional(" not in text
+def test_a_usual_batch_has_no_loop_and_no_memory_for_all_pairs():
+  scarcity, x = gq.example_scarcity(), jax.ShapeDtypeStruct((4096, 8), jnp.float32)
+  text = str(jax.make_jaxpr(scarcity.update)(x, scarcity.init(8)))
+  assert not [loop for loop in ("scan[", "while[", "cond[") if loop in text]
+  scarcity, rows = gq.example_scarcity(M), np.ones((B, DIM), np.float32)
+  text = jax.jit(scarcity.update).lower(rows, scarcity.init(DIM)).compile().as_text()
   # What stands inside a fusion takes no memory.
   in_memory = [part for part in text.split("\n\n") if not part.startswith("%fused")]
   assert f"f32[{B},{B + M}]" not in "".join(in_memory)
-  for seed in range(3):
-    _, state = step(clouds(seed, (18, 4, 1, 1))[0], state, ones)
-  assert step._cache_size() == 1
-  assert state.count == 3
 
 
 # Kinds of known rarity, with the defaults.
@@ -232,51 +172,6 @@ def test_a_long_tail_of_ten_kinds_is_levelled():
   assert (mass[8:] > 0.03).all()
 
 
-# Several devices.
-
-
-@pytest.mark.several_devices
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_four_devices_give_the_weights_of_one(metric, monkeypatch):
-  """Divided by jit, and under shard_map and pmap; the Euclidean ones in blocks of rows."""
-  if metric == "euclidean":  # seven rows at once, in shapes that no other test compiles
-    monkeypatch.setattr(density, "_AT_ONCE", 7)
-  twin = Twin(96, m=1.0, b=0.5, metric=metric)
-  options = {"neighbours": 1.0, "loss_exponent": 0.5, "metric": metric}
-  single = gq.example_scarcity(96, **options)
-  scarcity = gq.example_scarcity(96, axis_name="data", **options)
-  spec, devices = jax.sharding.PartitionSpec, jax.devices()[:4]
-  mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,), devices=devices)
-  start, rows = single.init(DIM), spec("data")
-  specs = gq.partition_specs(jax.eval_shape(lambda: start), {}, axis_name="data")
-  step = lambda s, x, mask, loss, state: s.update(x, state, mask=mask, losses=loss)
-  mapped = {"in_specs": (rows, rows, rows, specs), "out_specs": (rows, specs)}
-  put = lambda v: jax.device_put(v, jax.sharding.NamedSharding(mesh, rows))
-  split = lambda v: np.stack([v] * 4) if v.ndim == 0 else v.reshape(4, -1, *v.shape[1:])
-  each = functools.partial(step, scarcity)
-  ways = [(jax.jit(jax.shard_map(each, mesh=mesh, **mapped)), np.asarray, start)]
-  if metric == "cosine":
-    ways.append((jax.jit(functools.partial(step, single)), put, start))
-    parallel = jax.pmap(each, axis_name="data", devices=devices)
-    ways.append((parallel, split, jax.tree.map(split, start)))
-  for seed in range(4):
-    x = clouds(seed, (18, 4, 1, 1))[0]
-    mask = np.arange(B) >= (0, 3, 7, 0)[seed]  # unequal on the devices
-    losses = np.abs(x[:, 0]) + np.float32(0.1)
-    expected = np.zeros(B)
-    expected[mask] = twin.update(x[mask], losses[mask])
-    for i, (run, placed, state) in enumerate(ways):
-      weights, state = jax.device_get(run(*map(placed, (x, mask, losses)), state))
-      np.testing.assert_allclose(np.ravel(weights), expected, rtol=2e-4)
-      kish = expected.sum() ** 2 / np.square(expected).sum()
-      np.testing.assert_allclose(state.effective, kish, rtol=1e-4)
-      ways[i] = run, placed, state
-  assert np.ptp(expected) > 0.2
-
-
-# Many examples, in blocks of rows.
-
-
 @pytest.mark.slow  # the plan is another without optimizations
 @pytest.mark.parametrize(
   ("call", "size", "dim", "most"),
@@ -286,15 +181,6 @@ def test_memory_grows_with_the_examples_not_with_their_pairs(call, size, dim, mo
   scarcity, x = gq.example_scarcity(), jax.ShapeDtypeStruct((size, dim), jnp.float32)
   compiled = jax.jit(getattr(scarcity, call)).lower(x, scarcity.init(dim)).compile()
   assert compiled.memory_analysis().temp_size_in_bytes / 2**30 < most
-
-
-def test_a_usual_batch_has_no_loop():
-  scarcity, x = gq.example_scarcity(), jax.ShapeDtypeStruct((4096, 8), jnp.float32)
-  text = str(jax.make_jaxpr(scarcity.update)(x, scarcity.init(8)))
-  assert not [loop for loop in ("scan", "while") if loop in text]
-
-
-# Explanation and figures.
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

@@ -1,14 +1,20 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The ring against a deque, and its statistics against NumPy in float64."""
+"""The parts of grad_queue, each by itself: ring, statistics, effective length, Delta_rho."""
 
 import collections
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import effective_length
 
-from gq_optax._grad_queue import queue
+import gq_optax as gq
+from gq_optax._grad_queue import adaptive_length, queue
+
+# The ring against a deque, and its statistics against NumPy in float64.
 
 LENGTH = 4
 LARGEST = np.float32(3e38)
@@ -102,3 +108,77 @@ def test_dtypes():
     mean, std = mean_and_std(np.array([[1.0], [1.0 + 1e-12]]), np.int32(1), None)
     assert mean.dtype == std.dtype == jnp.float64
     np.testing.assert_allclose(std, [5e-13], rtol=1e-3)
+
+
+# The effective length: how long has the loss been falling?
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def window(losses, longest):
+  """After losses `[T]`; what is not finite among them is not recorded."""
+  push = lambda state, loss: (adaptive_length.push(state, loss), None)
+  return jax.lax.scan(push, adaptive_length.init(longest), losses)[0]
+
+
+def test_the_effective_length_by_hand():
+  """Five losses hold four sums of two, and so three steps; a sum of two smooths one bump."""
+  by_distance = {
+    3: [[5, 4, 3, 2, 1]],  # the example of the rule
+    2: [[9, 5, 9, 2, 1]],
+    1: [[5, 4, 3]],
+    0: [[1, 1, 1, 1, 1], [1, 2, 3, 4, 5], [9, 1, 9, 1, 9], [3, 2, 1, 2], [5], [5, 4]],
+  }
+  for distance, losses in [(d, losses) for d, rows in by_distance.items() for losses in rows]:
+    padded = np.float32([np.nan] * (5 - len(losses)) + losses)
+    assert adaptive_length.effective_length(window(padded, 10), 0, 10) == distance
+
+
+@pytest.mark.parametrize("bounds", [(1, 1), (1, 2), (2, 5), (1, 6), (4, 4), (3, 6)])
+def test_like_the_twin_within_its_bounds(bounds):
+  """What is not finite is not recorded."""
+  rng = np.random.default_rng(bounds)
+  losses = rng.integers(0, 7, (300, 16)).astype(np.float32)
+  losses[:2] = [[3.0] * 16, np.arange(16.0, 0.0, -1.0)]  # that rest, and that fall all the time
+  odd = rng.random((300, 16)) < rng.random((300, 1)) * (np.arange(300)[:, None] > 1)
+  losses[odd] = rng.choice([np.nan, np.inf, -np.inf], odd.sum())
+  length = lambda row: adaptive_length.effective_length(window(row, bounds[1]), *bounds)
+  for row, found in zip(losses, jax.jit(jax.vmap(length))(losses), strict=True):
+    recent = row[np.isfinite(row)][-(bounds[1] + 2) :]  # what the window keeps
+    assert found == effective_length(recent, *bounds)
+
+
+# Delta_rho, and a function in its place.
+
+Z = np.array([0.0, 0.1, 1 / 3, 1.0, 2.0, 3.0, 3.8], np.float32)
+AT_Z = 1.0 + 0.5 * Z, np.ones_like(Z), np.full_like(Z, 0.5)  # arguments whose z-score it is
+
+
+def test_values_at_hand():
+  np.testing.assert_allclose(gq.delta_rho(*AT_Z), np.clip(Z, 1 / 3, 3), rtol=1e-5)
+  # Sigma = 0: the lower bound where g repeats the mean, else the upper one.
+  g, one, zero = np.float32([1.0, 1.0000001, -5.0]), np.ones(3, np.float32), np.zeros(3, np.float32)
+  np.testing.assert_allclose(gq.delta_rho(g, one, zero), [1 / 3, 3, 3], rtol=1e-6)
+  # A rho below 1 counts as 1.
+  np.testing.assert_array_equal(gq.delta_rho(*AT_Z, rho=0.2), np.ones_like(Z))
+
+
+def test_bounds_hold_for_any_finite_input():
+  sizes = [0.0, 1e-45, 1e-38, 1e-30, 1e-19, 0.1, 1.0, 1.0000001, 3.0, 1e4, 1e19, 1e30, 3.4028235e38]
+  signed = [*sizes, *(-s for s in sizes)]
+  g, mean, std = np.float32(list(itertools.product(signed, signed, sizes))).T
+  weights = gq.delta_rho(g, mean, std)
+  assert weights.dtype == jnp.float32
+  assert ((weights >= 1 / 3 * (1 - 1e-6)) & (weights <= 3 * (1 + 1e-6))).all()
+
+
+def test_double_precision_stays_double():
+  with jax.enable_x64(True):
+    one = np.ones(2)
+    assert gq.delta_rho(2.0 * one, one, one).dtype == jnp.float64
+
+
+def test_a_rho_that_no_int32_holds():
+  update, _ = (tx := gq.grad_queue(1, rho=10**10)).update(jnp.ones(3), tx.init(jnp.zeros(3)))
+  np.testing.assert_array_equal(update, 1.0)
+  weights = gq.delta_rho(np.full(3, 5.0), np.zeros(3), np.ones(3), rho=3 * 10**9)
+  np.testing.assert_array_equal(weights, 5.0)
