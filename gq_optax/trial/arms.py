@@ -19,6 +19,7 @@ class Arm:
   adjust: str = ""  # "in training", "after training"; "threshold": tuned by false alarms
   sample: str = ""  # "class", "kind": drawn equally often
   scarcity: str = ""  # "features", "outputs" of an example; "groups" of features
+  detect: str = ""  # "kind": a linear model of each, added to the network's odds of its class
 
 
 PLAIN = ("SGDM", "Adam", "Muon")
@@ -37,6 +38,7 @@ BY_RARITY = {
 BY_KIND = {
   "weights by kind": Arm(weigh="kind"),
   "sampling by kind": Arm(sample="kind"),
+  "detector by kind": Arm(detect="kind"),
 }
 NEEDS = {  # what an arm must be told
   **dict.fromkeys(BY_CLASS, "the counts of classes"),

@@ -101,8 +101,21 @@ def run(
     given[pool] = kinds.read(trial.kinds, [own.names[i] for i in pool], words[pool].tolist())
     named, unseen, resemblance = kinds.spread(given.astype(str), words, features, folds)
   kind_names, kind_of = number_kinds(words, named)
-  bench = prepare(trial, own, split, kind_of, seeds)
+  known = unseen if trial.kinds is None else ~unseen  # a detector learns from no guess
+  by_name = np.full(len(labels), -1)
+  if named is not None:
+    by_name = np.where(known & (named != words), kind_of, -1)
+  detected = any(arm.detect for arm in rivals.values())
+  seen_by, ruler = look_again(own, pool) if detected else (np.zeros((len(labels), 0)), None)
+  bench = prepare(trial, own, split, kind_of, seeds, by_name, seen_by)
   answers, baseline, bench, notes = train_all(trial, own, bench, rivals)
+  if detected:
+    resemblance += undetected(kind_names, by_name, split)
+    if trial.kinds is not None:
+      resemblance.append(
+        "Other rows of a kind are told by resemblance. A detector goes by resemblance too, on other"
+        " random features: its gain is read on rows that are told so, not on all of the kind."
+      )
   found = failing.look(labels[pool], answers[baseline].logits[:, pool], features[pool], folds[pool])
   if named is not None:
     more = of_kinds(own, kind_names, kind_of, unseen, tested)
@@ -125,7 +138,7 @@ def run(
       frame["kind"] = np.where(unseen[at], "", kind)
       frame["resembles"] = np.where(unseen[at], kind, "")
   frame.to_csv(trial.out / "rows.csv", index=False)
-  scoring.keep(trial.out, taken, answers[taken], own)
+  scoring.keep(trial.out, taken, answers[taken], own, ruler)
   told = page.Told(
     own, seen, compared, baseline, taken, validation, found, frame, logits, labels[tested], answers,
     [*notes, *resemblance], bench, more,
@@ -153,14 +166,44 @@ def number_kinds(words: np.ndarray, named: np.ndarray | None) -> tuple[list[str]
 
 
 def prepare(
-  trial: Trial, own: rows.Rows, split: list[splits.Split], kind_of: np.ndarray, seeds: int
+  trial: Trial,
+  own: rows.Rows,
+  split: list[splits.Split],
+  kind_of: np.ndarray,
+  seeds: int,
+  told: np.ndarray,
+  features: np.ndarray,
 ) -> runs.Bench:
   """What all runs share; the first network is one that fits the data."""
   size, steps = fit(trial, min(len(s.inner) for s in split))
   name = trial.model or candidates(own)[0]
   examples = jax.numpy.asarray(own.x[:2], jax.numpy.float32)
   networks.check(name, len(own.classes), examples)
-  return runs.Bench(own.x, own.labels, kind_of, split, seeds, size, steps, name, not own.images)
+  return runs.Bench(
+    own.x, own.labels, kind_of, split, seeds, size, steps, name, not own.images, told, features
+  )
+
+
+def look_again(own: rows.Rows, pool: np.ndarray) -> tuple[np.ndarray, descriptors.Ruler]:
+  """Features for detectors, disjoint from those that told kinds; measured by the rows `pool`."""
+  found, ruler = descriptors.measure(own.x[pool], candidates(own)[-1], seed=1)
+  features = np.zeros((len(own.x), found.shape[1]), np.float32)
+  features[pool] = found
+  if own.test is not None:
+    features[own.test] = descriptors.measure(own.x[own.test], ruler.layout, ruler.seed, ruler)[0]
+  return features, ruler
+
+
+def undetected(names: list[str], by_name: np.ndarray, split: list[splits.Split]) -> list[str]:
+  """Which kinds have no detector, in sentences."""
+  counts = np.array([(by_name[s.train, None] == np.arange(len(names))).sum(axis=0) for s in split])
+  few = (counts < failing.LEAST).sum(axis=0)
+  return [
+    f"{names[k]} has no detector in {few[k]} of {len(split)} splits: fewer than {failing.LEAST} of"
+    " the rows to train on are named so."
+    for k in np.unique(by_name[by_name >= 0])
+    if few[k]
+  ]
 
 
 def train_all(

@@ -7,6 +7,7 @@ model need far less: of series and images the responses of random kernels (ROCKE
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,17 +16,52 @@ LENGTH = 9  # of a kernel; a short series or image takes what it has
 LARGEST = 32  # places along an axis of an image; more are left out evenly
 
 
+class Ruler(NamedTuple):
+  """What features are measured by, so that those of other rows can be compared.
+
+  Attributes:
+    layout: "dense", "series" `[n, time]` or `[n, time, channels]`, or "images".
+    seed: of what is random.
+    rows: the number of those that the rest was read from.
+    shift: what is taken off the values of a row.
+    scale: what they are divided by.
+    levels: above which a kernel responds, `[KERNELS]`; of tables none.
+    mean: of the features `[d]`.
+    deviation: of the features `[d]`.
+  """
+
+  layout: str
+  seed: int
+  rows: int
+  shift: np.ndarray
+  scale: np.ndarray
+  levels: np.ndarray
+  mean: np.ndarray
+  deviation: np.ndarray
+
+
 def describe(x: np.ndarray, layout: str) -> np.ndarray:
-  """Features float32 `[n, d]` of mean 0 and deviation 1.
+  """Features float32 `[n, d]` of mean 0 and deviation 1; `layout` as in `Ruler`."""
+  return measure(x, layout)[0]
+
+
+def measure(
+  x: np.ndarray, layout: str, seed: int = 0, ruler: Ruler | None = None
+) -> tuple[np.ndarray, Ruler]:
+  """Features float32 `[n, d]` of rows `[n, ...]`, and what they were measured by.
 
   Args:
-    x: rows `[n, ...]`.
-    layout: "dense", "series" `[n, time]` or `[n, time, channels]`, or "images".
+    x: the rows.
+    layout: see `Ruler`.
+    seed: see `Ruler`.
+    ruler: of other rows, of the same layout and seed; by default it is read from these.
   """
-  rng = np.random.default_rng(0)
+  rng = np.random.default_rng(seed)
   x = x.astype(np.float32)
   axes = None if layout == "images" else 0
-  x = (x - x.mean(axis=axes)) / np.maximum(x.std(axis=axes), 1e-12)
+  shift, scale = (ruler.shift, ruler.scale) if ruler else (x.mean(axis=axes), x.std(axis=axes))
+  x = (x - shift) / np.where(scale > 0, scale, np.float32(1))
+  levels = np.zeros(0, np.float32)
   if layout == "dense":
     x = x.reshape(len(x), -1)
     weights = rng.normal(size=(x.shape[1], KERNELS)) / np.sqrt(x.shape[1])
@@ -38,13 +74,22 @@ def describe(x: np.ndarray, layout: str) -> np.ndarray:
       x = x[:, ::high, ::wide]
     if x.ndim == (2 if layout == "series" else 3):  # one channel that is not written
       x = x[..., None]
-    found = np.stack([part for _ in range(KERNELS) for part in _responses(rng, x)], axis=1)
-  found = (found - found.mean(axis=0)) / np.maximum(found.std(axis=0), 1e-6)
-  return found.astype(np.float32)
+    parts, read = [], []
+    for kernel in range(KERNELS):
+      flat = _responses(rng, x)
+      # Where the level is read; drawn all the same where it is known, so that kernels stay alike.
+      place = rng.integers(ruler.rows if ruler else len(x)), rng.integers(flat.shape[1])
+      read.append(ruler.levels[kernel] if ruler else flat[place])
+      parts += [(flat > read[-1]).mean(axis=1), flat.max(axis=1)]
+    found, levels = np.stack(parts, axis=1), np.array(read)
+  if ruler is None:
+    mean, deviation = found.mean(axis=0), np.maximum(found.std(axis=0), 1e-6)
+    ruler = Ruler(layout, seed, len(x), shift, scale, levels, mean, deviation)
+  return ((found - ruler.mean) / ruler.deviation).astype(np.float32), ruler
 
 
-def _responses(rng: np.random.Generator, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Where a random kernel responds, as a share of the places, and how much at most."""
+def _responses(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+  """How a random kernel responds at all places, `[n, places]`."""
   x = x @ rng.normal(size=x.shape[-1:]).astype(np.float32)
   for axis in range(1, x.ndim):
     size = x.shape[axis]
@@ -57,5 +102,4 @@ def _responses(rng: np.random.Generator, x: np.ndarray) -> tuple[np.ndarray, np.
       w * np.take(x, np.arange(left) + i * dilation, axis=axis) for i, w in enumerate(weights)
     )
     x = functools.reduce(np.add, moved)
-  flat = x.reshape(len(x), -1)
-  return (flat > rng.choice(flat[rng.integers(len(flat))])).mean(axis=1), flat.max(axis=1)
+  return x.reshape(len(x), -1)

@@ -92,10 +92,15 @@ def resemble(
   rows = train & (own | others)
   if not (rows & own).any() or not (rows & others).any():
     return np.full(len(own), np.nan)
+  return fit(features[rows], own[rows]).decision_function(features)
+
+
+def fit(features: np.ndarray, own: np.ndarray) -> LogisticRegression:
+  """The linear model that tells rows `own` `[n]` from all others by `features` `[n, d]`."""
   model = LogisticRegression(
-    C=STRENGTH / rows.sum(), class_weight="balanced", solver="newton-cholesky", tol=1e-3
+    C=STRENGTH / len(own), class_weight="balanced", solver="newton-cholesky", tol=1e-3
   )
-  return model.fit(features[rows], own[rows]).decision_function(features)
+  return model.fit(features, own)
 
 
 def recognised(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import log_softmax
 
-from gq_optax.trial import alarms, arms, training
+from gq_optax.trial import alarms, arms, detectors, training
 from gq_optax.trial.splits import Split
 
 EXTENSIONS = 2  # of a grid whose best rate lies on its edge
@@ -29,6 +29,8 @@ class Bench:
     steps: of a run.
     network: see `networks.make`.
     per_feature: whether examples are standardised feature by feature, as tables want it.
+    told: int `[n]`, the kind that a row was named, -1 of rows that nobody named.
+    features: `[n, d]`, what detectors of kinds look at.
     tell: called after each part of a run, see `training.train`.
   """
 
@@ -41,6 +43,8 @@ class Bench:
   steps: int
   network: str
   per_feature: bool
+  told: np.ndarray
+  features: np.ndarray
   tell: Callable[[], None] = lambda: None
 
   def __post_init__(self):
@@ -61,6 +65,7 @@ class Answers:
     lanes: of the last networks, seeds within splits.
     variables: theirs.
     bias: `[W, C]`, what is taken off their logits before they answer.
+    detectors: one of each of the W, of arms that have them.
   """
 
   logits: np.ndarray
@@ -71,6 +76,7 @@ class Answers:
   lanes: training.Lanes
   variables: Any
   bias: np.ndarray
+  detectors: list[detectors.Detectors]
 
 
 def make_lanes(
@@ -119,6 +125,12 @@ def bias(bench: Bench, arm: arms.Arm, logits: np.ndarray, split: Split) -> np.nd
   return found
 
 
+def detect(bench: Bench, arm: arms.Arm, rows: np.ndarray) -> detectors.Detectors:
+  """The detectors of an arm, learnt from rows; none where it has none."""
+  told = bench.told if arm.detect else np.full_like(bench.told, -1)
+  return detectors.learn(bench.features, bench.labels, told, rows)
+
+
 def quality(bench: Bench, logits: np.ndarray, rows: np.ndarray) -> float:
   """Mean recall of the kinds among rows, and a little of their likelihood, which knows no ties."""
   if not np.isfinite(logits).all():
@@ -141,6 +153,7 @@ def run_arm(bench: Bench, arm: arms.Arm, optimizer: str) -> Answers:
     bench.network, bench.num_classes, optimizer, bench.steps, arm.scarcity, queue
   )
   tried: list[dict[float, tuple[float, np.ndarray]]] = [{} for _ in bench.splits]
+  inner = [detect(bench, arm, split.inner) for split in bench.splits]
   grid: tuple[float, ...] = training.RATES[optimizer]
   for _ in range(EXTENSIONS + 1):
     pairs = [(split, rate) for split in range(len(bench.splits)) for rate in grid]
@@ -150,7 +163,7 @@ def run_arm(bench: Bench, arm: arms.Arm, optimizer: str) -> Answers:
     logits = training.predict(setup, bench.x, lanes, variables)
     for lane, (split, rate) in enumerate(pairs):
       rows = bench.splits[split].validation
-      own = logits[lane, rows]
+      own = detectors.add(logits[lane, rows], bench.features[rows], inner[split])
       taken = bias(bench, arm, own, bench.splits[split])
       tried[split][rate] = quality(bench, own - taken, rows), taken
     best = [max(own.items(), key=lambda item: item[1][0])[0] for own in tried]
@@ -171,9 +184,14 @@ def run_arm(bench: Bench, arm: arms.Arm, optimizer: str) -> Answers:
   off = np.repeat(
     [own[rate][1] for own, rate in zip(tried, best, strict=True)], bench.seeds, axis=0
   )
+  whole = [detect(bench, arm, split.train) for split in bench.splits]
   found = np.full((bench.seeds, len(bench.x), bench.num_classes), np.nan, np.float32)
   for lane in range(len(parts)):
     rows = bench.splits[lane // bench.seeds].test
-    found[lane % bench.seeds, rows] = logits[lane, rows] - off[lane]
+    own = detectors.add(logits[lane, rows], bench.features[rows], whole[lane // bench.seeds])
+    found[lane % bench.seeds, rows] = own - off[lane]
   scores = [own[rate][0] for own, rate in zip(tried, best, strict=True)]
-  return Answers(found, float(np.mean(scores)), best, low + high, setup, lanes, variables, off)
+  return Answers(
+    found, float(np.mean(scores)), best, low + high, setup, lanes, variables, off,
+    [own for own in whole for _ in range(bench.seeds)],
+  )  # fmt: skip

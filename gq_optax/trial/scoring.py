@@ -9,14 +9,16 @@ import jax
 import numpy as np
 import pandas as pd
 
-from gq_optax.trial import failing, rows, training
+from gq_optax.trial import descriptors, detectors, failing, rows, training
 from gq_optax.trial.runs import Answers
 
 FILE = "best.npz"
 
 
-def keep(folder: Path, name: str, answers: Answers, own: rows.Rows) -> None:
-  """Writes the networks of an arm, and what new rows need to be alike."""
+def keep(
+  folder: Path, name: str, answers: Answers, own: rows.Rows, ruler: descriptors.Ruler | None
+) -> None:
+  """Writes the networks of an arm with their detectors, and what new rows need to be alike."""
   about = {
     "arm": name,
     "classes": own.classes,
@@ -27,7 +29,12 @@ def keep(folder: Path, name: str, answers: Answers, own: rows.Rows) -> None:
   }
   flat = jax.tree.leaves(answers.variables)
   leaves: dict[str, Any] = {f"leaf{i}": np.asarray(a) for i, a in enumerate(flat)}
-  lanes = answers.lanes
+  lanes, kinds = answers.lanes, answers.detectors
+  if ruler is not None and len(kinds[0].labels):
+    leaves |= {f"ruler_{key}": value for key, value in ruler._asdict().items()}
+    leaves |= {
+      f"kinds_{key}": np.stack([getattr(k, key) for k in kinds]) for key in kinds[0]._fields
+    }
   np.savez(
     folder / FILE,
     about=np.array(json.dumps(about)),
@@ -68,6 +75,8 @@ def score(folder: Path, source: Path) -> Path:
     structure, [arrays[f"leaf{i}"] for i in range(structure.num_leaves)]
   )
   logits = training.predict(setup, x, lanes, variables)
+  if "kinds_labels" in arrays:
+    logits = _detect(logits, x, arrays)
   chance = failing.probabilities(logits - arrays["bias"][:, None])
   frame = pd.DataFrame({"row": names, "predicted": np.array(about["classes"])[chance.argmax(1)]})
   for c, name in enumerate(about["classes"]):
@@ -75,6 +84,18 @@ def score(folder: Path, source: Path) -> Path:
   path = folder / "scores.csv"
   frame.to_csv(path, index=False)
   return path
+
+
+def _detect(logits: np.ndarray, x: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
+  read: dict[str, Any] = {key: arrays[f"ruler_{key}"] for key in descriptors.Ruler._fields}
+  read |= {key: read[key].item() for key in ("layout", "seed", "rows")}
+  ruler = descriptors.Ruler(**read)
+  features, _ = descriptors.measure(x, ruler.layout, ruler.seed, ruler)
+  fields = zip(*(arrays[f"kinds_{key}"] for key in detectors.Detectors._fields), strict=True)
+  return np.stack([
+    detectors.add(own, features, detectors.Detectors(*of_lane))
+    for own, of_lane in zip(logits, fields, strict=True)
+  ])  # fmt: skip
 
 
 def _new(source: Path, about: dict[str, Any]) -> tuple[list[str], np.ndarray]:

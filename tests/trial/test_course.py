@@ -121,7 +121,7 @@ def test_kinds_are_named_in_what_is_trained_on_and_their_gain_is_read_on_the_tes
   frame = pd.DataFrame({"row": [f"train {i}" for i in range(600)], "label": y[:600], "kind": ""})
   frame.loc[deep[:600] & (np.arange(600) < 540), "kind"] = "deep"
   frame.to_csv(tmp_path / "rows.csv", index=False)
-  only = ("SGDM", "weights by kind", "sampling by kind")
+  only = ("SGDM", "weights by kind", "sampling by kind", "detector by kind")
   trial = Trial(tmp_path / "a.npz", kinds=tmp_path / "rows.csv", seeds=3, only=only)
   assert command.run(dataclasses.replace(trial, epochs=2, out=tmp_path / "out")) == 0
   summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -129,6 +129,18 @@ def test_kinds_are_named_in_what_is_trained_on_and_their_gain_is_read_on_the_tes
   assert abs(told["rows"] - deep[600:].sum()) <= 5
   assert all(np.isfinite(told["arms"][name]["gap"][:3]).all() for name in only[1:])
   assert any("the recall of deep of fault at 10 % false alarms" in line for line in summary["top"])
+  assert any("A detector goes by resemblance too" in line for line in summary["notes"])
+
+
+def test_a_kind_of_fewer_than_five_named_rows_is_said_to_have_no_detector():
+  from gq_optax.trial import course
+  from gq_optax.trial.splits import Split
+
+  by_name = np.array([1] * 5 + [2] * 4 + [-1] * 3)
+  split = [Split(rows, rows, rows, rows) for rows in (np.arange(12), np.arange(1, 12))]
+  one, two = course.undetected(["ok", "deep", "flat"], by_name, split)
+  assert one.startswith("deep has no detector in 1 of 2 splits: fewer than 5 of the rows")
+  assert two.startswith("flat has no detector in 2 of 2 splits")
 
 
 def test_a_plain_optimizer_alone_names_the_rows_and_says_that_nothing_rivalled(trained, capsys):
