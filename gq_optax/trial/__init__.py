@@ -5,7 +5,7 @@ Before JAX: `command` and its options; `rows`, what people have; `sight`, what a
 `splits`, who is tested by whom; `kinds`, what a person named; `arms`, what is compared.
 
 Trained: `course`, from rows to report; `runs`, an arm from its rates to its answers; `training`,
-many networks side by side; `networks`.
+many networks side by side; `networks`; `detectors`, linear models of named kinds.
 
 Told: `uncertainty`, intervals; `comparison`, verdicts in words; `alarms`, recall at false alarms;
 `failing`, rows that fail alike; `descriptors`, features that nobody trained; `page`, the report;
