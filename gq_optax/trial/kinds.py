@@ -50,8 +50,8 @@ def read(path: Path, names: list[str], labels: list[str]) -> np.ndarray:
   if not frame.index.is_unique or set(frame.index) != set(names):
     raise ValueError(
       f"kinds must be the rows.csv of the same rows, {names[0]} to {names[-1]}, but"
-      f" {len(frame)} rows were found, {frame.index[0]} first. Run the trial on these data without"
-      " --kinds, and name kinds in the rows.csv that it writes."
+      f" {len(frame)} rows were found: {', '.join(frame.index[:3])}. Run the trial on these data"
+      " without --kinds, and name kinds in the rows.csv that it writes."
     )
   frame = frame.loc[names]
   if list(frame["label"]) != labels:

@@ -192,6 +192,9 @@ def test_names_are_read_for_the_rows_that_they_are_of(tmp_path):
   frame.assign(kind="").to_csv(path, index=False)
   with pytest.raises(ValueError, match="it is empty"):
     kinds.read(path, ["0", "1", "2", "3"], labels)
+  frame[:0].to_csv(path, index=False)
+  with pytest.raises(ValueError, match="same rows, 0 to 3, but 0 rows were found"):
+    kinds.read(path, ["0", "1", "2", "3"], labels)
 
 
 def hidden(named=32):
