@@ -23,6 +23,7 @@ WEIGHTS: dict[str, tuple[str, Any]] = {  # the embedding, and what weighs
 }
 SHAPES = ((1024, 128, 10), (1024, 512, 16), (8192, 512, 64), (65_536, 512, 64))  # n, d, K
 QUEUED, KMEANS = "plain, grad_queue K=1", "K-means alone"
+EIGHTHS = "groups, an eighth at a time"  # of the batch
 MASKED, MICRO, EACH = "K masked passes", "optax.microbatching", "vmap(grad), group means"
 # The last writes into the memory of the group gradients of the step before.
 KINDS = ("groups", "whole step", "groups, donated", "whole step, donated")
@@ -67,7 +68,7 @@ def plan(workload: Workload, kind: str) -> jax.Array:
 def groups(tiny: bool) -> Iterable[Job]:
   """Group gradients alone, and the whole step with embeddings and K-means, against a plain one."""
   kinds = [f"{way}, {kind}" for way in KINDS for kind in ("equal", "skewed")]
-  ways = ("plain again", QUEUED, *kinds, KMEANS, MASKED, MICRO)
+  ways = ("plain again", QUEUED, *kinds, EIGHTHS, KMEANS, MASKED, MICRO)
   for workload in workloads.TINY[:1] if tiny else workloads.FULL:
     yield Job("groups", workload.title, (*ways, EACH), functools.partial(_groups, workload))
 
@@ -100,6 +101,12 @@ def _groups(workload: Workload, wanted: list[str]) -> dict[str, Row]:
     QUEUED: lambda: _queued(plain, params, batch),
     KMEANS: lambda: compile_call(
       lambda x: gq.kmeans(x, number, num_iters=5).labels, problem.loss_fn(params, batch)[1]
+    ),
+    EIGHTHS: lambda: compile_call(
+      gq.per_example_value_and_grad(
+        losses, num_groups=number, microbatch_size=workload.batch_size // 8
+      ),
+      *(params, batch, labels["equal"]),
     ),
     MASKED: lambda: compile_call(masked(losses, number), params, batch, labels["equal"]),
     MICRO: lambda: compile_call(_microbatched(losses, workload), params, *batch),

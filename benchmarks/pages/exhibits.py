@@ -331,7 +331,9 @@ both = lambda way: f"{way}, equal / {way}, skewed"
 GROUP_WAYS = {
   "plain again": "plain again", "with grad_queue, K=1": "plain, grad_queue K=1",
   **{way: both(way) for way in ("groups", "groups, donated", "whole step", "whole step, donated")},
-  **same("K masked passes", "optax.microbatching", "vmap(grad), group means")}
+  **same(
+    "groups, an eighth at a time", "K masked passes", "optax.microbatching",
+    "vmap(grad), group means")}
 GROUP_MEMORY = {  # what is donated takes no other temporary memory
   k: v for k, v in GROUP_WAYS.items() if "again" not in k and "donated" not in k}
 TABLED = {

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gq_optax import _dtypes, _masks, _validate
 from gq_optax._group_gradients import linear
@@ -53,12 +54,22 @@ def scaled(cotangents: jax.Array, block: Blocks, counts: jax.Array) -> jax.Array
   return _masks.masked(result, block.valid)
 
 
-def means(part: linear.Part, labels: jax.Array, counts: jax.Array, size: int) -> list[jax.Array]:
-  """A part of the mean gradient of each group, `[K, *p]` in float32 or wider."""
+def add_means(
+  sums: optax.Updates, parts: list[linear.Part], labels: jax.Array, counts: jax.Array
+) -> optax.Updates:
+  """Adds the mean gradient of each group, in parts, to sums `[K, *p]` in float32 or wider."""
+  leaves, structure = jax.tree.flatten(sums)
+  for part in parts:
+    for n, means in zip(part.leaves, _means(part, labels, counts), strict=True):
+      leaves[n] = leaves[n] + means.astype(leaves[n].dtype)
+  return jax.tree.unflatten(structure, leaves)
+
+
+def _means(part, labels, counts):
   num_groups = len(counts)
   # Small blocks waste little on groups that do not fill them. But each makes a whole gradient, and
   # where an example uses a weight only once, writing that is what costs.
-  size = size if part.often else -(-len(labels) // num_groups)
+  size = -(-len(labels) // (4 * num_groups if part.often else num_groups))
   first, others = cut(labels, num_groups, size)
   counts = jnp.pad(counts, (0, 1))
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gq_optax import _axes, _validate
-from gq_optax._group_gradients import blocks, checks, grouped
+from gq_optax._group_gradients import checks, grouped, linear
 from gq_optax._group_gradients.group_gradients import GroupGradients
 from gq_optax._rarity.kmeans import KMeansResult, kmeans_padded
 
@@ -23,8 +23,7 @@ def clustered_value_and_grad(
   r"""The whole way from a batch to the mean gradients of its clusters.
 
   A forward pass yields losses and embeddings; K-means groups the examples; and what the forward
-  pass kept makes the gradient of each group, as in `grouped_value_and_grad`. Where a CPU takes
-  blocks in turn nothing is kept, and each block is run forward again.
+  pass kept makes the gradient of each group, as in `grouped_value_and_grad`.
 
   Args:
     loss_fn: `(params, batch) -> (losses [b], embeddings [b, d])` for any b. The paper takes the
@@ -63,19 +62,14 @@ def clustered_value_and_grad(
     key = _validate.prng_key("key", 0 if key is None else key)
     params, batch = _axes.alike((params, batch), mask, key)
 
-    def choose(aux):
-      embeddings = aux()
-      _validate.shape("embeddings", embeddings, f"[B, d] with B = {size}", (size, None))
-      weight = mask.astype(jnp.float32)
-      clusters = kmeans_padded(
-        embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
-      )
-      labels = jnp.where(mask, clusters.labels, num_groups)
-      return labels, blocks.sizes(labels, num_groups), clusters
-
-    results = grouped.group_means(loss_fn, params, batch, True, choose, num_groups)
-    losses, _, labels, clusters, means = results
-    value, groups = grouped.with_losses(params, means, losses, labels, num_groups)
+    losses, embeddings, parts = linear.run(loss_fn, params, batch, has_aux=True)
+    _validate.shape("embeddings", embeddings, f"[B, d] with B = {size}", (size, None))
+    weight = mask.astype(jnp.float32)
+    clusters = kmeans_padded(
+      embeddings, num_groups, key=key, metric=metric, num_iters=num_iters, sample_weight=weight
+    )
+    labels = jnp.where(mask, clusters.labels, num_groups)
+    value, groups = grouped.by_group(params, losses, parts, labels, num_groups)
     return (value, clusters), groups
 
   return value_and_grad

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gq_optax import _axes, _dtypes, _masks, _validate
-from gq_optax._group_gradients import blocks, checks, jaxprs, linear
+from gq_optax._group_gradients import blocks, checks, linear
 from gq_optax._group_gradients.group_gradients import GroupGradients
 
 
@@ -28,8 +28,6 @@ def grouped_value_and_grad(
 
   All examples are run once, together, back to where weights come in. Only the products that sum a
   weight's gradient over examples are taken group by group. That is exact for groups of any sizes.
-  A CPU takes blocks of examples in turn, each of one group, where examples keep much for the way
-  back, as images and sequences do.
 
   ====================================  =========================================================
   case                                  what happens
@@ -47,8 +45,8 @@ def grouped_value_and_grad(
 
   Memory: beside the result, that of a plain gradient, and for one weight at a time the gradients of
   at most 2K blocks of examples; 5K where an example uses the weight often (sequences, images). If
-  that does not fit, `per_example_value_and_grad` does the same for some examples at a time. Blocks
-  in turn take what B / 4K examples keep, and one more gradient.
+  that does not fit, `per_example_value_and_grad(num_groups=, microbatch_size=)` does the same for
+  some examples at a time. For images and sequences that is also faster on a CPU.
 
   Args:
     loss_fn: `(params, batch) -> losses [b]`, one for each example, for any b; or `(losses, aux)`,
@@ -86,45 +84,25 @@ def grouped_value_and_grad(
     params, batch, size = checks.inputs(loss_fn, params, batch, "aux" if has_aux else "")
     labels = checks.labels(labels, size, num_groups)
     params, batch = _axes.alike((params, batch), labels)
-    known = lambda _: (labels, blocks.sizes(labels, num_groups), ())
-    losses, aux, *_, means = group_means(loss_fn, params, batch, has_aux, known, num_groups)
+    losses, aux, parts = linear.run(loss_fn, params, batch, has_aux)
     aux = jax.tree.map(lambda a: _masks.masked(a, labels < num_groups), aux)
-    value, groups = with_losses(params, means, losses, labels, num_groups)
+    value, groups = by_group(params, losses, parts, labels, num_groups)
     return ((value, aux) if has_aux else value), groups
 
   return value_and_grad
 
 
-def group_means(
-  loss_fn: Callable[..., Any], params: Any, batch: Any, has_aux: bool, choose: Any, num_groups: int
-) -> tuple[jax.Array, Any, jax.Array, Any, optax.Updates]:
-  """The mean gradient of each group, `[K, *p]` in float32 or wider, and what led to it.
-
-  Args:
-    loss_fn: `(params, batch) -> losses [B]`, or `(losses, aux)`.
-    params: pytree of arrays.
-    batch: pytree of `[B, ...]` arrays.
-    has_aux: whether there is aux.
-    choose: gets a function that returns aux, and returns the labels `[B]`, K for an example of no
-      group; the sizes `[K]` that the sums are divided by, those of the whole batch where this is a
-      microbatch; and anything else.
-    num_groups: K.
-
-  Returns:
-    Losses `[B]`, aux, labels, what else `choose` returned, and the means.
-  """
-  program = linear.trace(loss_fn, params, batch, has_aux)
-  block_size = -(-len(jax.tree.leaves(batch)[0]) // (4 * num_groups))
-
-  def way(go):
-    results = lambda: go(program, params, batch, choose, num_groups, block_size)
-    return lambda: _axes.alike(results(), params, batch)
-
-  if _keep_much(program, params, block_size):
-    *results, means = jax.lax.platform_dependent(cpu=way(_in_turn), default=way(_at_once))
-  else:
-    *results, means = way(_at_once)()
-  return *results, jax.tree.unflatten(jax.tree.structure(params), means)
+def by_group(
+  params: optax.Params,
+  losses: jax.Array,
+  parts: list[linear.Part],
+  labels: jax.Array,
+  num_groups: int,
+) -> tuple[jax.Array, GroupGradients]:
+  """The mean loss and the gradients of groups, of what examples keep when they are run."""
+  counts = blocks.sizes(labels, num_groups)
+  means = blocks.add_means(zeros(params, num_groups), parts, labels, counts)
+  return with_losses(params, means, losses, labels, num_groups)
 
 
 def with_losses(
@@ -144,62 +122,3 @@ def zeros(params: optax.Params, num_groups: int) -> optax.Updates:
   """What the gradients of K groups are added to, cut over devices as the parameters are."""
   zero = lambda p: jnp.zeros_like(p, _dtypes.at_least_float32(p.dtype))
   return jax.vmap(lambda _: jax.tree.map(zero, params))(jnp.arange(num_groups))
-
-
-def _keep_much(program, params, block_size):
-  """Do the examples of a block keep more than one gradient takes?
-
-  A CPU then runs them block by block: what is kept stays in its caches, and a gradient is added for
-  each block. Otherwise that would cost more than to gather what all examples keep. Devices that
-  exchange statistics run together as well: one with more blocks would wait for the others for ever.
-  """
-  kept = zip(program.linear.constvars, program.kept_axes, strict=True)
-  kept = sum(v.aval.size * v.aval.dtype.itemsize for v, axis in kept if axis == 0)
-  wide = [(p.size, _dtypes.at_least_float32(p.dtype)) for p in jax.tree.leaves(params)]
-  gradient = sum(size * dtype.itemsize for size, dtype in wide)
-  return block_size * kept > gradient and not jaxprs.collectives(program.jaxpr.jaxpr)
-
-
-def _at_once(program, params, batch, choose, num_groups, block_size):
-  """All examples run together, and what they kept is gathered by groups."""
-  losses, aux, parts = linear.run(program, params, batch)
-  labels, counts, more = choose(lambda: aux)
-  by_group = lambda part: blocks.means(part, labels, counts, block_size)
-  return losses, aux, labels, more, linear.added(zeros(params, num_groups), parts, by_group)
-
-
-def _in_turn(program, params, batch, choose, num_groups, block_size):
-  """One block of examples of a group after another, forward and back."""
-  aux_of = lambda example: program.forward(params, example)[0][1]
-  labels, counts, more = choose(lambda: jax.lax.map(aux_of, batch, batch_size=block_size))
-  counts = jnp.pad(counts, (0, 2))
-  # Examples of no group are the group K here, run for their losses and aux; K + 1 is empty.
-  first_and_others = blocks.cut(labels, num_groups + 1, block_size)
-  every = jax.tree.map(lambda *x: jnp.concatenate(x), *first_and_others)
-  alike = lambda tree: _axes.alike(tree, params, batch, labels)
-  shapes = program.jaxpr.out_avals[: program.results.num_leaves]
-  results = [jnp.zeros((block_size, *x.shape), x.dtype) for x in shapes]
-  nothing = jax.tree.map(lambda s: s[0], zeros(params, 1))
-  scale_first = linear.may_scale_first(program)
-
-  def one(block):
-    examples = jax.tree.map(blocks.take(block.examples), batch)
-    scaled = lambda x: blocks.scaled(x, block, counts)
-    scales = jnp.ones(block_size, shapes[0].dtype)
-    scales = scaled(scales) if scale_first else scales
-    losses, aux, parts = linear.run(program, params, examples, scales)
-    of = lambda part: part.cotangents if scale_first else list(map(scaled, part.cotangents))
-    gradient = linear.added(nothing, parts, lambda part: part.contract(part.kept, of(part)))
-    return alike((gradient, jax.tree.leaves((losses, aux))))
-
-  def add(sums, block):
-    skip = lambda _: alike((jax.tree.leaves(nothing), results))
-    gradient, found = jax.lax.cond(block.group <= num_groups, one, skip, block)
-    return [s.at[block.group].add(g) for s, g in zip(sums, gradient, strict=True)], found
-
-  # A scan, not a loop that ends with the last block that is filled: it can be differentiated.
-  sums, found = jax.lax.scan(add, alike(jax.tree.leaves(zeros(params, num_groups))), every)
-  place = jnp.where(every.valid, every.examples, len(labels))
-  in_order = lambda x: jnp.zeros((len(labels), *x.shape[2:]), x.dtype).at[place].set(x, mode="drop")
-  losses, aux = jax.tree.unflatten(program.results, map(in_order, found))
-  return losses, aux, labels, more, sums

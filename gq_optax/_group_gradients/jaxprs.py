@@ -32,12 +32,6 @@ def operations(eqns: Iterable[Any]) -> set[str]:
   return {eqn.primitive.name for eqn in all_equations(eqns)}
 
 
-def collectives(program: core.Jaxpr) -> list[str]:
-  """Those over named axes, which exchange something between devices."""
-  names = ("psum", "pmax", "pmin", "ppermute", "all_gather", "all_to_all", "reduce_scatter")
-  return sorted(name for name in operations(program.eqns) if name.startswith(names))
-
-
 def downstream(eqns: Iterable[Any], sources: Iterable[Any]) -> set[Any]:
   """The variables that depend on the sources, and these."""
   dependent = set(sources)

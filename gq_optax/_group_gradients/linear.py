@@ -45,85 +45,24 @@ class Part(NamedTuple):
   contract: Callable[..., list[jax.Array]]
 
 
-class Program(NamedTuple):
-  """The loss of one example, linearized.
-
-  Attributes:
-    jaxpr: the forward pass `(*parameters, *example) -> (*results, *kept)`.
-    linear: the linear function of the parameters, whose constants are what is kept.
-    results: structure of `(loss, aux)`.
-    kept_axes: for each thing kept, 0 if it differs between examples, else None.
-  """
-
-  jaxpr: core.ClosedJaxpr
-  linear: core.Jaxpr
-  results: Any
-  kept_axes: list[int | None]
-
-  def forward(self, params: optax.Params, example: Any) -> tuple[tuple[Any, Any], list[Any]]:
-    """`(loss, aux)` of one example, and what is kept."""
-    outputs = core.jaxpr_as_fun(self.jaxpr)(*jax.tree.leaves((params, example)))
-    number = self.results.num_leaves
-    return jax.tree.unflatten(self.results, outputs[:number]), outputs[number:]
-
-
-def trace(loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool) -> Program:
-  """Traces the loss of one example of the batch."""
-  _validate.on_auto_axes("batch", batch)
-  _validate.static_shape("batch", jax.tree.leaves(batch)[0].shape[:1])
-  loss, traced = checks.of_one(loss_fn, has_aux), []  # a list: `make_jaxpr` hands on arrays alone
-
-  def forward(params, example):
-    value, linear, aux = jax.linearize(lambda p: loss(p, example), params, has_aux=True)
-    flat = lambda p: jaxprs.inlined(jax.make_jaxpr(linear)(p), jax.tree.leaves(p))
-    program = jax.make_jaxpr(flat)(params)
-    traced.append(program.jaxpr)
-    return (value, aux), program.consts
-
-  example = jax.eval_shape(lambda batch: jax.tree.map(lambda x: x[0], batch), batch)
-  program, shapes = jax.make_jaxpr(forward, return_shape=True)(params, example)
-  checks.no_collectives(traced[-1])
-  results: Any = jax.tree.structure(shapes[0])
-  # What does not depend on the example, as the weights themselves, is kept once.
-  inputs = program.jaxpr.invars[len(jax.tree.leaves(params)) :]
-  own = jaxprs.downstream(program.jaxpr.eqns, inputs)
-  kept = program.jaxpr.outvars[results.num_leaves :]
-  axes = [None if own.isdisjoint(jaxprs.variables([v])) else 0 for v in kept]
-  return Program(program, traced[-1], results, axes)
-
-
-def may_scale_first(program: Program) -> bool:
-  """May an example be scaled in front of its way back, which costs nothing there?
-
-  Not where a backward rule of the user's may not be linear, nor in float16, where it may vanish.
-  """
-  made: list[Any] = [v.aval for e in program.linear.eqns for v in e.outvars]
-  narrow = any(getattr(aval, "dtype", None) == jnp.float16 for aval in made)
-  return not narrow and "custom_lin" not in jaxprs.operations(program.linear.eqns)
-
-
 def run(
-  program: Program, params: optax.Params, batch: Any, scales: jax.Array | None = None
+  loss_fn: Callable[..., Any], params: optax.Params, batch: Any, has_aux: bool = False
 ) -> tuple[jax.Array, Any, list[Part]]:
-  """Losses `[B]`, aux, and the gradients of all examples, by scales `[B]` or 1, not summed yet."""
+  """Losses `[B]`, aux, and the gradient of all examples in parts, not summed yet."""
+  forward, kept_axes, linear = _linearized(loss_fn, params, batch, has_aux)
   with checks.batched():
-    forward = jax.vmap(program.forward, (None, 0), (0, program.kept_axes))
-    (losses, aux), kept = forward(params, batch)
-  linear, leaves = program.linear, jax.tree.leaves(params)
+    (losses, aux), kept = jax.vmap(forward, (None, 0), (0, kept_axes))(params, batch)
+  leaves = jax.tree.leaves(params)
   known = dict(zip(linear.constvars, kept, strict=True))
-  own = [v for v, axis in zip(known, program.kept_axes, strict=True) if axis == 0]
+  own = [v for v, axis in zip(known, kept_axes, strict=True) if axis == 0]
   meet, follow, taps = _cut(linear, own)
 
   def back(of_one, one):
     loss = lambda *t: jaxprs.run(follow, known, [*own, *taps], [*of_one, *t], linear.outvars)
     return jax.linear_transpose(loss, *(v.aval for v in taps))([one])
 
-  cotangents = (
-    jax.vmap(back)([known[v] for v in own], jnp.ones_like(losses) if scales is None else scales)
-    if taps
-    else ()
-  )
-  of_tap = dict(zip(taps, cotangents, strict=True))
+  of_each = [known[v] for v in own], jnp.ones_like(losses)
+  of_tap = dict(zip(taps, jax.vmap(back)(*of_each) if taps else (), strict=True))
 
   def part(often):
     chosen = [v for v in taps if taps[v] == often]
@@ -148,16 +87,37 @@ def run(
   return losses, aux, [p for p in map(part, (True, False)) if p.leaves]
 
 
-def added(zeros: optax.Updates, parts: list[Part], of: Callable[..., Any]) -> list[jax.Array]:
-  """What is made of the parts, added up for each leaf of the parameters; zeros without any."""
-  sums: dict[int, jax.Array] = {}
-  for part in parts:
-    for n, s in zip(part.leaves, of(part), strict=True):
-      sums[n] = sums[n] + s if n in sums else s
-  return [
-    sums[n].astype(zero.dtype) if n in sums else zero
-    for n, zero in enumerate(jax.tree.leaves(zeros))
-  ]
+def _linearized(loss_fn, params, batch, has_aux):
+  """The loss of one example, linearized.
+
+  Returns:
+    The forward pass `(params, example) -> ((loss, aux), kept)`; for each thing kept 0 if it differs
+    between examples, else None; and the linear function of the parameters, of which they are the
+    constants.
+  """
+  _validate.on_auto_axes("batch", batch)
+  _validate.static_shape("batch", jax.tree.leaves(batch)[0].shape[:1])
+  loss, traced = checks.of_one(loss_fn, has_aux), []  # a list: `make_jaxpr` hands on arrays alone
+
+  def linearize(params, example):
+    value, linear, aux = jax.linearize(lambda p: loss(p, example), params, has_aux=True)
+    flat = lambda p: jaxprs.inlined(jax.make_jaxpr(linear)(p), jax.tree.leaves(p))
+    program = jax.make_jaxpr(flat)(params)
+    traced.append(program.jaxpr)
+    return (value, aux), program.consts
+
+  example = jax.eval_shape(lambda batch: jax.tree.map(lambda x: x[0], batch), batch)
+  program, shapes = jax.make_jaxpr(linearize, return_shape=True)(params, example)
+  checks.no_collectives(traced[-1])
+  results: Any = jax.tree.structure(shapes)
+  # What does not depend on the example, as the weights themselves, is kept once.
+  inputs = program.jaxpr.invars[len(jax.tree.leaves(params)) :]
+  own = jaxprs.downstream(program.jaxpr.eqns, inputs)
+  kept = program.jaxpr.outvars[len(jax.tree.leaves(shapes[0])) :]
+  axes = [None if own.isdisjoint(jaxprs.variables([v])) else 0 for v in kept]
+  flat = core.jaxpr_as_fun(program)
+  forward = lambda *args: jax.tree.unflatten(results, flat(*jax.tree.leaves(args)))
+  return forward, axes, traced[-1]
 
 
 def _cut(linear, own):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gq_optax import _axes, _masks, _validate
-from gq_optax._group_gradients import blocks, checks, grouped
+from gq_optax._group_gradients import blocks, checks, grouped, linear
 
 
 def per_example_value_and_grad(
@@ -93,9 +93,8 @@ def per_example_value_and_grad(
 
     def add(means, part):
       rows, known_labels = part
-      known = lambda _: (known_labels, counts, ())
-      losses, *_, of_part = grouped.group_means(loss_fn, params, rows, False, known, number)
-      return jax.tree.map(jnp.add, means, of_part), losses
+      losses, _, parts = linear.run(loss_fn, params, rows)
+      return blocks.add_means(means, parts, known_labels, counts), losses
 
     zeros = _axes.alike(grouped.zeros(params, number), params, batch, labels)
     means, losses = jax.lax.scan(add, zeros, (rows, known_labels))

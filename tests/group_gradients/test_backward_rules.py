@@ -42,11 +42,8 @@ ENTRIES = {
   "clustered": lambda loss_fn, k: lambda w, batch, _: clustered(loss_fn, k)(w, batch),
   "each": lambda loss_fn, _: lambda w, batch, _: small(loss_fn)(w, batch),
 }
-PAIRS = ("gathered grouped", "gathered microbatches", "in turn grouped", "in turn clustered")
-PAIRS += ("accelerator grouped", "accelerator each")
-by_entries = pytest.mark.parametrize(
-  ("each_way", "entry"), [pair.rsplit(" ", 1) for pair in PAIRS], indirect=["each_way"]
-)
+PAIRS = [("cpu", entry) for entry in ENTRIES] + [("accelerator", "grouped")]
+by_entries = pytest.mark.parametrize(("each_way", "entry"), PAIRS, indirect=["each_way"])
 
 
 @functools.cache

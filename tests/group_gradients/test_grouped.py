@@ -11,7 +11,7 @@ import pytest
 import gq_optax as gq
 from gq_optax._group_gradients import blocks
 
-MATCHES = [(network, way) for network in nets.NETWORKS for way in ("gathered", "in turn")]
+MATCHES = [(network, "cpu") for network in nets.NETWORKS]
 MATCHES += [("dense", "accelerator"), ("scanned_layers", "accelerator")]
 
 
@@ -105,12 +105,7 @@ def test_double_precision_stays_double():
     np.testing.assert_allclose(groups.grads, expected, rtol=1e-13)
 
 
-@pytest.mark.usefixtures("each_way")
-@pytest.mark.parametrize(
-  ("each_way", "masked"),
-  [("gathered", True), ("in turn", True), ("accelerator", True), ("in turn", False)],
-  indirect=["each_way"],
-)
+@pytest.mark.parametrize("masked", [True, False])
 def test_the_whole_step_is_kmeans_then_groups(masked):
   loss_fn, params, batch = nets.problem("dense")
   features = lambda p, b: (loss_fn(p, b), b[0][:, :4] * b[0][:, 3:])

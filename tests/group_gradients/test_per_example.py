@@ -78,12 +78,8 @@ MATRIX, X = normal(0, 5, 4), normal(1, 14, 1, 5)
 LABELS = np.array([0, 2, 2, 0, 7, 2, 0, -1, 0, 2, 2, 0, 2, 0])
 
 
-@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize(
-  ("each_way", "microbatch_size", "masked"),
-  [("gathered", None, False), ("gathered", 4, True), ("in turn", 1, True)]
-  + [("in turn", None, True), ("in turn", 5, False), ("in turn", 100, False)],
-  indirect=["each_way"],
+  ("microbatch_size", "masked"), [(None, True), (1, True), (4, True), (5, False), (100, False)]
 )
 def test_equal_to_one_by_one_and_reduced_on_the_way(microbatch_size, masked):
   x, odd, mask = X.copy(), np.arange(14) == 4, None
