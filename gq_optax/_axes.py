@@ -36,16 +36,9 @@ def gather(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
   """The rows of all devices, the same on all of them."""
   if axis_name is None:
     return x
-  if not varies_over(x):
-    return jax.lax.all_gather(x, axis_name, tiled=True)
   # Under the checks of `shard_map` the result is to leave it as one that is the same everywhere.
-  try:
-    return jax.lax.all_gather(x, axis_name, tiled=True, to="invarying")
-  except ValueError:  # JAX 0.9 knows that of sums alone
-    rows = x.astype(jnp.int32) if x.dtype == jnp.bool_ else x
-    places = jnp.zeros((jax.lax.psum(1, axis_name), *rows.shape), rows.dtype)
-    placed = places.at[jax.lax.axis_index(axis_name)].set(rows)
-    return jax.lax.psum(placed, axis_name).reshape(-1, *x.shape[1:]).astype(x.dtype)
+  checked: Any = {"to": "invarying"} if varies_over(x) else {}
+  return jax.lax.all_gather(x, axis_name, tiled=True, **checked)
 
 
 def own(x: jax.Array, axis_name: AxisName | None, rows: int) -> jax.Array:

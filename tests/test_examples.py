@@ -50,7 +50,7 @@ def drawn(path):
   ("main", "step"),
   [
     (linen_loop.main, "train_step"),
-    (nnx_loop.main, "train_step"),
+    pytest.param(nnx_loop.main, "train_step", marks=pytest.mark.slow),
     pytest.param(linen_loop.main, "plain_step", marks=pytest.mark.slow),
   ],
 )
@@ -71,7 +71,9 @@ def test_example(main, step, compiled_once, capsys):
   assert 0.5 < figures["accuracy"] <= 1.0
 
 
-@pytest.mark.parametrize("example", [rare_classes_linen, rare_classes_nnx])
+@pytest.mark.parametrize(
+  "example", [rare_classes_linen, pytest.param(rare_classes_nnx, marks=pytest.mark.slow)]
+)
 def test_weights_for_rare_classes(example, compiled_once):
   figures = compiled_once(example.main, epochs=10)
   assert 20 < figures["effective_examples"] < 128
@@ -91,6 +93,7 @@ def test_rare_groups_with_linen(compiled_once, tmp_path):
   assert all(map(drawn, pictures))
 
 
+@pytest.mark.slow
 def test_rare_groups_with_nnx(compiled_once):
   figures = compiled_once(rare_groups_nnx.main, epochs=20)
   assert figures["loss"] < 0.3
@@ -114,6 +117,7 @@ def test_seed_decides_the_split():
   assert counts[0] > 5 * counts[9] > 0
 
 
+@pytest.mark.slow
 def test_every_example_has_a_dropout_mask_of_its_own():
   assert random_keys.main(batch_size=6) == {"linen": 6, "nnx": 6}
 
@@ -127,6 +131,7 @@ def test_a_network_that_holds_its_random_numbers_drops_the_same_for_all():
   assert len(np.unique(kernels, axis=0)) == 1
 
 
+@pytest.mark.slow
 def test_batchnorm_in_nnx_and_a_restored_state(tmp_path, compiled_once):
   # Once, and once for arrays that Orbax has bound to their device.
   figures = compiled_once(batchnorm_nnx.main, times=2, epochs=6, path=tmp_path)
@@ -151,6 +156,7 @@ def test_text(tmp_path):
   assert drawn(tmp_path / "recalls.png")
 
 
+@pytest.mark.slow
 def test_monitoring(tmp_path):
   rows = monitoring.main(epochs=4, tensorboard=True, out=tmp_path)
   with (tmp_path / "figures.csv").open() as file:

@@ -53,10 +53,7 @@ def upstream(eqns: list[Any], outputs: Iterable[Any]) -> tuple[list[Any], set[An
 
 def bind(eqn: Any, inputs: Any) -> list[Any]:
   """Runs one equation."""
-  options = eqn.primitive.get_bind_params(eqn.params)
-  # Before JAX 0.10 functions stand apart from the other options.
-  functions, options = options if isinstance(options, tuple) else ((), options)
-  results = eqn.primitive.bind(*functions, *inputs, **options)
+  results = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
   return results if eqn.primitive.multiple_results else [results]
 
 

@@ -17,22 +17,19 @@ _WAY_OUT = "Make one by scarcity.init(d): the queue fills again in a few steps."
 
 def embedding_dim(template: Any, metric: str) -> int:
   """The d of an int, or of what `update` will get, `[B, ...]`."""
-  shape = getattr(template, "shape", None)
+  shape = tuple(getattr(template, "shape", ()))
   if shape == () and isinstance(template, jax.Array) and not isinstance(template, jax.core.Tracer):
     template = template.item()
-  if isinstance(template, bool | numbers.Integral | jax.Array) and not shape:
-    dim = _validate.static_int("embedding_dim_or_template", template, 1)
-  elif shape is not None and len(shape) > 1:
-    dim = _validate.static_int("the numbers of an embedding", math.prod(shape[1:]), 1)
-  else:
-    name = "embedding_dim_or_template as the template of init"
-    rule = "be [B, ...], what update gets, or the length of an embedding as an int"
-    found = type(template).__name__ if shape is None else f"shape {tuple(shape)}"
-    _validate.require(
-      *(False, name, rule, found),
-      "Weights for examples are no gradient transformation: init takes no parameters, and they"
-      " stand beside the optimizer, not in optax.chain.",
-    )
+  is_int = shape == () and isinstance(template, numbers.Integral | jax.Array)
+  rule = "be [B, ...], what update gets, or the length of an embedding as an int"
+  _validate.require(
+    *(is_int or len(shape) > 1, "embedding_dim_or_template as the template of init", rule),
+    f"shape {shape}" if shape else type(template).__name__,
+    "Weights for examples are no gradient transformation: init takes no parameters, and they stand"
+    " beside the optimizer, not in optax.chain.",
+  )
+  name = "embedding_dim_or_template" if is_int else "the numbers of an embedding"
+  dim = _validate.static_int(name, template if is_int else math.prod(shape[1:]), 1)
   _check_width(dim, metric)
   return dim
 

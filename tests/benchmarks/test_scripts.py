@@ -188,6 +188,7 @@ def test_every_part(tmp_path):
   assert all(row["met"] is None for row in rows)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_bar_is_met_or_not(tmp_path, capsys):
   here, row = timed.environment(tiny=False), {"ratio": 1.3, "bar_of": "ratio"}
   run = lambda wanted: {"good": row | {"bar": 1.3}, "bad": row | {"bar": 1.2}}

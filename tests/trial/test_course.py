@@ -109,6 +109,7 @@ def test_named_kinds_get_recalls_and_arms(trained):
   assert set(again["resembles"]) <= {"", "deep"}
 
 
+@pytest.mark.slow
 def test_kinds_are_named_in_what_is_trained_on_and_their_gain_is_read_on_the_test(tmp_path):
   """Of a kind that resembles the other class; its test rows were neither named nor looked at."""
   rng = np.random.default_rng(0)

@@ -89,6 +89,7 @@ def test_wrong_labels_are_told_from_a_kind_of_its_own():
   assert (alike[~fails] == 0).all()
 
 
+@pytest.mark.slow
 def test_a_small_kind_is_seen_though_most_rows_that_fail_are_wrong_labels():
   missed, told = [], []
   for seed in range(3):
@@ -100,6 +101,7 @@ def test_a_small_kind_is_seen_though_most_rows_that_fail_are_wrong_labels():
   assert np.mean(told) > 0.6
 
 
+@pytest.mark.slow
 def test_where_failing_is_by_chance_nothing_is_alike():
   found = []
   for seed in range(10):
