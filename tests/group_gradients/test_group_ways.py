@@ -25,7 +25,7 @@ def two_devices(kind=AxisType.Auto):
 @pytest.mark.parametrize(
   ("model", "x", "num_groups"),
   [
-    (nets.Encoder(64, 4), np.zeros((128, 32), np.int32), 4),
+    pytest.param(nets.Encoder(64, 4), np.zeros((128, 32), np.int32), 4, marks=pytest.mark.slow),
     (nets.CNN(), np.zeros((256, 32, 32, 3), np.float32), 8),
   ],
 )

@@ -11,7 +11,11 @@ import pytest
 import gq_optax as gq
 from gq_optax._group_gradients import blocks
 
-MATCHES = [(network, "cpu") for network in nets.NETWORKS]
+SLOW = {"recurrent", "nnx_network"}  # their layers are in other networks, too
+MATCHES = [
+  pytest.param(network, "cpu", marks=[pytest.mark.slow] * (network in SLOW))
+  for network in nets.NETWORKS
+]
 MATCHES += [("dense", "accelerator"), ("scanned_layers", "accelerator")]
 
 
