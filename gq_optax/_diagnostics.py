@@ -106,11 +106,8 @@ def _read_groups(state: GroupScarcityState) -> dict[str, jax.Array]:
   heaviest = jnp.argsort(-weights)
   before = jnp.cumsum(last[heaviest]) - last[heaviest]
   among = jnp.clip(0.1 * jnp.sum(last) - before, 0.0, last[heaviest])
-  figures = {}
-  for k in range(len(weights)):
-    figures[f"group_share/{k}"] = shares[k]
-    figures[f"group_weight/{k}"] = weights[k]
-    figures[f"group_age/{k}"] = state.ages[k]
+  by_group = {"group_share": shares, "group_weight": weights, "group_age": state.ages}
+  figures = {f"{name}/{k}": x[k] for name, x in by_group.items() for k in range(len(weights))}
   return figures | {
     "groups_seen": jnp.sum(seen, dtype=jnp.int32),
     "effective_examples": jnp.square(total) / jnp.where(squares > 0.0, squares, 1.0),

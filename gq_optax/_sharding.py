@@ -83,11 +83,10 @@ def partition_specs(
     return specs[path]
 
   def place(path, node):
-    if isinstance(node, ExampleScarcityState):
-      rows = PartitionSpec() if axis_name is None else PartitionSpec(axis_name)
-      return jax.tree.map(lambda leaf: rows if len(leaf.shape) else PartitionSpec(), node)
-    if isinstance(node, GroupScarcityState):
-      return jax.tree.map(lambda _: PartitionSpec(), node)
+    if isinstance(node, GroupScarcityState | ExampleScarcityState):
+      cut = isinstance(node, ExampleScarcityState) and axis_name is not None
+      spec = lambda leaf: PartitionSpec(axis_name) if cut and leaf.shape else PartitionSpec()
+      return jax.tree.map(spec, node)
     if isinstance(node, GradQueueState):
       behind = lambda path, slots: _spec_of(slots, PartitionSpec(None, *own(path)))
       slots = jax.tree_util.tree_map_with_path(behind, node.queue.slots, is_leaf=_boxes.is_box)

@@ -101,20 +101,11 @@ def _means(part, labels, counts):
   return jax.lax.platform_dependent(begun, cpu=one_by_one, default=together)
 
 
-def by_label(labels: jax.Array, num_groups: int) -> jax.Array:
-  """The examples of labels up to K, int32 `[B]`: by their labels, then as they come."""
-  examples = jnp.arange(len(labels), dtype=jnp.int32)
-  if (num_groups + 1) * len(labels) > jnp.iinfo(jnp.int32).max:
-    return jnp.argsort(labels, stable=True).astype(jnp.int32)
-  # Label and example as one number: a CPU sorts one array much faster than two.
-  return jnp.sort(labels * len(labels) + examples) % len(labels)
-
-
 def cut(labels: jax.Array, num_groups: int, size: int) -> tuple[Blocks, Blocks]:
   """The first block of each group, and blocks enough for what is left of groups of any sizes."""
   batch_size = len(labels)
   counts = sizes(labels, num_groups)
-  order = by_label(labels, num_groups)
+  order = jnp.argsort(labels, stable=True).astype(jnp.int32)
   group = labels[order]
   before = lambda n: jnp.pad(jnp.cumsum(n, dtype=jnp.int32), (1, 0))[group]
   rank = jnp.arange(batch_size, dtype=jnp.int32) - before(counts)

@@ -12,7 +12,6 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gq_optax as gq
-from gq_optax._group_gradients import blocks
 
 ROWS, WHOLE = PartitionSpec("data"), PartitionSpec()
 LOOPS = ("callback", "stablehlo.while", "ragged")
@@ -55,13 +54,6 @@ def test_what_is_lowered_for_an_accelerator_is_a_straight_line():
   for platform in ("cuda", "tpu"):
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert not [word for word in LOOPS if word in text]
-
-
-def test_rows_in_the_order_of_their_labels():
-  labels = np.random.default_rng(0).integers(0, 6, 200).astype(np.int32)  # 5 for no group
-  for num_groups in (5, 2**31 // 200):  # label and row fit one number; they do not
-    rows = blocks.by_label(jnp.asarray(labels), num_groups)
-    np.testing.assert_array_equal(rows, np.argsort(labels, kind="stable"))
 
 
 X, W = nets.normal(0, 12, 5, 3), nets.normal(1, 3, 2)
