@@ -48,8 +48,8 @@ wheel:
 # The oldest versions that pyproject.toml allows.
 oldest:
 	rm -rf build/oldest && $(PYTHON) -m venv build/oldest
-	build/oldest/bin/pip install --quiet . jax==0.10.0 jaxlib==0.10.0 optax==0.2.6 flax==0.12.6 \
-	  chex==0.1.91 pytest==8.3.0 hypothesis==6.100.0 orbax-checkpoint scikit-learn
+	build/oldest/bin/pip install --quiet . jax==0.10.0 jaxlib==0.10.0 optax==0.2.6 flax==0.12.7 \
+	  chex==0.1.92 pytest==8.3.0 hypothesis==6.100.0 orbax-checkpoint scikit-learn
 	$(call outside,build/oldest)
 
 define outside

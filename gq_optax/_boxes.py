@@ -11,9 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 _LINEN = ("unbox", "replace_boxed", "add_axis")
 _NNX = ("get_metadata", "set_metadata", "add_axis")
-# What NNX calls the names of the axes: of a variable (the second name is that of older versions),
-# and of what an optimizer makes for it.
-_NAMES = ("out_sharding", "sharding_names", "optimizer_sharding")
+# What NNX calls the names of the axes: of a variable, and of what an optimizer makes for it.
+_NAMES = ("out_sharding", "optimizer_sharding")
 
 
 def is_linen(node: Any) -> bool:
