@@ -4,7 +4,7 @@
 Read in this order:
 
 - `group_gradients`: what comes out, and how K gradients are added up.
-- `grouped`: groups that are known; all examples at once, or block after block.
+- `grouped`: groups that are known.
 - `linear`: examples run forward and back, with the sums over examples left open.
 - `blocks`: a batch cut into blocks of one group each, and those sums over each group.
 - `products`: a convolution as products, of which many blocks at once are no burden.
