@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
 BATCH, GROUPS = 24, 4
 KEY = jax.random.key(0)
@@ -60,16 +59,6 @@ class Recurrent(nn.Module):
     return nn.Dense(3)(nn.RNN(nn.OptimizedLSTMCell(4))(x)[:, -1])
 
 
-class OfNnx(nnx.Module):
-  def __init__(self, rngs):
-    self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
-    self.norm, self.dense = nnx.LayerNorm(4, rngs=rngs), nnx.Linear(4 * 16, 3, rngs=rngs)
-
-  def __call__(self, x):
-    x = nnx.max_pool(nnx.gelu(self.norm(self.conv(x))), (2, 2), (2, 2))
-    return self.dense(x.reshape(x.shape[0], -1))
-
-
 def normal(number, *shape):
   return np.random.default_rng(number).normal(size=shape).astype(np.float32)
 
@@ -102,12 +91,6 @@ def transformer():
 
 def recurrent():
   return of_flax(Recurrent(), normal(0, BATCH, 6, 2))
-
-
-def nnx_network():
-  graph, params = nnx.split(OfNnx(nnx.Rngs(0)), nnx.Param)
-  loss_fn = lambda p, batch: cross_entropy(nnx.merge(graph, p)(batch["x"]), batch["y"])
-  return loss_fn, params, {"x": normal(0, BATCH, 8, 8, 2), "y": np.arange(BATCH) % 3}
 
 
 def scanned_layers():
@@ -185,7 +168,7 @@ def every_kind_of_convolution():
   return loss_fn, [normal(i, *s) for i, s in enumerate(shapes)], normal(9, BATCH, 8, 8, 2)
 
 
-NETWORKS = [dense, every_kind_of_convolution, transformer, recurrent, nnx_network, scanned_layers]
+NETWORKS = [dense, every_kind_of_convolution, transformer, recurrent, scanned_layers]
 NETWORKS += [dropout_and_weights_first, own_derivatives]
 NETWORKS = {f.__name__: f for f in NETWORKS} | {"bfloat16": lambda: dense(jnp.bfloat16)}
 

@@ -11,12 +11,9 @@ import pytest
 import gq_optax as gq
 from gq_optax._group_gradients import blocks
 
-SLOW = {"recurrent", "nnx_network"}  # their layers are in other networks, too
-MATCHES = [
-  pytest.param(network, "cpu", marks=[pytest.mark.slow] * (network in SLOW))
-  for network in nets.NETWORKS
-]
+MATCHES = [(network, "cpu") for network in nets.NETWORKS if network != "recurrent"]
 MATCHES += [("dense", "accelerator"), ("scanned_layers", "accelerator")]
+MATCHES += [pytest.param("recurrent", "cpu", marks=pytest.mark.slow)]  # a loop, as scanned_layers
 
 
 @pytest.mark.usefixtures("each_way")
