@@ -1,8 +1,13 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
 """Strict numerics around every test: no implicit promotion of dtypes or ranks."""
 
+import gc
+
 import jax
 import pytest
+
+# Programs are many small objects, and few of them are garbage: to look for it took a twentieth.
+gc.set_threshold(100_000, 20, 100)
 
 # Meshes are tested on eight virtual devices; all else runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)

@@ -2,8 +2,6 @@
 """Checkpoints by Orbax go on bit by bit: of all states, sharded, on other meshes, of Flax."""
 
 import functools
-import subprocess
-import sys
 
 import chex
 import flax.linen as nn
@@ -14,7 +12,6 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from chains import queue_sgd
-from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -82,26 +79,6 @@ def test_sharded_and_on_another_mesh(tmp_path, devices_after):
   chex.assert_trees_all_close(*after, rtol=1e-5, atol=1e-6)
 
 
-# In a process of its own: what is left of a refused restore complains when it is collected.
-REFUSED = """
-import jax, orbax.checkpoint as ocp, sys
-import gq_optax as gq
-
-params, path = jax.numpy.zeros(2), sys.argv[1]
-with ocp.StandardCheckpointer() as checkpointer:
-  checkpointer.save(path, gq.grad_queue(3).init(params))
-  checkpointer.wait_until_finished()
-  checkpointer.restore(path, jax.eval_shape(gq.grad_queue(5).init, params))
-"""
-
-
-def test_orbax_refuses_another_length_by_itself(tmp_path):
-  command = [sys.executable, "-c", REFUSED, str(tmp_path / "length")]
-  run = subprocess.run(command, capture_output=True, text=True, check=False)
-  assert run.returncode == 1
-  assert "ValueError: Requested shape: (5, 2) is not compatible" in run.stderr
-
-
 def test_a_whole_training_with_groups_and_a_queue_of_examples(tmp_path):
   queue = gq.grad_queue((2, 4), update_norm="match", queue_dtype=jnp.bfloat16, track=True)
   tx = optax.MultiSteps(optax.chain(queue, optax.adam(0.1)), 2)
@@ -158,25 +135,3 @@ def test_linen_on_a_mesh(tmp_path):
     restored = save_and_restore(tmp_path, run)
     chex.assert_trees_all_equal(restored, run)
     chex.assert_trees_all_equal(step(restored), step(run))
-
-
-@pytest.mark.several_devices
-def test_nnx_on_a_mesh(tmp_path):
-  def step(model, optimizer):
-    optimizer.update(model, nnx.grad(lambda model: jnp.mean(model(X[0]) ** 2))(model))
-
-  with jax.set_mesh(make_mesh(2, 2)):
-    init = nnx.with_partitioning(nnx.initializers.lecun_normal(), NAMES)
-    model = nnx.Linear(8, 4, kernel_init=init, rngs=nnx.Rngs(0))
-    pair = model, nnx.Optimizer(model, queue_sgd(0.1, track=True), wrt=nnx.Param)
-    for _ in range(4):
-      step(*pair)
-    graph, state = nnx.split(pair)
-    restored = save_and_restore(tmp_path, state)
-    chex.assert_trees_all_equal(restored, state)
-    slots = restored[1]["opt_state"][0]["queue"]["slots"]["kernel"]
-    assert slots.get_value().sharding.spec == P(None, *NAMES)
-    again = nnx.merge(graph, restored)
-    step(*pair)
-    step(*again)
-    chex.assert_trees_all_equal(nnx.state(again), nnx.state(pair))

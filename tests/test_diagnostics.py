@@ -153,15 +153,3 @@ def test_many_small_leaves_count_as_one_leaf_of_all_coordinates():
     _, after = update(apart(batch), parts)
     chex.assert_trees_all_equal(after.queue, parts.queue)
     assert gq.diagnostics(after)["skipped"] == 1
-
-
-def test_reductions_do_not_grow_with_the_number_of_small_leaves():
-  def reductions(number):
-    tx, params = (
-      gq.grad_queue(queue_length=2, track=True, update_norm="match"),
-      [jnp.zeros(5)] * number,
-    )
-    text = jax.jit(tx.update).lower(params, jax.eval_shape(tx.init, params)).as_text()
-    return text.count("call @_largest")
-
-  assert 0 < reductions(30) == reductions(2)

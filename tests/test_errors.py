@@ -98,42 +98,29 @@ linear = lambda w, x: x @ w
 CASES = [
   ("grad_queue", "num_clusters", jnp.int32(2), r"Python int.*int32\[\].*static_args"),
   ("grad_queue", "queue_length", (5, 3), r"\[1\], the longest, must be at least 5, but 3"),
-  ("grad_queue", "queue_length", (0, 3), r"\[0\], the shortest, must be at least 1, but 0"),
   ("grad_queue", "queue_length", (1, 2, 3), r"must be .*pair.*, but \(1, 2, 3\) was found"),
-  ("grad_queue", "rho", 0.5, r"^rho must be in \[1\.0, inf\), but 0\.5 was found"),
-  ("grad_queue", "rho", jnp.ones(2), r"^rho must be a scalar, but shape \(2,\) was found"),
-  ("grad_queue", "update_norm", "x", r"^update_norm must be one of \('match',\), but 'x'"),
-  ("grad_queue", "update_norm", 0, r"^update_norm must be in \(0\.0, inf\), but 0 was found"),
   ("grad_queue", "queue_dtype", jnp.zeros(3), "must be a dtype, but an array .*static_args"),
   ("grad_queue", "queue_dtype", "float99", "must be a real floating dtype, but float99"),
   ("grad_queue", "queue_dtype", "float8_e8m0fnu", "must hold 0 and negative numbers"),
-  ("group_scarcity", "exponent", -1.0, r"^exponent must be in \[0.0, 4.0\], but -1.0"),
   ("mean", "updates", HALF, f"{TREE}, .*'b'.*'w'.*, but .*'w'"),
-  ("mean", "updates", PARAMS | {"c": B}, f"{TREE}.*, but .*'c'"),
-  ("mean", "updates", [PARAMS["w"], B], rf"{TREE}.*, but PyTreeDef\(\[\*, \*\]\) was found"),
   ("mean", "updates", HALF | {"b": None}, f"{TREE}.*, but .*None.* was found"),
   ("mean", "updates", gq.GroupGradients(HALF, B), TREE),
   ("mean", "updates", HALF | {"b": B[:1]}, rf"{MEAN}.*\['b'\] shape \(1,\) .* \(2,\)"),
-  ("mean", "updates", EACH | {"b": EACH["b"][:5]}, ALIKE),
   ("mean", "updates", EACH | {"b": B}, ALIKE),
   ("mean", "updates", EACH | HALF, ALIKE),
   ("mean", "updates", jax.tree.map(lambda g: g[:0], EACH), ALIKE),
-  ("mean", "updates", jax.tree.map(lambda g: g[None], EACH), ALIKE),
   ("mean", "updates", gq.GroupGradients(PARAMS, B), rf"{GROUPED}\(2,\)"),
   ("mean", "updates", SIX._replace(counts=np.ones(3)), rf"{GROUPED}\(6, 2\)"),
-  ("mean", "updates", SIX._replace(counts=np.ones((6, 1))), r"counts .* \[K\], but .* \(6, 1"),
   ("mean", "updates", SIX._replace(counts=2.0), r"counts of the .* \[K\], but shape \(\) was"),
   ("mean", "updates", SIX._replace(losses=np.ones(3)), r"be \[K\] = \[6\], but shape \(3,\)"),
   ("mean", "updates", HALF | {"b": np.ones(2, int)}, r"the update at \['b'\] must .* int32"),
   ("each step", "embed", lambda tree: tree["b"][:3], r"embed.* with B = 6, but shape \(3, 2\)"),
   ("mean", "queue_length", (1, 3), ADAPTIVE),
-  ("each step", "queue_length", (1, 3), ADAPTIVE),
   ("groups", "queue_length", (1, 3), ADAPTIVE),
   ("groups", "track", True, r"of the GroupGradients \(6\), but 2 was found"),
   ("mean", "scarcity", lambda g, mean, std: jnp.max(g), WEIGHT.format(r"float32\[\]")),
   ("groups", "scarcity", lambda g, mean, std: g[None], WEIGHT.format(r"float32\[1,2\]")),
   ("mean", "scarcity", lambda g, mean, std: g > mean, WEIGHT.format(r"bool\[2\]")),
-  ("mean", "scarcity", lambda g, mean, std: jnp.ones(2, int), WEIGHT.format(r"int32\[2\]")),
   ("mean", "like", optax.tree.cast(PARAMS, "bfloat16"), r"\['b'\], or params=.*bfloat16 was"),
   ("scarcity step", "x", X[:, :2], r"^embeddings must be \[B, ...\] with 3 numbers .*few steps"),
   ("scarcity step", "x", X[:0], r"B at least 1, but shape \(0, 3\) .* empty batch"),
@@ -253,11 +240,3 @@ def test_a_leaf_that_is_no_real_array_is_named_with_its_path(leaf, found):
     function, right = RIGHT[name]
     words = complaint(function, **{**right, argument: tree})
     assert re.search(message, words), words
-
-
-def test_a_state_of_other_injected_options():
-  static = ("queue_length", "num_clusters", "key")
-  make = lambda length: optax.inject_hyperparams(gq.grad_queue, static)(length, track=True)
-  state = jax.eval_shape(make(2).init, PARAMS)
-  with pytest.raises(ValueError, match="queue_length"):
-    jax.eval_shape(make(4).update, PARAMS, state, PARAMS)

@@ -5,16 +5,13 @@ import csv
 import re
 
 import jax
-import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import pytest
-from flax import nnx
 
 from examples import (
   batchnorm_cnn,
   batchnorm_nnx,
-  digits,
   linen_loop,
   monitoring,
   nnx_loop,
@@ -102,33 +99,9 @@ def test_rare_groups_with_nnx(compiled_once):
   assert figures["mean_of_kinds"] > 0.7
 
 
-@pytest.mark.parametrize("batch_size", [63, 100_000])
-def test_batch_size_out_of_range(batch_size):
-  with pytest.raises(ValueError, match=rf"batch_size must be in \[64, \d+\], but {batch_size}"):
-    nnx_loop.main(epochs=1, batch_size=batch_size)
-
-
-def test_seed_decides_the_split():
-  first, again, other = (digits.long_tailed_digits(seed) for seed in (0, 0, 1))
-  for a, b in zip(first, again, strict=True):
-    np.testing.assert_array_equal(a, b)
-  assert first[0].shape != other[0].shape or not np.array_equal(first[0], other[0])
-  counts = np.bincount(first[2], minlength=10)
-  assert counts[0] > 5 * counts[9] > 0
-
-
 @pytest.mark.slow
 def test_every_example_has_a_dropout_mask_of_its_own():
   assert random_keys.main(batch_size=6) == {"linen": 6, "nnx": 6}
-
-
-def test_a_network_that_holds_its_random_numbers_drops_the_same_for_all():
-  """Why the example is as it is: in the pattern of a loop without dropout nothing warns."""
-  rngs = nnx.Rngs(0)
-  model = nnx.Sequential(nnx.Linear(8, 8, rngs=rngs), nnx.Dropout(0.5, rngs=rngs))
-  grads = nnx.vmap(nnx.grad(lambda m, x: jnp.sum(m(x))), in_axes=(None, 0))(model, jnp.ones((6, 8)))
-  kernels = grads["layers"][0]["kernel"][...].reshape(6, -1)
-  assert len(np.unique(kernels, axis=0)) == 1
 
 
 @pytest.mark.slow

@@ -117,18 +117,17 @@ def make_nnx(names=NAMES, tx=TX, **options):
 
 
 def queued(state):
-  """The queue of the kernel, and the names of its axes, under the key of any version of Flax."""
+  """The queue of the kernel, and the names of its axes."""
   kernel = state[0].queue.slots["kernel"]
   return kernel, names_of(kernel)
 
 
 def names_of(variable):
-  metadata = variable.get_metadata()
-  return metadata["out_sharding" if "out_sharding" in metadata else "sharding_names"]
+  return variable.get_metadata()["out_sharding"]
 
 
 @pytest.mark.several_devices
-@pytest.mark.parametrize("length", [3, 4])
+@pytest.mark.parametrize("length", [4, pytest.param(3, marks=pytest.mark.slow)])
 def test_nnx_slots_lie_behind_a_replicated_axis(length):
   with jax.set_mesh(make_mesh()):
     model, optimizer = make_nnx(tx=queue_sgd(0.1, queue_length=length))
@@ -157,9 +156,6 @@ def test_nnx_slots_lie_behind_a_replicated_axis(length):
 
 
 @pytest.mark.several_devices
-@pytest.mark.skipif(
-  not hasattr(nnx, "as_pure"), reason="older versions of Flax know neither of the two"
-)
 def test_nnx_metadata_for_optimizers_and_a_mesh_in_the_metadata():
   mesh = make_mesh()
   with jax.set_mesh(mesh):

@@ -117,9 +117,7 @@ BEHIND = {
 
 @pytest.mark.parametrize(
   ("form", "name"),
-  [(draw, name) for name in BEHIND]
-  + [(per_example, name) for name in ("partition", "schedule")]
-  + [(groups, name) for name in ("if finite", "partition", "schedule")],
+  [(draw, name) for name in BEHIND] + [(per_example, "partition"), (groups, "if finite")],
 )
 def test_what_is_behind_sees_weighted_gradients(form, name):
   jit = name in ("steps", "if finite")
@@ -129,22 +127,6 @@ def test_what_is_behind_sees_weighted_gradients(form, name):
   assert not np.allclose(trajectory[-1]["w"], PARAMS["w"], rtol=1e-3, atol=1e-6)
   if name == "partition":  # the recipe of the message, see below
     chex.assert_trees_all_equal([p["b"] for p in trajectory], [PARAMS["b"]] * 6)
-
-
-@every_form
-def test_schedule_free(form):
-  wrap = lambda inner: optax.contrib.schedule_free(inner, learning_rate=0.1, b1=0.9)
-  found = train(wrap(optax.chain(gq.grad_queue(**TWO), optax.sgd(0.1))), six(form))
-  expected = train(wrap(optax.sgd(0.1)), weighted(six(form), **TWO))
-  averaged = lambda run: optax.contrib.schedule_free_eval_params(run[1], run[0][-1])
-  assert_close((found[0], averaged(found)), (expected[0], averaged(expected)))
-
-
-def test_lookahead():
-  wrap = functools.partial(optax.lookahead, sync_period=3, slow_step_size=0.5)
-  params = optax.LookaheadParams.init_synced(PARAMS)
-  found, _ = train(wrap(queue_sgd(0.1)), six(draw), params, jit=True)
-  assert_close(found, train(wrap(SGDM), weighted(six(draw)), params, jit=True)[0])
 
 
 @pytest.mark.parametrize("queue", [gq.grad_queue((1, 3)), injected((1, 3))])
@@ -196,18 +178,6 @@ def test_multi_steps_around_the_mean_form_averages_before_the_queue():
   chex.assert_trees_all_equal(trajectory[2], trajectory[1])  # nothing moves half-way
 
 
-def test_multi_steps_records_the_value_of_the_last_micro_batch_unless_it_is_their_mean():
-  gradient, tx = draw(0), optax.MultiSteps(gq.grad_queue(queue_length=(1, 4)), 2)
-  update = jax.jit(tx.update)
-  state, averaged, mean = tx.init(PARAMS), tx.init(PARAMS), np.float32(0.0)
-  for loss in np.float32([9.0, 1.0, 7.0, 2.0, 5.0, 3.0]):
-    mean += (loss - mean) / np.float32(averaged.mini_step + 1)
-    _, state = update(gradient, state, PARAMS, value=loss)
-    _, averaged = update(gradient, averaged, PARAMS, value=mean)
-  np.testing.assert_allclose(state.inner_opt_state.losses.values[:3], [3.0, 2.0, 1.0])
-  np.testing.assert_allclose(averaged.inner_opt_state.losses.values[:3], [4.0, 4.5, 5.0])
-
-
 def broken(gradient):
   gradient = jax.tree.map(np.array, gradient)
   leaf = gradient.grads["w"] if isinstance(gradient, gq.GroupGradients) else gradient["w"]
@@ -243,15 +213,6 @@ def test_masked_leaves_the_others_of_a_mean_form(mask):
     chex.assert_trees_all_equal(result["b"], gradient["b"])
     assert_close(result["w"], expected["w"])
   assert set(jax.tree.leaves(jax.tree.map(jnp.shape, state.inner_state.queue.slots))) == {2, 3}
-
-
-def test_masked_that_hides_every_parameter():
-  tx = optax.masked(gq.grad_queue(track=True), {"w": False, "b": False})
-  state, update = tx.init(PARAMS), jax.jit(tx.update)
-  for gradient in six(draw):
-    result, state = update(gradient, state)
-    chex.assert_trees_all_equal(result, gradient)
-    chex.assert_tree_all_finite(state)
 
 
 @pytest.mark.parametrize("labels", [LABELS, lambda t: {n: LABELS[n] for n in t}])
@@ -314,27 +275,3 @@ def test_injected_rho_can_be_changed_between_steps_and_is_clamped():
     state.hyperparams["rho"] = jnp.asarray(rho)
     result, _ = tx.update(gradients[5], state, PARAMS)
     assert_close(result, weighted(gradients, rho=max(rho, 1.0))[-1])
-
-
-def test_injected_rho_can_be_scheduled():
-  rho, gradients = optax.linear_schedule(1.0, 4.0, 5), six(draw)
-  trajectory, state = train(optax.chain(injected(rho=rho), optax.sgd(0.1)), gradients)
-  params = PARAMS
-  for step, actual in enumerate(trajectory):
-    update = weighted(gradients[: step + 1], rho=float(rho(step)))[-1]
-    params = optax.apply_updates(params, jax.tree.map(lambda u: -0.1 * u, update))
-    assert_close(actual, params)
-  assert state[0].hyperparams["rho"] == 4.0
-
-
-def test_tree_get_and_set_reach_the_state():
-  tx = injected(track=True)
-  _, state = train(tx, six(draw)[:4])
-  newest = jax.tree.map(lambda s: s[0], optax.tree.get(state, "slots"))
-  chex.assert_trees_all_equal(newest, draw(3))
-  assert isinstance(optax.tree.get(state, "GradQueueState"), gq.GradQueueState)
-  assert optax.tree.get(state, "skipped") == 0
-  changed = optax.tree.set(state, rho=jnp.float32(1.0))
-  assert optax.tree.get(changed, "rho") == 1.0
-  result, other = (tx.update(draw(9), s, PARAMS)[0]["w"] for s in (changed, state))
-  assert not np.allclose(result, other, rtol=1e-3, atol=1e-6)

@@ -30,14 +30,6 @@ def imports(path):
         yield ".".join([*inside, name.name] if is_module else inside)
 
 
-def test_imports_are_seen(tmp_path):
-  source = "from gq_optax import _dtypes\nfrom gq_optax._rarity import kmeans, lloyd\n"
-  source += "from gq_optax._grad_queue.queue import Queue\nfrom gq_optax._validate import real\n"
-  (tmp_path / "m.py").write_text(source)
-  expected = ["_dtypes", "_rarity.kmeans", "_rarity.lloyd", "_grad_queue.queue", "_validate"]
-  assert list(imports(tmp_path / "m.py")) == expected
-
-
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_uses_no_other_but_kmeans_and_embeddings(room):
   files = sorted((PACKAGE / room).glob("*.py"))

@@ -19,6 +19,7 @@ import gq_optax as gq
 SHAPES = {"hidden": (16, 8), "out": {"kernel": (8, 4), "bias": (4,)}}
 PARAMS = jax.tree.map(jnp.zeros, SHAPES, is_leaf=lambda x: isinstance(x, tuple))
 SPECS = {"hidden": P("data"), "out": {"kernel": P(None, "data"), "bias": P()}}
+PARALLEL = jax.tree.map(lambda _: P(), PARAMS)
 QUEUE = {"hidden": P(None, "data"), "out": {"kernel": P(None, None, "data"), "bias": P(None)}}
 is_spec = lambda node: isinstance(node, P)
 leaves = functools.partial(jax.tree.leaves, is_leaf=is_spec)
@@ -110,22 +111,30 @@ def loss_fn(params, batch):
 
 @pytest.mark.several_devices
 @pytest.mark.parametrize(
-  "param_specs",
-  [SPECS, pytest.param(jax.tree.map(lambda _: P(), PARAMS), marks=pytest.mark.slow)],
-  ids=["fsdp", "data parallel"],
+  ("param_specs", "seeded"),
+  [
+    pytest.param(SPECS, False, id="fsdp"),
+    pytest.param(SPECS, True, id="fsdp, seeded", marks=pytest.mark.slow),
+    pytest.param(PARALLEL, True, id="data parallel", marks=pytest.mark.slow),
+  ],
 )
-def test_a_sharded_batch_gives_the_numbers_of_one_device(mesh, param_specs):
-  """Six steps: weights of group scarcity, then K-means and group gradients, then the queue."""
-  tx, scarcity = queue_sgd(0.1, queue_length=2, num_clusters=4), gq.group_scarcity(4, 3)
+def test_a_sharded_batch_gives_the_numbers_of_one_device(mesh, param_specs, seeded):
+  """Six steps: weights of group scarcity, group gradients (of K-means if seeded), the queue."""
+  tx, centroids = queue_sgd(0.1, queue_length=2, num_clusters=4), None if seeded else np.eye(4, 8)
+  scarcity = gq.group_scarcity(4, 3, centroids=centroids)
 
   def step(carry, batch):
     params, opt_state, groups = carry
     weights, groups = scarcity.update(loss_fn(params, (*batch, 1.0))[1], groups)
-    grouped = gq.clustered_value_and_grad(loss_fn, 4)
-    (loss, clusters), gradients = grouped(params, (*batch, weights))
+    if seeded:
+      grouped = gq.clustered_value_and_grad(loss_fn, 4)
+      (loss, _), gradients = grouped(params, (*batch, weights))
+    else:
+      grouped = gq.grouped_value_and_grad(loss_fn, 4, has_aux=True)
+      (loss, _), gradients = grouped(params, (*batch, weights), batch[1])
     updates, opt_state = tx.update(gradients, opt_state, params)
     carry = optax.apply_updates(params, updates), opt_state, groups
-    return carry, (loss, weights, clusters.labels)
+    return carry, (loss, weights, gradients.counts)
 
   rng, y = np.random.default_rng(0), np.arange(6 * 32).reshape(6, 32) % 4
   x = rng.normal(size=(6, 32, 16)) + 2.0 * np.eye(16)[y]

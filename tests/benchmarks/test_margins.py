@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gq_optax as gq
-from benchmarks.margins import deep, idea, page
+from benchmarks.margins import deep, page
 
 pytestmark = pytest.mark.standard_promotion  # a script, and networks of its own
 
@@ -82,22 +82,6 @@ def test_recipes_are_what_their_names_say(folder):
   close(of("balanced sampling", 1.0).chance, data.rarity)
 
 
-def test_rates_are_chosen_among_what_fits_and_the_grid_grows_at_its_edge():
-  rows, grid = {}, deep.RATES["conv"]
-  of = lambda rate: job(rate=rate, network="conv")
-  rates = lambda: deep.rates(rows, "classes", "conv", "none")
-  assert rates() == (list(map(of, grid)), None)
-  for rate, natural in zip(grid, (60.0, 70.0, 80.0), strict=True):
-    rows[of(rate)] = row(of(rate), natural, fits=rate < 0.1)
-  assert rates() == (list(map(of, grid)), 0.08)
-  for beyond in (0.32, 0.64):
-    rows[of(beyond / 2)] = row(of(beyond / 2), 100 * beyond + 60.0)
-    grown = [r for r in (*grid, 0.32, 0.64) if r <= beyond]
-    assert rates() == (list(map(of, grown)), None)
-  rows[of(0.64)] = row(of(0.64), 75.0)
-  assert rates()[1] == 0.32
-
-
 slow = pytest.mark.slow
 
 
@@ -121,17 +105,6 @@ def test_a_run_gives_all_figures_and_the_same_again(folder, arm, strength, task,
     assert deep.run(wanted, data, deep.TINY) | {"seconds": 0} == found | {"seconds": 0}
 
 
-def test_curves_are_compared_at_equal_natural_accuracy():
-  line = lambda high: {s: (70.0 - s, high + s, high) for s in (0.0, 5.0, 10.0)}
-  assert page.at_equal_natural(line(13.0), line(10.0), 1, 0.0) == pytest.approx(3.0)
-  shifted = {s: (v[0] - 4.0, *v[1:]) for s, v in line(10.0).items()}
-  assert page.at_equal_natural(line(10.0), shifted, 1, 0.0) == pytest.approx(4.0)
-  assert page.at_equal_natural(line(10.0), {0.0: (70.0, 1.0, 1.0)}, 1, 0.0) is None
-  assert page.at_equal_natural(line(13.0), line(10.0), 1, 69.8) is None
-  assert page.interval([1.0, 2.0, 3.0]) == "+2.0 [-0.5, +4.5], 3"
-  assert page.interval([1.0]) == "+1.0 (one run)"
-
-
 def test_the_page_is_written_out_of_partial_results(tmp_path):
   rows = {}
   for _ in range(40):
@@ -149,11 +122,3 @@ def test_the_page_is_written_out_of_partial_results(tmp_path):
   assert "| margins | " in text
   assert text.count("are missing") == 4
   assert (tmp_path / "classes_conv.svg").exists()
-
-
-def test_margins_move_the_border_and_weights_hardly():
-  x, y = idea.points()
-  at = lambda by, strength: (w := idea.border(x, y, strength, by), float(-w[2] / w[0]))[1]
-  plain, weights, margins = at("weights", 0.0), at("weights", 0.5), at("margins", 0.5)
-  assert abs(weights - plain) < 0.03
-  assert margins < plain - 0.2

@@ -34,21 +34,6 @@ def test_results_are_small_and_every_plot_is_shown():
   assert {path for path in files if path.suffix == ".svg"} == drawn
 
 
-def test_a_page_without_the_markers_is_refused(tmp_path, monkeypatch):
-  monkeypatch.setattr(writer, "DOCS", tmp_path)
-  page = tmp_path / "page.md"
-  page.write_text("<!-- a (b) -->\nold\n<!-- end of a (b) -->\n")
-  numbers = {"x": {"p": 1.5, "q": None}, "y": {"p": None, "q": None}}
-  cell = lambda row, column: writer.Cell(f"{row[column]}", 1.0) if row[column] else writer.NOTHING
-  table = writer.Table("corner", writer.same("p", "q"), numbers, cell)
-  exhibit = writer.Exhibit("page.md", "a (b)", [table])
-  writer.write([exhibit])
-  body = "| corner | p | q |\n|---|---|---|\n| x | 1.5 | - |"  # y has no cell
-  assert page.read_text() == f"<!-- a (b) -->\n{body}\n<!-- end of a (b) -->\n"
-  with pytest.raises(ValueError, match="page must have the markers 'c', but .* has none"):
-    writer.write([exhibit._replace(name="c")])
-
-
 def test_cells_by_hand():
   own, base = {"mean": [0.5, 0.75], "worst": [0.25, 0.75]}, {"mean": [0.25, 0.25, 0.0]}
   # 37.5 and 12.71 standard errors of 12.5 either side, over the two seeds of both.
@@ -57,14 +42,6 @@ def test_cells_by_hand():
   assert writer.quality(None, base) is writer.NOTHING
   timed = {"ratio": 1.504, "ratio_low": 1.4, "ratio_high": 2.0}
   assert writer.ratio(timed).text == "1.50 (1.40, 2.00)"
-
-
-def test_the_way_by_hand(monkeypatch):
-  row = lambda *means: {"mean": means}
-  names = {SGDM: row(0.5, 0.5), "JTT": row(0.5, 0.75), arms.ORACLE: row(1.0, 1.0)}
-  monkeypatch.setattr(exhibits, "TASKS", {("hidden5", 64, k): v for k, v in names.items()})
-  assert exhibits.part_of_way("JTT", 64).text == "+0.25 (1 task)"
-  assert exhibits.part_of_way("LAMB", 64) is writer.NOTHING
 
 
 def prose(text):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.cost import communication, steps, timed, workloads
-from benchmarks.harness import arms, data, optimizers, records, training
+from benchmarks.harness import optimizers, records, training
 from benchmarks.paper import digits
-from benchmarks.rarity import experiments, real_networks
+from benchmarks.rarity import experiments
 from benchmarks.rarity.experiments import Experiment
 
 pytestmark = pytest.mark.standard_promotion  # the networks of flax
@@ -74,55 +74,7 @@ def test_the_rate_is_chosen_by_kinds_and_again_by_the_worst_class(monkeypatch):
   assert (fixed["rate"], fixed["validation_by_rate"]) == (0.24, {})
 
 
-def test_the_presets_name_what_there_is(tmp_path):
-  for parts in experiments.PRESETS.values():
-    for part in parts:
-      assert set(part.task_names) <= set(experiments.RECIPES)
-      assert all(arms.find(name) for name in part.arm_names)
-  with pytest.raises(ValueError, match="a task must be one of .*, but {'hidden99'} was found"):
-    experiments.main(Experiment(("hidden99",)), out=tmp_path / "rows.jsonl")
-  with pytest.raises(ValueError, match="preset must be one of tasks, .*, but 'all' was found"):
-    experiments.main(Experiment(), preset="all")
-
-
-def pictures(train, test):
-  rng = np.random.RandomState(0)
-  label = lambda n: np.arange(n) % 10
-  image = lambda y: (rng.randint(64, size=(len(y), 8, 8, 3)) + 18 * y[:, None, None, None]).astype(
-    np.uint8
-  )
-  return data.Data(image(label(train)), label(train), image(label(test)), label(test))
-
-
-@pytest.mark.slow
-def test_a_real_network_of_tiny_size(tmp_path, monkeypatch):
-  monkeypatch.setattr(real_networks, "LARGEST", 100)
-  monkeypatch.setattr(data, "load", lambda _: pictures(1000, 40))
-  monkeypatch.setitem(real_networks.RATES, "Muon", (0.02, 0.04, 0.08))
-  scale = real_networks.Scale(20, 1, 1, 2, 2, 1, 1)
-  out = tmp_path / "rows.jsonl"
-  real_networks.main(("Muon",), scale, out)
-  rows = records.read(out)
-  assert [row["arm"] for row in rows] == list(real_networks.WAYS)
-  for row in rows:
-    assert len(row["mean"]) == 2
-    assert row["inside"] == (row["rate"] == 0.04)
-    scores = row["validation_by_rate"]
-    assert scores[f"{row['rate']:g}"] == max(scores.values())
-  real_networks.main(("Muon",), scale, out)
-  assert records.read(out) == rows
-
-
 # The paper
-
-
-def test_recovery_by_hand():
-  marks = np.arange(digits.EVERY, digits.STEPS + 1, digits.EVERY)
-  back = np.where((marks > digits.FIRST) & (marks < digits.LAST + 30), 0.2, 0.9)
-  found = digits.recovered(np.stack([back, np.where(marks > digits.FIRST, 0.1, 0.9)]))
-  assert found["back"] == [30, None]
-  assert (found["lowest"], found["end"]) == ([0.2, 0.1], [0.9, 0.1])
-  assert found["course"][0] == 0.9
 
 
 @pytest.mark.slow
@@ -165,15 +117,15 @@ def quick(monkeypatch):
 @pytest.mark.usefixtures("quick")
 def test_rows_are_measured_once(tmp_path):
   out = tmp_path / "rows.jsonl"
-  rows = timed.main(("kmeans",), tiny=True, out=out)
-  assert len({row["row"] for row in rows}) == len(rows) == 3
+  rows = timed.main(("queue",), tiny=True, out=out)
+  assert len({(row["job"], row["row"]) for row in rows}) == len(rows) == 4
   for row in rows:
     assert min(row[k] for k in ("ratio", "ms", "reference_ms", "compile_seconds")) > 0
   stored = records.read(out)
   out.unlink()
   for row in stored[:-1]:
     records.append(out, row | {"kept": True})
-  again = timed.main(("kmeans",), tiny=True, out=out)
+  again = timed.main(("queue",), tiny=True, out=out)
   assert [row["row"] for row in again if not row.get("kept")] == [stored[-1]["row"]]
   assert timed.main(("weights",), tiny=True, out=out, minutes=-1.0) == again
 

@@ -32,7 +32,13 @@ def loss_after(rate, rho=3.0, **options):
 
 
 @pytest.mark.parametrize(
-  "options", [{}, EVERYTHING, EVERYTHING | {"rho": 1.0}, {"scarcity": tail_probability}]
+  "options",
+  [
+    {},
+    EVERYTHING,
+    pytest.param(EVERYTHING | {"rho": 1.0}, marks=pytest.mark.slow),
+    pytest.param({"scarcity": tail_probability}, marks=pytest.mark.slow),
+  ],
 )
 def test_the_derivative_by_the_learning_rate_is_right_in_every_way(options):
   run, eps = functools.partial(loss_after, **options), 1e-4

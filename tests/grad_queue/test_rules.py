@@ -87,8 +87,8 @@ def scaled(batch, factor):
 @pytest.mark.parametrize(
   ("form", "dtype", "options", "weighs"),
   [(form, "float32", {}, LENGTH + 1) for form in FORMS]
-  + [(form, dtype, {"rho": 1.0}, 10) for form in FORMS for dtype in ("float32", "bfloat16")]
-  + [("mean", "float16", {"rho": 1.0}, 10), ("mean", "float32", {"queue_length": 1}, 2)]
+  + [(form, "bfloat16", {"rho": 1.0}, 10) for form in FORMS]
+  + [("mean", "float32", {"rho": 1.0}, 10), ("mean", "float32", {"queue_length": 1}, 2)]
   + [("mean", "float32", {"rho": 1.0, "queue_dtype": "bfloat16"}, 10)],
 )
 def test_weights_are_one_until_more_than_l_gradients_were_seen_and_where_rho_is(
@@ -337,32 +337,3 @@ def test_an_empty_group_adds_nothing_whatever_its_scarcity():
     expected, other = tx.update(scaled(alone), other)
   assert jnp.isfinite(expected).all()
   np.testing.assert_allclose(update, expected, rtol=1e-6)
-
-
-@pytest.mark.standard_promotion  # apply_if_finite
-def test_a_quadratic_recovers_from_spikes():
-  """A tenth of the steps are spikes; the advised chain comes down to where it would have."""
-  target = jnp.array([3.0, -2.0, 0.5])
-
-  def train(tx, size):
-    tx = optax.apply_if_finite(tx, max_consecutive_errors=100)
-
-    def step(carry, number):
-      params, state = carry
-      hit = (number > 100) & (number < 150) & (number % 10 == 0)
-      updates, state = tx.update(jnp.where(hit, size, params - target), state, params)
-      return (optax.apply_updates(params, updates), state), jnp.max(jnp.abs(params - target))
-
-    carry = (jnp.zeros(3), tx.init(jnp.zeros(3)))
-    return jax.lax.scan(step, carry, jnp.arange(300))
-
-  sgd, clip = optax.sgd(0.1, momentum=0.9), optax.clip_by_global_norm(1.0)
-  advised = optax.chain(clip, gq.grad_queue(update_norm=1.0), sgd)
-  sizes = jnp.array([1e30, -1e30, 3e38])
-  (_, state), off = jax.jit(jax.vmap(lambda size: train(advised, size)))(sizes)
-  assert (off[:, [100, -1]] < 0.02).all()
-  assert (off[:, 100:] < 5.0).all()  # no step is longer than what was clipped
-  assert (jnp.abs(state.inner_state[1].queue.slots) <= 1.0).all()
-  alone = optax.chain(gq.grad_queue(), sgd)
-  _, off = jax.jit(jax.vmap(lambda size: train(alone, size)))(sizes)
-  assert not (off[:, -1] < 1e3).any()  # unclipped it is lost

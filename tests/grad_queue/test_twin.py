@@ -91,7 +91,7 @@ def compare(form, tx, reference, inputs, kinds=FLOAT32):
   return state
 
 
-CASES = [("mean", range(7)), ("per_example", (0, 4, 6)), ("groups", range(7))]
+CASES = [("mean", range(7)), ("per_example", (0, 6)), ("groups", (0, 1, 4, 5, 6))]
 
 
 @pytest.mark.parametrize(("form", "number"), [(form, i) for form, some in CASES for i in some])

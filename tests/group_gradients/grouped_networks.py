@@ -53,12 +53,6 @@ class Encoder(nn.Module):
     return nn.Dense(10)(jnp.mean(nn.LayerNorm()(x + nn.Dense(self.width)(y)), axis=1))
 
 
-class Recurrent(nn.Module):
-  @nn.compact
-  def __call__(self, x):
-    return nn.Dense(3)(nn.RNN(nn.OptimizedLSTMCell(4))(x)[:, -1])
-
-
 def normal(number, *shape):
   return np.random.default_rng(number).normal(size=shape).astype(np.float32)
 
@@ -87,10 +81,6 @@ def dense(dtype=jnp.float32):
 
 def transformer():
   return of_flax(Encoder(8, 2), np.random.default_rng(0).integers(0, 11, (BATCH, 5)))
-
-
-def recurrent():
-  return of_flax(Recurrent(), normal(0, BATCH, 6, 2))
 
 
 def scanned_layers():
@@ -168,7 +158,7 @@ def every_kind_of_convolution():
   return loss_fn, [normal(i, *s) for i, s in enumerate(shapes)], normal(9, BATCH, 8, 8, 2)
 
 
-NETWORKS = [dense, every_kind_of_convolution, transformer, recurrent, scanned_layers]
+NETWORKS = [dense, every_kind_of_convolution, transformer, scanned_layers]
 NETWORKS += [dropout_and_weights_first, own_derivatives]
 NETWORKS = {f.__name__: f for f in NETWORKS} | {"bfloat16": lambda: dense(jnp.bfloat16)}
 

@@ -181,12 +181,6 @@ def test_what_is_refused_with_a_way_out(call, message):
     call()
 
 
-def test_output_gradients_of_a_symbolic_batch():
-  step = functools.partial(gq.output_gradients, lambda o, t: jnp.sum(o * t, axis=1))
-  exported = jax.export.export(jax.jit(step))(BATCH, BATCH)
-  np.testing.assert_array_equal(exported.call(X, X + 1.0), X + 1.0)
-
-
 @pytest.mark.several_devices
 def test_explicit_axes_are_refused_with_a_way_out():
   mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))

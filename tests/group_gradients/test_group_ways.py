@@ -48,14 +48,6 @@ def test_on_accelerators_a_straight_line_in_which_only_the_sums_of_weights_are_p
   assert text.count("stablehlo.convolution") <= once.count("stablehlo.convolution")
 
 
-def test_what_is_lowered_for_an_accelerator_is_a_straight_line():
-  loss_fn, *args = nets.problem("dense")
-  traced = jax.jit(gq.grouped_value_and_grad(loss_fn, nets.GROUPS)).trace(*args, nets.LABELS)
-  for platform in ("cuda", "tpu"):
-    text = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert not [word for word in LOOPS if word in text]
-
-
 X, W = nets.normal(0, 12, 5, 3), nets.normal(1, 3, 2)
 
 

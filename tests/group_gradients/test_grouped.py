@@ -11,9 +11,8 @@ import pytest
 import gq_optax as gq
 from gq_optax._group_gradients import blocks
 
-MATCHES = [(network, "cpu") for network in nets.NETWORKS if network != "recurrent"]
+MATCHES = [(network, "cpu") for network in nets.NETWORKS]
 MATCHES += [("dense", "accelerator"), ("scanned_layers", "accelerator")]
-MATCHES += [pytest.param("recurrent", "cpu", marks=pytest.mark.slow)]  # a loop, as scanned_layers
 
 
 @pytest.mark.usefixtures("each_way")
@@ -106,7 +105,7 @@ def test_double_precision_stays_double():
     np.testing.assert_allclose(groups.grads, expected, rtol=1e-13)
 
 
-@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("masked", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_whole_step_is_kmeans_then_groups(masked):
   loss_fn, params, batch = nets.problem("dense")
   features = lambda p, b: (loss_fn(p, b), b[0][:, :4] * b[0][:, 3:])

@@ -79,7 +79,7 @@ LABELS = np.array([0, 2, 2, 0, 7, 2, 0, -1, 0, 2, 2, 0, 2, 0])
 
 
 @pytest.mark.parametrize(
-  ("microbatch_size", "masked"), [(None, True), (1, True), (4, True), (5, False), (100, False)]
+  ("microbatch_size", "masked"), [(None, True), (4, True), (5, False), (100, False)]
 )
 def test_equal_to_one_by_one_and_reduced_on_the_way(microbatch_size, masked):
   x, odd, mask = X.copy(), np.arange(14) == 4, None

@@ -42,7 +42,7 @@ def step(make, metric):
 
 
 @of_both
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_input_gives_finite_weights_of_mean_one_within_the_bounds(make, data):
   number = st.sampled_from([0.0, 1.0, -1.0, 1e-30, 1e30, -3e38, np.nan, np.inf, 0.5])
@@ -109,14 +109,6 @@ def test_options_may_be_traced_and_no_gradient_flows(make):
     np.testing.assert_allclose(weights(1.0, largest), 1.0, rtol=1e-5)
 
 
-def test_numbers_of_numpy_are_numbers():
-  for dim in (np.int64(4), np.prod([2, 2]), jnp.int32(4)):
-    for zero in (np.float32(0), np.array(0.0)):
-      wide = examples(loss_exponent=zero, queue_dtype=jnp.float64)
-      for scarcity in (wide, gq.group_scarcity(3, pooling=zero)):
-        jax.eval_shape(lambda s=scarcity, d=dim: s.update(X, s.init(d)))  # needs no losses
-
-
 @of_both
 @pytest.mark.parametrize(("metric", "dtype"), [("cosine", "bfloat16"), ("euclidean", "float16")])
 def test_embeddings_of_any_shape_and_narrow_dtype(make, metric, dtype):
@@ -137,7 +129,9 @@ def test_embeddings_of_any_shape_and_narrow_dtype(make, metric, dtype):
 @pytest.mark.parametrize(
   ("make", "options", "names"),
   [
-    (gq.example_scarcity, OF_LOSSES | {"metric": "cosine"}, "data"),
+    pytest.param(
+      gq.example_scarcity, OF_LOSSES | {"metric": "cosine"}, "data", marks=pytest.mark.slow
+    ),
     (gq.example_scarcity, OF_LOSSES | {"metric": "euclidean"}, "data"),
     (gq.group_scarcity, {"num_groups": 2, "queue_length": 3}, ("other", "data")),
   ],
@@ -213,23 +207,6 @@ def test_the_scale_is_of_rows_that_count(metric):
     weights, state = scarcity.update(left, scarcity.init(4), mask=mask)
     np.testing.assert_allclose(means(weights, counts, rare), expected, rtol=0.1)
     assert state.reach > 0.1
-
-
-def test_the_sample_is_of_what_counts_and_no_more():
-  """With few rows all of them are in it: the weights are those of a batch of these alone."""
-  scarcity, (x, _), places = gq.example_scarcity(512), two_kinds(256), np.arange(256)
-  _, state = scarcity.update(two_kinds(256, seed=2)[0], scarcity.init(4))
-  for counted in (0, 1, 63, 64, 65, 200):
-    rows = np.sort(np.random.default_rng(1).permutation(256)[:counted])
-    weights = np.asarray(scarcity.update(x, state, mask=np.isin(places, rows))[0])
-    np.testing.assert_array_equal(np.delete(weights, rows), 0.0)
-    others = np.delete(x, rows, axis=0)
-    first = np.concatenate([x[rows], others])
-    first = np.asarray(scarcity.update(first, state, mask=places < counted)[0])
-    np.testing.assert_allclose(weights[rows], first[:counted], rtol=1e-4)
-    if counted == 65:
-      alone, _ = scarcity.update(x[rows], state)
-      np.testing.assert_allclose(weights[rows], alone, rtol=1e-4)
 
 
 @pytest.mark.parametrize("offset", [0.0, 7e5, 9.3e5, 1.3e6, 2e6])

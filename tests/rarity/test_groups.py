@@ -148,17 +148,6 @@ def test_figures_of_group_scarcity():
 
 
 @of_metrics
-def test_without_iterations_the_groups_stay_where_they_begin(metric):
-  scarcity = gq.group_scarcity(3, 3, num_iters=0, metric=metric, centroids=3 * AXES[:3])
-  x = np.array([[2.0, 0.1, 0, 0], [3, 0, 0.2, 0], [1, 0.3, 0, 0], [0, 0, 4, 0.1]])
-  weights, state = update(scarcity, x, scarcity.init(4))
-  np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2], rtol=1e-6)
-  length = 1 if metric == "cosine" else 3
-  np.testing.assert_array_equal(state.centroids, length * AXES[:3])
-  assert state.counts[0].tolist() == [3, 0, 1]
-
-
-@of_metrics
 def test_a_step_from_given_centroids_is_a_step_from_those_of_a_state(metric):
   make = lambda centroids: gq.group_scarcity(2, 3, metric=metric, centroids=centroids)
   x, first = blobs(0, rows=48, dim=4, centers=2), make(AXES[:2])

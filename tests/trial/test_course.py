@@ -212,6 +212,7 @@ def test_a_model_that_returns_probabilities_is_refused_with_the_reason(tmp_path,
     networks.check("my_models:Probabilities", 3, np.ones((2, 4), np.float32))
 
 
+@pytest.mark.slow
 def test_help_fits_a_screen():
   command_line = [sys.executable, "-m", "gq_optax.trial", "--help"]
   done = subprocess.run(command_line, capture_output=True, text=True, check=True)

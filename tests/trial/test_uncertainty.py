@@ -97,9 +97,9 @@ def simulate(rng, rare, seeds, arms, spread=1.0, group=1, folds=1):
   [
     (10, 5, 3, 1, 1, 1),
     (30, 10, 3, 1, 1, 1),
-    (50, 3, 9, 2, 1, 1),
+    pytest.param(50, 3, 9, 2, 1, 1, marks=pytest.mark.slow),
     (20, 5, 3, 1, 5, 1),
-    (40, 3, 8, 1, 1, 4),
+    pytest.param(40, 3, 8, 1, 1, 4, marks=pytest.mark.slow),
     (40, 3, 8, 2, 1, 4),
   ],
 )
