@@ -115,32 +115,6 @@ def quick(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-def test_rows_are_measured_once(tmp_path):
-  out = tmp_path / "rows.jsonl"
-  rows = timed.main(("queue",), tiny=True, out=out)
-  assert len({(row["job"], row["row"]) for row in rows}) == len(rows) == 4
-  for row in rows:
-    assert min(row[k] for k in ("ratio", "ms", "reference_ms", "compile_seconds")) > 0
-  stored = records.read(out)
-  out.unlink()
-  for row in stored[:-1]:
-    records.append(out, row | {"kept": True})
-  again = timed.main(("queue",), tiny=True, out=out)
-  assert [row["row"] for row in again if not row.get("kept")] == [stored[-1]["row"]]
-  assert timed.main(("weights",), tiny=True, out=out, minutes=-1.0) == again
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("quick")
-def test_every_part(tmp_path):
-  rows = timed.main(tiny=True, out=tmp_path / "rows.jsonl", minutes=60.0)
-  all_jobs = [job for part in timed.PARTS.values() for job in part(True)]
-  assert len(rows) == sum(len(job.rows) for job in all_jobs)
-  assert {row["part"] for row in rows} == set(timed.PARTS)
-  assert all(row["met"] is None for row in rows)
-
-
-@pytest.mark.usefixtures("quick")
 def test_a_bar_is_met_or_not(tmp_path, capsys):
   here, row = timed.environment(tiny=False), {"ratio": 1.3, "bar_of": "ratio"}
   run = lambda wanted: {"good": row | {"bar": 1.3}, "bad": row | {"bar": 1.2}}

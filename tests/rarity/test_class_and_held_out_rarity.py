@@ -122,3 +122,29 @@ def test_a_hundred_thousand_examples_do_not_plan_all_pairs():
   ]
   compiled = held_out._smoothed.lower(*shapes, neighbours=10).compile()
   assert compiled.memory_analysis().temp_size_in_bytes < n * n * 4 // 50
+
+
+def test_in_jit_with_traced_bound_and_without_gradient():
+  @jax.jit
+  @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+  def run(losses, x, largest):
+    found = gq.held_out_rarity(losses, embeddings=x, labels=LABELS, largest=largest)
+    return jnp.sum(found), found
+
+  (_, found), slopes = run(LOSSES, X, 5.0)
+  np.testing.assert_allclose(found, twin(LOSSES, X, 10, 5.0), rtol=1e-4)
+  jax.tree.map(lambda slope: np.testing.assert_array_equal(slope, 0.0), slopes)
+  np.testing.assert_array_equal(run(LOSSES, X, 0.0)[0][1], 1.0)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"labels": None}, "and labels must be given together.*embeddings without labels"),
+    ({"embeddings": None}, "and labels must be given together.*labels without embeddings"),
+    ({"embeddings": X[:, 0, :1]}, "two numbers or more.*One number alone has no direction"),
+  ],
+)
+def test_what_is_wrong_is_named(change, message):
+  with pytest.raises(ValueError, match=message):
+    gq.held_out_rarity(LOSSES, **({"embeddings": X, "labels": LABELS} | change))

@@ -3,6 +3,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,3 +82,17 @@ def test_output_gradients_of_losses():
   np.testing.assert_array_equal(residual, outputs)
   slope = jax.jit(jax.grad(lambda x: jnp.sum(squared(x, zeros))))(outputs)
   np.testing.assert_array_equal(slope, 0.0)
+
+
+def test_shape_dtype_and_determinism():
+  tree = gradients()
+  first, second = (sketch(tree, 32, key) for key in KEYS[:2])
+  chex.assert_shape(first, (16, 32))
+  chex.assert_type(first, jnp.float32)
+  assert not np.allclose(first, second)
+  # An int is a key; and the projection of a leaf does not depend on the other leaves.
+  alone = gq.sketch({"bias": tree["bias"]}, 32, key=1)
+  rest = {name: np.zeros_like(leaf) for name, leaf in tree.items()}
+  np.testing.assert_array_equal(sketch({**rest, "bias": tree["bias"]}, 32, KEYS[1]), alone)
+  with jax.enable_x64(True):  # which changes no sign
+    np.testing.assert_array_equal(sketch(tree, 32, KEYS[0]), first)

@@ -208,14 +208,6 @@ def test_all_empty_groups_take_at_once_the_rows_they_would_take_one_by_one(
   assert met > 30
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_seeding_is_as_good_as_scikit_learns(seed):
-  x = blobs(seed, rows=400, centers=8, spread=0.5)
-  ours = [gq.kmeans(x, 8, key=k, num_iters=20).inertia for k in range(10)]
-  oracle = [sklearn.cluster.KMeans(8, n_init=1, random_state=k).fit(x).inertia_ for k in range(10)]
-  assert np.median(ours) <= 1.1 * np.median(oracle)
-
-
 def test_seeding_among_many_rows_finds_rare_kinds_as_greedy_k_means_plus_plus_does():
   rng, many, num_clusters = np.random.RandomState(0), lloyd._MANY, 64
   kind = np.minimum(rng.geometric(5.6 / num_clusters, many) - 1, num_clusters - 1)
