@@ -391,7 +391,10 @@ def test_numpy_and_lists_are_read_as_jax_arrays_are(name):
   expected = program({key: as_jax(value) for key, value in right.items()})
   right = {key: as_numpy(value) if key != "tx" else value for key, value in right.items()}
   assert program(right) == expected
-  assert program({key: listed(key, value) for key, value in right.items()}) == expected
+  lists = {key: listed(key, value) for key, value in right.items()}
+  assert program(lists) == expected
+  if name in ("mean_one", "weighted_mean", "class_rarity", "adjusted_logits", "noise_scale"):
+    chex.assert_trees_all_equal(function(**lists), function(**right))
 
 
 def test_a_python_number_is_a_parameter_too():

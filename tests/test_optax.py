@@ -178,6 +178,18 @@ def test_multi_steps_around_the_mean_form_averages_before_the_queue():
   chex.assert_trees_all_equal(trajectory[2], trajectory[1])  # nothing moves half-way
 
 
+def test_multi_steps_records_the_value_of_the_last_micro_batch_unless_it_is_their_mean():
+  gradient, tx = draw(0), optax.MultiSteps(gq.grad_queue(queue_length=(1, 4)), 2)
+  update = jax.jit(tx.update)
+  state, averaged, mean = tx.init(PARAMS), tx.init(PARAMS), np.float32(0.0)
+  for loss in np.float32([9.0, 1.0, 7.0, 2.0, 5.0, 3.0]):
+    mean += (loss - mean) / np.float32(averaged.mini_step + 1)
+    _, state = update(gradient, state, PARAMS, value=loss)
+    _, averaged = update(gradient, averaged, PARAMS, value=mean)
+  np.testing.assert_allclose(state.inner_opt_state.losses.values[:3], [3.0, 2.0, 1.0])
+  np.testing.assert_allclose(averaged.inner_opt_state.losses.values[:3], [4.0, 4.5, 5.0])
+
+
 def broken(gradient):
   gradient = jax.tree.map(np.array, gradient)
   leaf = gradient.grads["w"] if isinstance(gradient, gq.GroupGradients) else gradient["w"]
@@ -213,6 +225,29 @@ def test_masked_leaves_the_others_of_a_mean_form(mask):
     chex.assert_trees_all_equal(result["b"], gradient["b"])
     assert_close(result["w"], expected["w"])
   assert set(jax.tree.leaves(jax.tree.map(jnp.shape, state.inner_state.queue.slots))) == {2, 3}
+
+
+def test_masked_that_hides_every_parameter():
+  tx = optax.masked(gq.grad_queue(track=True), {"w": False, "b": False})
+  state, update = tx.init(PARAMS), jax.jit(tx.update)
+  for gradient in six(draw):
+    result, state = update(gradient, state)
+    chex.assert_trees_all_equal(result, gradient)
+    chex.assert_tree_all_finite(state)
+
+
+def test_what_is_thrown_away_behind_the_queue_rules_it():
+  """So frozen parameters must not reach it (docs/recipes.md): its norm and its NaN count."""
+  freeze = optax.partition({"ours": optax.sgd(1.0), "theirs": optax.set_to_zero()}, LABELS)
+  tx = optax.chain(gq.grad_queue(2, update_norm="match"), freeze)
+  large = [jax.tree.map(lambda g, s=s: g * s, draw(0)) for s in (1.0, 3.0, 2.0, 5.0)]
+  large = [g | {"b": np.float32([500.0, -500.0])} for g in large]
+  state = tx.init(PARAMS)
+  for gradient in large:
+    update, state = tx.update(gradient, state, PARAMS)
+  assert abs(optax.tree.norm(update["w"]) / optax.tree.norm(large[-1]["w"]) - 1.0) > 0.2
+  _, after = tx.update(large[0] | {"b": np.float32([np.nan, 1.0])}, state, PARAMS)
+  assert after[0].queue.count == state[0].queue.count == 4
 
 
 @pytest.mark.parametrize("labels", [LABELS, lambda t: {n: LABELS[n] for n in t}])

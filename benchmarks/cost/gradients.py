@@ -198,7 +198,7 @@ def _weights(workload: Workload, wanted: list[str]) -> dict[str, Row]:
         if rarity is None:
           return jnp.mean(losses), state
         outputs = gq.output_gradients(cross_entropy, logits, y)
-        more = {"losses": losses} if isinstance(rarity, Any) else {}
+        more = {"losses": losses} if isinstance(state, gq.ExampleScarcityState) else {}
         embeddings = features if embedding == "features" else outputs
         weights, new_state = rarity.update(embeddings, state, **more)
         return jnp.mean(weights * losses), new_state

@@ -1,5 +1,5 @@
 # Copyright 2026 The gq_optax Authors. SPDX-License-Identifier: Apache-2.0
-"""The margins benchmark: recipes, networks, the order of runs, resuming, and its page."""
+"""The margins benchmark: its splits, its recipes, and a run."""
 
 import json
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gq_optax as gq
-from benchmarks.margins import deep, page
+from benchmarks.margins import deep
 
 pytestmark = pytest.mark.standard_promotion  # a script, and networks of its own
 
@@ -28,15 +28,6 @@ def folder(tmp_path_factory):
 
 def job(arm="none", strength=0.0, task="classes", network="dense", rate=0.02, seed=0, order=0):
   return deep.Job(task, network, arm, strength, rate, seed, order)
-
-
-def row(job, natural=70.0, fits=True, **changes):
-  figures = {"natural": natural, "mean": natural - 20, "rarest": 90 - natural, "worst": 1.0}
-  parts = {"after": {"1.0": figures | {"natural": natural - 5}}, "head": {"1.0": figures}}
-  splits = dict.fromkeys(("validation", "test"), figures | parts)
-  return (
-    job._asdict() | splits | {"training accuracy": 99.95, "fits": fits, "seconds": 2.0} | changes
-  )
 
 
 @pytest.mark.parametrize("task", ["classes", "kinds"])
@@ -103,22 +94,3 @@ def test_a_run_gives_all_figures_and_the_same_again(folder, arm, strength, task,
   json.dumps(found)
   if task == "kinds":
     assert deep.run(wanted, data, deep.TINY) | {"seconds": 0} == found | {"seconds": 0}
-
-
-def test_the_page_is_written_out_of_partial_results(tmp_path):
-  rows = {}
-  for _ in range(40):
-    following = deep.left(rows)[0]
-    natural = 70.0 - 10.0 * following.strength - 100.0 * abs(following.rate - 0.02)
-    rows[following] = row(following, natural)
-  results, written = tmp_path / "runs.jsonl", tmp_path / "page.md"
-  results.write_text("".join(json.dumps(r) + "\n" for r in rows.values()))
-  assert list(deep.read_rows(results)) == list(rows)
-  written.write_text("# Title\n\n<!-- runs -->\nold\n<!-- end of runs -->\nend\n")
-  page.write(results, written, tmp_path)
-  text = written.read_text()
-  assert text.startswith("# Title")
-  assert text.endswith("end\n")
-  assert "| margins | " in text
-  assert text.count("are missing") == 4
-  assert (tmp_path / "classes_conv.svg").exists()

@@ -114,6 +114,16 @@ def quick(monkeypatch):
   monkeypatch.setattr(steps, "ROUNDS", 2)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_every_part(tmp_path):
+  rows = timed.main(tiny=True, out=tmp_path / "rows.jsonl", minutes=60.0)
+  all_jobs = [job for part in timed.PARTS.values() for job in part(True)]
+  assert len(rows) == sum(len(job.rows) for job in all_jobs)
+  assert {row["part"] for row in rows} == set(timed.PARTS)
+  assert all(row["met"] is None for row in rows)
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_bar_is_met_or_not(tmp_path, capsys):
   here, row = timed.environment(tiny=False), {"ratio": 1.3, "bar_of": "ratio"}

@@ -161,6 +161,12 @@ def test_bounds_hold_for_any_finite_input():
   assert ((weights >= 1 / 3 * (1 - 1e-6)) & (weights <= 3 * (1 + 1e-6))).all()
 
 
+def test_double_precision_stays_double():
+  with jax.enable_x64(True):
+    one = np.ones(2)
+    assert gq.delta_rho(2.0 * one, one, one).dtype == jnp.float64
+
+
 def test_a_rho_that_no_int32_holds():
   update, _ = (tx := gq.grad_queue(1, rho=10**10)).update(jnp.ones(3), tx.init(jnp.zeros(3)))
   np.testing.assert_array_equal(update, 1.0)

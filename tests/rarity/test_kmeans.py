@@ -236,16 +236,6 @@ def test_seeding_among_many_rows_finds_rare_kinds_as_greedy_k_means_plus_plus_do
   assert all(row.tobytes() in used for row in seeds.reshape(-1, 8))
 
 
-@pytest.mark.parametrize("number", [16, 40])
-def test_seeding_among_many_rows_takes_no_padding(number):
-  """Few rows among padding, of fewer kinds than groups: each is found."""
-  kinds, few = blobs(2, rows=8), np.arange(lloyd._MANY) % 128 == 0
-  rows = np.repeat(kinds, lloyd._MANY // 8, axis=0) + np.where(few, 0.0, 0.01)[:, None]
-  seed = jax.jit(lloyd.seed, static_argnums=3)
-  found = seed(KEY, np.float32(rows), np.float32(few), number)
-  np.testing.assert_array_equal(np.unique(found, axis=0), np.unique(kinds, axis=0))
-
-
 @pytest.mark.parametrize(("rows", "gpu"), [(1, False), (10, False), (10, True)])
 def test_kinds_that_lie_close_beside_each_other_are_told_apart(rows, gpu, monkeypatch):
   """So close that the products of long rows leave nothing but rounding of their distance."""
