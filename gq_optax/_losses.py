@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from gq_optax import _axes, _dtypes, _validate
 
-# Up to so many values every corner is compared with every value: on a GPU one kernel, no sort.
+# Up to so many values every corner is compared with every value: on a GPU one kernel.
 _FEW = 512
+_TRIED, _TURNS = 33, 6  # 246 / 32^6 octaves are about the last digit of a float32
 # Weights are held within [1e-9, 1e9], so that less than this of the largest is all the same.
 _LEAST = 1e-20
 
@@ -191,8 +192,8 @@ def clamped(option: jax.typing.ArrayLike, low: float, high: float = 1e30) -> jax
 def to_mean_one(values: jax.Array, mass: jax.Array, bound: jax.Array) -> jax.Array:
   """`clip(s * values, 1 / bound, bound)` with the s that makes their mean 1.
 
-  The mean rises with s, in straight lines between corners where a value meets a bound. It is 1
-  between the last corner where it is at most 1 and the first where it is more. Which values lie at
+  The mean rises with s, in straight lines between corners where a value meets a bound. Of a few
+  values all corners are tried; of many a row of scales, closer and closer. Which values lie at
   which bound is known in between, and s follows. Where the bound is 1, any s does.
 
   Args:
@@ -201,15 +202,18 @@ def to_mean_one(values: jax.Array, mass: jax.Array, bound: jax.Array) -> jax.Arr
     bound: float32 `[]`, at least 1.
   """
   low, high = 1.0 / bound, bound
-  corners = jnp.clip(jnp.concatenate([low / values, high / values]), 1e-37, 1e37)
-  if len(values) <= _FEW:
-    totals = jnp.sum(mass[None] * jnp.clip(corners[:, None] * values[None], low, high), axis=1)
-  else:
-    corners, totals = _sorted_totals(values, mass, corners, low, high)
-  total = jnp.sum(mass)
-  most = totals <= total
-  before = jnp.max(jnp.where(most, corners, 1e-37))
-  after = jnp.min(jnp.where(most, 1e37, corners))
+  total, few = jnp.sum(mass), len(values) <= _FEW
+  before, after = jnp.float32(2.0**-123), jnp.float32(2.0**123)
+  for _ in range(1 if few else _TURNS):
+    if few:
+      scales = jnp.clip(jnp.concatenate([low / values, high / values]), before, after)
+    else:
+      root = (jnp.sqrt(after) / jnp.sqrt(before)) ** jnp.linspace(0.0, 1.0, _TRIED)
+      scales = before * root * root  # the square alone may be too large
+    totals = jnp.sum(mass[None] * jnp.clip(scales[:, None] * values[None], low, high), axis=1)
+    most = totals <= total
+    before = jnp.max(jnp.where(most, scales, before))
+    after = jnp.min(jnp.where(most, after, scales))
   between = jnp.sqrt(before) * jnp.sqrt(after)
 
   below, above = values * between < low, values * between > high
@@ -219,19 +223,3 @@ def to_mean_one(values: jax.Array, mass: jax.Array, bound: jax.Array) -> jax.Arr
   rest = of(free, mass * values)
   scale = jnp.where(rest > 0.0, left / jnp.where(rest > 0.0, rest, 1.0), between)
   return jnp.clip(scale * values, low, high)
-
-
-def _sorted_totals(values, mass, corners, low, high):
-  """The corners in order, and the total mass of the clipped values at each, by prefix sums."""
-  # Smallest first: no sum of a few small values is the difference of two large ones.
-  rising, of_rising = jax.lax.sort((values, mass), num_keys=1)
-  both = jnp.cumsum(jnp.stack([rising * of_rising, of_rising]), axis=1)
-  sums, masses = jnp.pad(both, ((0, 0), (1, 0)))
-  number = len(values)
-  leaves_low = jnp.repeat(jnp.array([1, 0], jnp.int32), number)
-  corners, leaves_low = jax.lax.sort((corners, leaves_low), num_keys=1)
-  left = jnp.cumsum(leaves_low)
-  not_free, not_held = number - left, number - 1 - jnp.arange(2 * number, dtype=jnp.int32) + left
-  at_high = masses[number] - masses[not_held]
-  between = sums[not_held] - sums[not_free]
-  return corners, corners * between + low * masses[not_free] + high * at_high
