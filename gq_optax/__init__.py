@@ -24,11 +24,12 @@ else:
 
   def __getattr__(name):
     if name == "__all__" or not name.startswith("_"):  # modules of our own find each other by path
-      public = importlib.import_module("gq_optax._public")
-      if name in ("__all__", *public.__all__):
-        globals()[name] = value = getattr(public, name)
+      public = vars(importlib.import_module("gq_optax._public"))
+      names = {n: value for n, value in public.items() if not n.startswith("_")}
+      if name == "__all__" or name in names:
+        globals()[name] = value = names.get(name, list(names))
         return value
     raise AttributeError(f"module 'gq_optax' has no attribute {name!r}")
 
   def __dir__():
-    return [*globals(), *importlib.import_module("gq_optax._public").__all__]
+    return [*globals(), *__getattr__("__all__")]
