@@ -10,6 +10,8 @@ from gq_optax import _axes, _dtypes, _group_gradients, _masks, _validate
 from gq_optax._grad_queue import norms, queue
 from gq_optax._grad_queue.queue import Queue, Statistics
 
+_TINY = float(jnp.finfo(jnp.float32).tiny)
+
 
 class ScarcityFn(Protocol):
   """A pure, coordinatewise function from a gradient and the queue's statistics to a weight."""
@@ -53,14 +55,26 @@ def delta_rho(
   bound = _validate.real("rho", float(rho) if type(rho) is int else rho)
   _validate.shape("rho", bound, "a scalar", ())
   bound = jnp.maximum(bound.astype(g.dtype), 1.0)
-  return _bounded_ratio(jnp.abs(g - mean), std, bound)
-
-
-def _bounded_ratio(distance: jax.Array, std: jax.Array, bound: jax.Array) -> jax.Array:
-  """`delta_rho` of a distance from the mean, in any unit that `std` is in as well."""
-  spread = std > 0.0
+  distance, spread = jnp.abs(g - mean), std > 0.0
   weight = jnp.clip(distance / jnp.where(spread, std, 1.0), 1.0 / bound, bound)
   return jnp.where(spread, weight, jnp.where(distance > 0.0, bound, 1.0 / bound))
+
+
+@jax.custom_jvp
+def _bounded_ratio(distance: jax.Array, std: jax.Array, bound: jax.Array) -> jax.Array:
+  """`delta_rho` as a step computes it: distance and deviation scaled alike, see `Statistics`."""
+  return jnp.clip(distance / jnp.maximum(std, _TINY), 1.0 / bound, bound)
+
+
+@_bounded_ratio.defjvp
+def _bounded_ratio_jvp(primals, tangents):
+  """At a bound, and where nothing spreads, the derivative is 0 (but for that of the bound)."""
+  distance, std, bound = primals
+  weight = _bounded_ratio(distance, std, bound)
+  between = jnp.logical_and(weight > 1.0 / bound, weight < bound)
+  inside = (tangents[0] - weight * tangents[1]) / jnp.where(between, std, 1.0)
+  at_bound = jnp.where(weight >= bound, tangents[2], -tangents[2] / jnp.square(bound))
+  return weight, jnp.where(between, inside, at_bound)
 
 
 class Weighed(NamedTuple):
