@@ -16,16 +16,6 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-def pytest_configure(config):
-  config.addinivalue_line(
-    "markers",
-    "standard_promotion: code of others runs in this test that needs JAX's usual promotion rules",
-  )
-  config.addinivalue_line(
-    "markers", "several_devices: a mesh of up to eight, which one accelerator is not"
-  )
-
-
 def pytest_runtest_setup(item):
   if item.get_closest_marker("several_devices") and jax.device_count() < 8:
     pytest.skip(f"needs 8 devices, and {jax.device_count()} was found")

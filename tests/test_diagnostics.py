@@ -153,3 +153,11 @@ def test_many_small_leaves_count_as_one_leaf_of_all_coordinates():
     _, after = update(apart(batch), parts)
     chex.assert_trees_all_equal(after.queue, parts.queue)
     assert gq.diagnostics(after)["skipped"] == 1
+
+
+def test_a_program_grows_with_the_number_of_leaves_and_not_with_its_square():
+  def size(number):
+    tx, leaves = gq.grad_queue(update_norm="match"), [jnp.ones((200, 100))] * number
+    return len(jax.jit(tx.update).lower(leaves, tx.init(leaves)).compile().as_text())
+
+  assert size(30) < 2.05 * size(15)

@@ -87,7 +87,8 @@ def norms(
   # A power of two is exact, and as an exponential it is computed once, as said in `all_finite`.
   unit = jnp.exp2(jnp.round(jnp.log2(jnp.clip(unit, 2.0**-120, 2.0**120))))
   parts = [_products(pick(raw, n), pick(update, n), 1.0 / unit) for n in families(raw, update)]
-  squares = _axes.total(add_rows(parts), axis_name)
+  # Behind a barrier: else each leaf's kernel adds up the sums of all leaves once more.
+  squares = jax.lax.optimization_barrier(_axes.total(add_rows(parts), axis_name))
   return Norms(root(squares[0]), root(squares[1]), squares[2])
 
 
