@@ -79,7 +79,7 @@ def measure(
   both = jnp.logical_and(norms.raw > 0.0, norms.update > 0.0)
   cosine = norms.product / raw / jnp.where(both, norms.update, 1.0)
   # Groups may cancel to next to nothing: then the ratio is beyond what float32 holds.
-  ratio = jnp.minimum(norms.update / raw * factor, most)
+  ratio = jnp.minimum(norms.update / raw * jnp.exp2(-norms.octaves) * factor, most)
   figures = Figures(
     effective_length=effective_length,
     mean_weight=weights[0],

@@ -65,37 +65,47 @@ def root(square: jax.Array) -> jax.Array:
 
 
 class Norms(NamedTuple):
-  """Norms of raw gradient and update, in one unit in which squares are harmless; float32 `[]`.
+  """Norms of raw gradient and update, each in a unit in which squares are harmless; float32 `[]`.
 
   Attributes:
     raw: of the raw mean gradient.
     update: of the weighted update.
     product: the scalar product of both.
+    octaves: by how many the unit of `raw` is larger than that of `update`.
   """
 
   raw: jax.Array
   update: jax.Array
   product: jax.Array
+  octaves: jax.Array
 
 
 def norms(
   raw: list[jax.Array], update: list[jax.Array], axis_name: _axes.AxisName | None = None
 ) -> Norms:
   """Measures raw gradient and update."""
-  sizes = [_largest(pick(x, n)).astype(jnp.float32) for x in (raw, update) for n in families(x)]
-  unit = _axes.largest(jnp.max(jnp.stack([jnp.zeros([], jnp.float32), *sizes])), axis_name)
+  # Of one unit for both XLA on CPU writes the scaled update to memory, for another pass over it.
+  sizes = _axes.largest(jnp.stack([_size(raw), _size(update)]), axis_name)
+  octaves = jnp.round(jnp.log2(jnp.clip(sizes, 2.0**-120, 2.0**120)))
   # A power of two is exact, and as an exponential it is computed once, as said in `all_finite`.
-  unit = jnp.exp2(jnp.round(jnp.log2(jnp.clip(unit, 2.0**-120, 2.0**120))))
-  parts = [_products(pick(raw, n), pick(update, n), 1.0 / unit) for n in families(raw, update)]
-  # Behind a barrier: else each leaf's kernel adds up the sums of all leaves once more.
-  squares = jax.lax.optimization_barrier(_axes.total(add_rows(parts), axis_name))
-  return Norms(root(squares[0]), root(squares[1]), squares[2])
+  inverses = jnp.exp2(-octaves)
+  parts = [_products(pick(raw, n), pick(update, n), inverses) for n in families(raw, update)]
+  squares = _axes.total(add_rows(parts), axis_name)
+  # No root of 0, for its derivative's sake. In these units nothing but zero is so short.
+  lengths = jnp.sqrt(squares[:2] + 1e-37)
+  lengths = jnp.where(lengths > 1e-9, lengths, 0.0)
+  return Norms(lengths[0], lengths[1], squares[2], octaves[0] - octaves[1])
+
+
+def _size(leaves):
+  sizes = [_largest(pick(leaves, n)).astype(jnp.float32) for n in families(leaves)]
+  return jnp.max(jnp.stack([jnp.zeros([], jnp.float32), *sizes]))
 
 
 @jax.jit
-def _products(raws, updates, inverse):
+def _products(raws, updates, inverses):
   def products(raw, update):
-    raw, update = (x.astype(jnp.float32) * inverse for x in (raw, update))
+    raw, update = (x.astype(jnp.float32) * i for x, i in zip((raw, update), inverses, strict=True))
     return [jnp.square(raw), jnp.square(update), raw * update]
 
   return sum_each(map(products, raws, updates))
@@ -109,8 +119,8 @@ def sum_each(leaves: Iterable[list[jax.Array]]) -> tuple[jax.Array, ...]:
 
 def factor(update_norm: str | jax.typing.ArrayLike, found: Norms) -> jax.Array:
   """What brings the update to the norm of `raw` ("match"), or to at most so many times that."""
-  match = found.raw / jnp.where(found.update > 0.0, found.update, 1.0)
-  match = jnp.where(found.update > 0.0, match, 1.0)
+  match = found.raw / jnp.where(found.update > 0.0, found.update, 1.0) * jnp.exp2(found.octaves)
+  match = jnp.where(jnp.logical_and(found.update > 0.0, jnp.isfinite(match)), match, 1.0)
   if not isinstance(update_norm, str):
     match = jnp.minimum(1.0, jnp.maximum(jnp.asarray(update_norm, jnp.float32), 0.0) * match)
   return match
