@@ -234,6 +234,8 @@ def test_seeding_among_many_rows_finds_rare_kinds_as_greedy_k_means_plus_plus_do
   assert np.mean(few) <= 1.02 * np.mean(oracle)
   used = {row.tobytes() for row in x[weight > 0]}
   assert all(row.tobytes() in used for row in seeds.reshape(-1, 8))
+  candidates, mass = lloyd.candidates(KEY, x, weight, 2 * num_clusters)
+  assert (len(candidates), mass.sum()) == (6 * num_clusters, weight.sum())
 
 
 @pytest.mark.parametrize(("rows", "gpu"), [(1, False), (10, False), (10, True)])
