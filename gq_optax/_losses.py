@@ -208,7 +208,8 @@ def to_mean_one(values: jax.Array, mass: jax.Array, bound: jax.Array) -> jax.Arr
     if few:
       scales = jnp.clip(jnp.concatenate([low / values, high / values]), before, after)
     else:
-      root = (jnp.sqrt(after) / jnp.sqrt(before)) ** jnp.linspace(0.0, 1.0, _TRIED)
+      part = jnp.linspace(0.0, 1.0, _TRIED, dtype=jnp.float32)
+      root = (jnp.sqrt(after) / jnp.sqrt(before)) ** part
       scales = before * root * root  # the square alone may be too large
     totals = jnp.sum(mass[None] * jnp.clip(scales[:, None] * values[None], low, high), axis=1)
     most = totals <= total

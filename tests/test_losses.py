@@ -47,6 +47,8 @@ def test_values_are_scaled_as_by_bisection(spread, few, monkeypatch):
   for values in ([1e-36, 1e36, 1.0], [1e-20, 1.0, 1.0], [1e36, 1e36, 1e-36]):
     found = to_mean_one(jnp.float32(values), jnp.ones(3), jnp.float32(1e36))
     assert float(found.mean()) == pytest.approx(1.0, rel=1e-5)
+  with jax.enable_x64(True):
+    assert to_mean_one(found, found, found[0]).dtype == jnp.float32
 
 
 def test_what_has_no_rarity_weighs_one_and_what_is_masked_nothing():
